@@ -1,0 +1,34 @@
+# Two commands do everything: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SWEEP := $(BIN)/python -m hymba_lab.sweep
+
+.PHONY: demo test test-all lint setup clean
+
+demo: setup  ## train the first sweep at demo size and show its table
+	$(SWEEP) sweeps/demo.yaml
+
+test: setup  ## the fast suite
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: setup  ## also the kills, the simulations and the compiler
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(VENV)/installed
+
+# torch is pinned: a bare `torch` takes the newest build, on Linux with gigabytes of CUDA.
+$(VENV)/installed: pyproject.toml setup.py hymba_lab/ops/csrc/*
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

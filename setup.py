@@ -1,0 +1,55 @@
+"""Builds the optional C++ kernel of the selective scan; everything else is in pyproject.toml.
+
+Without a C++17 compiler the install succeeds with a warning, and the scan runs in plain torch.
+"""
+
+import platform
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = "hymba_lab/ops/csrc"
+VARIANTS = {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
+if platform.machine().lower() not in ("x86_64", "amd64"):
+    VARIANTS = {"plain": []}
+
+
+class BuildKernel(build_ext):
+    """Builds plain shared libraries for ctypes: no Python symbol inside, no ABI tag in the name."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """`hymba_lab.ops._scan_v3` -> `hymba_lab/ops/_scan_v3.so`."""
+        return fullname.replace(".", "/") + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile one variant; a failure is a warning that says what it costs."""
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            self.warn(
+                f"{ext.name} was not built ({error}). The selective scan on the CPU will run in "
+                "plain torch, several times slower; install g++ or clang with C++17 and reinstall."
+            )
+
+
+def kernel(name: str, flags: list[str]) -> Extension:
+    """The scan for one instruction set."""
+    return Extension(
+        f"hymba_lab.ops._scan_{name}",
+        sources=[f"{SOURCES}/selective_scan.cpp"],
+        depends=[f"{SOURCES}/vector_math.h"],
+        language="c++",
+        # never -ffast-math: it folds the rounding trick of exp2 away
+        extra_compile_args=[
+            *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+            *("-Wno-psabi", "-pthread", *flags),
+        ],
+        extra_link_args=["-pthread"],
+        optional=True,
+    )
+
+
+setup(
+    ext_modules=[kernel(name, flags) for name, flags in VARIANTS.items()],
+    cmdclass={"build_ext": BuildKernel},
+)
