@@ -1,0 +1,47 @@
+"""What every command line shares: `--set`, stores, and errors without a traceback."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hymba_lab.errors import TrialFailed, UserError
+
+
+def parser(command: str, about: str) -> argparse.ArgumentParser:
+    """Return a parser for `python -m hymba_lab.<command> FILE`."""
+    made = argparse.ArgumentParser(prog=f"python -m hymba_lab.{command}", description=about)
+    made.add_argument("file", type=Path, metavar="FILE.yaml")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
+        help="override one value, e.g. --set model.d_model=128; may be repeated",
+    )  # fmt: skip
+    made.add_argument(
+        "--root", type=Path, default=Path(), metavar="DIR",
+        help="where runs/, mlflow.db and mlartifacts/ stand (default: this folder)",
+    )  # fmt: skip
+    made.add_argument(
+        "--tracking-uri", metavar="URI", default=os.environ.get("MLFLOW_TRACKING_URI"),
+        help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///DIR/mlflow.db)",
+    )  # fmt: skip
+    return made
+
+
+def run(main: Callable[[Sequence[str] | None], int]) -> None:
+    """Exit with main()'s code; 2 and one message for what the user can mend, 130 for Ctrl-C."""
+    try:
+        code = main(None)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except TrialFailed as error:
+        print(f"error: the run failed: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output left, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,89 @@
+"""Validation errors as one line each: file:line:column, path, what was given, what is allowed."""
+
+import difflib
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hymba_lab.yaml_file import Document, Place
+
+
+def explain(error: ValidationError, document: Document, schema: type[BaseModel]) -> list[str]:
+    """Return one message per fault, in the order of the file's schema."""
+    return [_explain_one(fault, document, schema) for fault in error.errors()]
+
+
+def suggest(given: str, known: Iterable[str]) -> str:
+    """Return `; choose one of a, b. Did you mean 'a'?` for a name that is not among `known`."""
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"; choose one of {', '.join(names)}.{hint}" if names else "; nothing is allowed here."
+
+
+def _explain_one(fault: Any, document: Document, schema: type[BaseModel]) -> str:
+    place, allowed = _walk(fault["loc"], schema)
+    kind, given = fault["type"], fault.get("input")
+    if kind == "extra_forbidden":
+        key = str(place[-1])
+        said = f"no key {key!r}" + suggest(key, allowed)
+    elif kind == "missing":
+        said = f"is missing; {fault['msg'].lower()}."
+    elif kind == "union_tag_invalid":
+        tags = [tag.strip(" '") for tag in fault["ctx"]["expected_tags"].split(",")]
+        place = (*place, "name")
+        said = f"no component {fault['ctx']['tag']!r}" + suggest(fault["ctx"]["tag"], tags)
+    elif kind == "union_tag_not_found":
+        said = f"got {given!r}; name a component, e.g. {{name: ...}}."
+    else:
+        said = f"{_lower(fault['msg'])}; got {given!r} ({type(given).__name__})."
+    return f"{document.where(place)}: {'.'.join(map(str, place))}: {said}"
+
+
+def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str]]:
+    """Follow pydantic's location through the schema.
+
+    Return the place in the file (pydantic also names the union's tag) and the keys allowed in the
+    mapping that holds the last step.
+    """
+    place: list[str | int] = []
+    allowed: list[str] = []
+    here: Any = schema
+    for step in loc:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            allowed = list(here.model_fields)
+            place.append(step)
+            info = here.model_fields.get(str(step))
+            here = _bare(info.annotation) if info else None
+        elif isinstance(here, dict):  # a union told apart by name: the step is its tag
+            here = here.get(step)
+        elif typing.get_origin(here) is dict:
+            place.append(step)
+            here = _bare(typing.get_args(here)[1])
+        else:
+            place.append(step)
+            here = None
+    return tuple(place), allowed
+
+
+def _bare(annotation: Any) -> Any:
+    """Strip Annotated; turn a union of specs into {tag: spec}."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    options = typing.get_args(annotation) if _is_union(annotation) else ()
+    specs = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+    if len(specs) > 1:
+        return {typing.get_args(spec.model_fields["name"].annotation)[0]: spec for spec in specs}
+    return specs[0] if specs else annotation
+
+
+def _is_union(annotation: Any) -> bool:
+    import types
+
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,49 @@
+"""What a user did wrong or a machine refused, said in one message without a traceback.
+
+Every message follows one shape: where (file:line:column and config path), what was given,
+what is allowed, what to do. Command lines print it and exit with code 2.
+"""
+
+from typing import Literal
+
+FailureReason = Literal["nan", "out_of_memory", "timeout", "crash", "disk", "data"]
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is shown as it is."""
+
+
+class ConfigError(UserError):
+    """A configuration asks for something that does not exist or cannot work.
+
+    `path` is the dotted place in the configuration, where it is known; the loader turns it into
+    file:line:column.
+    """
+
+    def __init__(self, message: str, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class DataError(UserError):
+    """Training data is missing, unreadable, empty or too small."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is truncated, of another version, or of another model."""
+
+
+class StoreError(UserError):
+    """The run folder, the study or the tracking store cannot be read or written."""
+
+
+class TrialFailed(Exception):
+    """One trial ended without a result; the sweep goes on and records `reason`."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(reason, message)  # both, so that it survives pickling
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"

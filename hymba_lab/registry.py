@@ -1,0 +1,121 @@
+"""Name -> component, with the constructor's signature as the schema.
+
+One rule carries the whole package: a component's *positional* parameters are facts, given by
+the program; its *keyword-only* parameters are options, given by the YAML. An entry may be a
+class or a function. This module knows neither torch nor any component.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from hymba_lab.errors import ConfigError
+
+T = TypeVar("T")
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+class Section(BaseModel):
+    """A frozen part of a configuration: unknown keys, wrong types, nan and inf are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class Spec(Section):
+    """A component asked for by name, every option filled in."""
+
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """Return the options without the name, as the constructor takes them."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
+
+
+class Registry(Generic[T]):
+    """The named choices along one axis, e.g. every way to fuse two branches."""
+
+    def __init__(self, path: str) -> None:
+        """`path` is where the choice stands in a configuration, e.g. `model.fusion`."""
+        self.path = path
+        self._entries: dict[str, Callable[..., T]] = {}
+        self._specs: dict[str, type[Spec]] = {}
+
+    def register(self, name: str) -> Callable[[Factory], Factory]:
+        """Add a class or function under `name`; a name is given once."""
+
+        def add(factory: Factory) -> Factory:
+            if name in self._entries:
+                taken = self._entries[name]
+                raise ConfigError(
+                    f"{self.path}: {name!r} is already {taken.__module__}.{taken.__qualname__}; "
+                    "register the new component under another name."
+                )
+            self._specs[name] = _spec_type(name, factory)
+            self._entries[name] = factory
+            return factory
+
+        return add
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def entry(self, name: str) -> Callable[..., T]:
+        """Return the class or function registered under `name`."""
+        return self._entries[name]
+
+    def remove(self, name: str) -> None:
+        """Forget an entry, e.g. one that a plugin's newer version replaces."""
+        del self._entries[name], self._specs[name]
+
+    def options(self, name: str) -> list[str]:
+        """Return the names of the options that `name` takes."""
+        return [key for key in self._specs[name].model_fields if key != "name"]
+
+    def schema(self) -> Any:
+        """Return the type that validates one choice: a union told apart by `name`."""
+        specs = tuple(self._specs[name] for name in self)
+        if len(specs) == 1:
+            return specs[0]
+        return Annotated[typing.Union[specs], Field(discriminator="name")]  # noqa: UP007
+
+    def spec(self, name: str, **options: Any) -> Spec:
+        """Return a validated spec, for use from Python."""
+        return self._specs[name](name=name, **options)
+
+    def build(self, spec: Spec, *facts: Any) -> T:
+        """Construct the component that `spec` names from the program's `facts`.
+
+        Raises `ConfigError` with this axis in front when the component refuses the combination.
+        """
+        try:
+            return self._entries[spec.name](*facts, **spec.options())
+        except ConfigError as error:
+            error.path = error.path or self.path
+            raise
+
+
+def _spec_type(name: str, factory: Callable[..., Any]) -> type[Spec]:
+    """Return the keyword-only parameters of `factory` as a model that refuses unknown keys."""
+    annotations = typing.get_type_hints(
+        factory.__init__ if inspect.isclass(factory) else factory, include_extras=True
+    )
+    fields: dict[str, Any] = {"name": (Literal[name], ...)}
+    for parameter in inspect.signature(factory).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            raise TypeError(f"{factory.__qualname__}: **{parameter.name} hides the schema")
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            required = parameter.default is inspect.Parameter.empty
+            fields[parameter.name] = (
+                annotations[parameter.name],
+                ... if required else parameter.default,
+            )
+    title = "".join(part.title() for part in name.split("_"))
+    return create_model(f"{title}Spec", __base__=Spec, **fields)

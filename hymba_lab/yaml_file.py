@@ -1,0 +1,177 @@
+"""YAML 1.2 files as plain data that remembers where every value stands.
+
+Only plain data is read: no tag constructs an object. Inheritance (`extends:`), patches and
+command-line overrides keep the position of whatever they put in place, so that an error found much
+later still names file, line and column.
+"""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from hymba_lab.errors import ConfigError
+
+Place = tuple[str | int, ...]  # ("model", "fusion", "name")
+
+_MAX_NODES = 100_000  # an alias that repeats itself a billion times is no configuration
+
+
+@dataclass
+class Document:
+    """Plain data (dict, list, str, int, float, bool, None) with `file:line:column` per place."""
+
+    data: dict[str, Any]
+    marks: dict[Place, str] = field(default_factory=dict)
+
+    def where(self, place: Iterable[str | int]) -> str:
+        """Return file:line:column of `place`, or of the nearest thing that holds it."""
+        steps = tuple(place)
+        while steps and steps not in self.marks:
+            steps = steps[:-1]
+        return self.marks.get(steps, "configuration")
+
+    def get(self, path: str) -> Any:
+        """Return the value at a dotted path; `KeyError` where there is none."""
+        value: Any = self.data
+        for step in path.split("."):
+            if not isinstance(value, dict) or step not in value:
+                raise KeyError(path)
+            value = value[step]
+        return value
+
+    def patched(self, path: str, value: Any, mark: str) -> "Document":
+        """Return a copy with the value at `path` replaced, never merged."""
+        steps = path.split(".")
+        data = copy.deepcopy(self.data)
+        holder = data
+        for depth, step in enumerate(steps[:-1], start=1):
+            holder = holder.setdefault(step, {})
+            if not isinstance(holder, dict):
+                at = ".".join(steps[:depth])
+                raise ConfigError(f"{mark}: {path}: {at} is {holder!r}, which holds no keys.")
+        holder[steps[-1]] = copy.deepcopy(value)
+        below = len(steps)
+        marks = {key: at for key, at in self.marks.items() if key[:below] != tuple(steps)}
+        return Document(data, {**marks, tuple(steps): mark})
+
+
+def read_yaml(path: Path) -> Document:
+    """Read one file whose top level is a mapping; every fault is a `ConfigError` with its place."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a directory; name a YAML file in it.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8.") from None
+    except FileNotFoundError:
+        near = [p.name for p in sorted(path.parent.glob("*.yaml"))][:8]
+        there = f"; {path.parent} holds {', '.join(near)}" if near else ""
+        raise ConfigError(f"{path}: there is no such file{there}.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """Parse YAML text; `name` stands before line and column in messages."""
+    tree = _load(text, name)
+    if not isinstance(tree, CommentedMap):
+        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(f"{name}:1:1: holds {found}; a mapping of keys to values is needed.")
+    document = Document({}, {(): f"{name}:1:1"})
+    document.data = _plain(tree, (), name, document.marks, set())
+    return document
+
+
+def parse_value(text: str, name: str) -> Any:
+    """Parse one YAML value, e.g. the right side of `--set model.d_model=128`."""
+    tree = _load(text, name)
+    return _plain(tree, (), name, {}, set())
+
+
+def merged(base: Document, child: Document) -> Document:
+    """Return `child` over `base`: mappings merge key by key, one that has a `name` replaces."""
+
+    def merge(low: Any, high: Any, place: Place) -> Any:
+        if isinstance(low, dict) and isinstance(high, dict) and "name" not in high:
+            return {
+                key: merge(low[key], high[key], (*place, key))
+                if key in low and key in high
+                else (high if key in high else low)[key]
+                for key in [*low, *(k for k in high if k not in low)]
+            }
+        for old in [mark for mark in marks if mark[: len(place)] == place]:
+            del marks[old]
+        return high
+
+    marks = dict(base.marks)
+    data = merge(base.data, child.data, ()) if child.data else base.data
+    return Document(data, {**marks, **child.marks})
+
+
+def _load(text: str, name: str) -> Any:
+    try:
+        return YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = " ".join(str(error.problem or error.context).split())
+        raise ConfigError(f"{at}: not valid YAML: {problem}.") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: not valid YAML: {error}.") from None
+
+
+def _plain(node: Any, place: Place, name: str, marks: dict[Place, str], above: set[int]) -> Any:
+    """Return `node` without YAML's own types, and note where each part of it stands."""
+    if len(marks) > _MAX_NODES:
+        raise ConfigError(f"{name}: holds more than {_MAX_NODES} values; is an alias repeated?")
+    if isinstance(node, CommentedMap | CommentedSeq):
+        if id(node) in above:
+            at = marks.get(place, name)
+            raise ConfigError(f"{at}: {_dotted(place)}: an alias that contains itself.")
+        above = above | {id(node)}
+    if isinstance(node, CommentedMap):
+        plain = {}
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise ConfigError(
+                    f"{name}:{node.lc.line + 1}:{node.lc.col + 1}: {_dotted(place)}: the key {key!r} "
+                    f'is a {type(key).__name__}; keys are text, write "{key}".'
+                )
+            marks[(*place, key)] = _mark(name, node, key, marks.get(place, name))
+            plain[key] = _plain(value, (*place, key), name, marks, above)
+        return plain
+    if isinstance(node, CommentedSeq):
+        items = []
+        for index, value in enumerate(node):
+            line, column = node.lc.item(index) if node.lc.data else (node.lc.line, node.lc.col)
+            marks[(*place, index)] = f"{name}:{line + 1}:{column + 1}"
+            items.append(_plain(value, (*place, index), name, marks, above))
+        return items
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    if node is None:
+        return None
+    at = marks.get(place, name)
+    raise ConfigError(
+        f"{at}: {_dotted(place)}: a {type(node).__name__} is not allowed; "
+        "write text, a number, true, false, null, a list or a mapping."
+    )
+
+
+def _mark(name: str, node: CommentedMap, key: str, fallback: str) -> str:
+    if not node.lc.data or key not in node.lc.data:  # came in through a merge key
+        return fallback
+    line, column = node.lc.key(key)
+    return f"{name}:{line + 1}:{column + 1}"
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place)) or "top level"
