@@ -1,0 +1,52 @@
+"""Causal attention with grouped queries, a window and tokens that are always visible."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from hymba_lab.ops import flops
+from hymba_lab.ops.attention_blocks import blocks_are_faster, windowed_attention
+from hymba_lab.ops.masks import attention_mask
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int, q_start: int = 0
+) -> Tensor:
+    """Return softmax(q k^T / sqrt(P) over the visible keys) v, shape (B, H, T, V).
+
+    q (B, H, T, P) stands at positions q_start..q_start+T-1; k (B, K, S, P) and v (B, K, S, V) at
+    0..S-1; query head i reads key head i // (H / K). Query i sees key j <= i if `window` is None,
+    if i - j < window (the query itself counts) or if j < n_meta. A query that sees no key gives 0.
+    B batch, H query heads, K key heads, T queries, S keys, P key width, V value width.
+    On the meta device only the shape is computed, and `FlopCounterMode` counts the visible pairs.
+    """
+    if q.is_meta:
+        return flops.attention_cost(q, k, v, window, n_meta, q_start)
+    scale, d_value = q.shape[3] ** -0.5, v.shape[3]
+    if q.is_cpu:
+        # torch's fused CPU kernel wants one width; its other form stores all T S scores and takes
+        # two to three times as long, so zeros that change no score are cheap
+        width = max(q.shape[3], d_value)
+        q, k, v = (F.pad(t, (0, width - t.shape[3])) for t in (q, k, v))
+    return _attend(q, k, v, window, n_meta, q_start, scale)[..., :d_value]
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int, q_start: int, scale: float
+) -> Tensor:
+    """The cheapest call of `scaled_dot_product_attention` that shows the same keys."""
+    n_queries, n_keys = q.shape[2], k.shape[2]
+    hides = window is not None and q_start + n_queries > window and n_meta < n_keys
+    if window is None or not hides:
+        if q_start == 0:
+            return F.scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=scale, enable_gqa=True
+            )
+        if q_start >= n_keys - 1:
+            return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=True)
+        window = None
+    elif q.is_cpu and q_start == 0 and blocks_are_faster(n_queries, n_keys, window, n_meta):
+        return windowed_attention(q, k, v, window, n_meta, scale)
+    mask = attention_mask(q, n_keys, window, n_meta, q_start)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, scale=scale, enable_gqa=True
+    )

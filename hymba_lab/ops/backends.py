@@ -1,0 +1,101 @@
+"""Which implementation of an operation runs, and why another one does not."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from hymba_lab.errors import UserError
+from hymba_lab.ops import scan_cpp, scan_cuda, scan_torch
+
+Scan = Callable[..., tuple[Tensor, Tensor]]
+VARIABLE = "HYMBA_LAB_SCAN"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation: `missing()` says why it is absent, `takes(x, h0)` whether it fits."""
+
+    scan: Scan
+    missing: Callable[[], str | None]
+    takes: Callable[[Tensor, Tensor | None], bool]
+    inputs: str
+
+
+SCANS = {
+    "cuda": Backend(
+        scan_cuda.selective_scan,
+        scan_cuda.missing,
+        lambda x, h0: x.is_cuda and x.dtype != torch.float64 and h0 is None,
+        "CUDA tensors, float32 or 16 bits, without an initial state",
+    ),
+    "cpp": Backend(
+        scan_cpp.selective_scan,
+        scan_cpp.missing,
+        lambda x, h0: x.is_cpu and x.dtype in (torch.float32, torch.bfloat16),
+        "CPU tensors, float32 or bfloat16",
+    ),
+    "torch": Backend(scan_torch.selective_scan, lambda: None, lambda x, h0: True, "any tensor"),
+}
+"""The implementations of the selective scan, fastest first."""
+
+
+class Status(TypedDict):
+    """What runs (`chosen`), what could (`available`), and what to do about the rest."""
+
+    chosen: str
+    available: list[str]
+    unavailable: dict[str, str]
+
+
+def backends() -> dict[str, Status]:
+    """The state of every operation's implementations on this machine.
+
+    `chosen` is what a float32 scan of a whole sequence takes here; HYMBA_LAB_SCAN=torch|cpp|cuda
+    forces one.
+    """
+    reasons = {name: backend.missing() for name, backend in SCANS.items()}
+    available = [name for name, reason in reasons.items() if reason is None]
+    unavailable = {name: reason for name, reason in reasons.items() if reason is not None}
+    return {
+        "selective_scan": Status(
+            chosen=forced() or available[0], available=available, unavailable=unavailable
+        ),
+        "causal_conv": Status(chosen="torch", available=["torch"], unavailable={}),
+        "attention": Status(chosen="sdpa", available=["sdpa"], unavailable={}),
+    }
+
+
+@torch.compiler.assume_constant_result
+def forced() -> str | None:
+    """The scan that HYMBA_LAB_SCAN asks for; None when it is not set."""
+    name = os.environ.get(VARIABLE) or None
+    if name is None:
+        return None
+    if name not in SCANS:
+        raise UserError(f"{VARIABLE}={name}: no such scan; allowed: {', '.join(SCANS)}")
+    reason = SCANS[name].missing()
+    if reason is not None:
+        raise UserError(f"{VARIABLE}={name} cannot run: {reason}; or unset {VARIABLE}")
+    return name
+
+
+@torch.compiler.assume_constant_result
+def _usable(name: str) -> bool:
+    return SCANS[name].missing() is None
+
+
+def choose_scan(x: Tensor, h0: Tensor | None) -> str:
+    """The name of the scan for these tensors."""
+    name = forced()
+    if name is None:
+        return next(n for n, b in SCANS.items() if b.takes(x, h0) and _usable(n))
+    if not SCANS[name].takes(x, h0):
+        raise UserError(
+            f"{VARIABLE}={name}: it takes {SCANS[name].inputs}; given {x.dtype} on {x.device}, "
+            f"initial state {'absent' if h0 is None else 'given'}; unset {VARIABLE}"
+        )
+    return name

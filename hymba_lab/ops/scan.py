@@ -1,0 +1,67 @@
+"""The selective scan of Mamba (arXiv:2312.00752, algorithm 2) over whole sequences and one token.
+
+    delta_t = softplus(dt_t + dt_bias)
+    h_t     = exp(delta_t A) h_{t-1} + delta_t x_t B_t
+    y_t     = C_t h_t + D x_t,  times SiLU(z_t) if z is given
+
+x, dt, z (B, T, D); A (D, N), negative; B, C (B, T, N); D, dt_bias (D,); h (B, D, N);
+B batch, T time, D channels, N states a channel. The scan computes in float32 whatever the inputs,
+in float64 where x is float64; y has the dtype of x, the state the dtype of the computation.
+"""
+
+import torch
+from torch import Tensor
+
+from hymba_lab.ops import scan_cpp, scan_torch
+from hymba_lab.ops.backends import SCANS, choose_scan
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    h0: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return `(y, h_last)`, y (B, T, D) and h_last (B, D, N), both differentiable.
+
+    `h0` (B, D, N) is the state before the first token, zero when None. On the meta device only
+    shapes are computed, and `FlopCounterMode` counts 9 B T D N.
+    Raises `UserError` when HYMBA_LAB_SCAN forces an implementation that cannot run.
+    """
+    if x.is_meta:
+        return scan_cpp.selective_scan(x, dt, A, B, C, D, z, dt_bias, h0)
+    return SCANS[choose_scan(x, h0)].scan(x, dt, A, B, C, D, z, dt_bias, h0)
+
+
+def selective_scan_step(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    h: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return `(y, h)` after one token: x, dt, z, y (B, D), B, C (B, N), h (B, D, N)."""
+    if x.is_meta:  # a sequence of one token: the same shapes and FLOPs
+        y, h = scan_cpp.selective_scan(
+            *(x.unsqueeze(1), dt.unsqueeze(1), A, B.unsqueeze(1), C.unsqueeze(1), D),
+            None if z is None else z.unsqueeze(1),
+            dt_bias,
+            h,
+        )
+        return y.squeeze(1), h
+    # the compiled step has no gradient, and under torch.compile the torch form fuses by itself
+    eager = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if eager and x.is_cpu and choose_scan(x, None) == "cpp":
+        return scan_cpp.selective_scan_step(x, dt, A, B, C, D, z, dt_bias, h)
+    return scan_torch.selective_scan_step(x, dt, A, B, C, D, z, dt_bias, h)
