@@ -1,0 +1,98 @@
+"""Axis: how the attention and the SSM branch become one (equation 3; table 10, row 11).
+
+An entry is built from the widths of both branches and of the residual stream, owns the output
+projection, and maps a (B, T, d_attn) and s (B, T, d_ssm) to (B, T, d_model).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from hymba_lab.errors import ConfigError
+from hymba_lab.registry import Registry
+
+fusions: Registry[nn.Module] = Registry("model.fusion")
+
+
+@fusions.register("mean")
+class Mean(nn.Module):
+    """y = W (norm(a) + norm(s)) / 2; the norms' weights are the paper's beta_1 and beta_2."""
+
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        _require_equal("mean", d_attn, d_ssm)
+        self.norm_attn = nn.RMSNorm(d_attn, eps)
+        self.norm_ssm = nn.RMSNorm(d_ssm, eps)
+        self.out = nn.Linear(d_attn, d_model, bias=False)
+
+    def forward(self, a: Tensor, s: Tensor) -> Tensor:
+        return self.out((self.norm_attn(a) + self.norm_ssm(s)) / 2)
+
+
+@fusions.register("concat")
+class Concat(nn.Module):
+    """y = W [norm(a), norm(s)] (the paper's row 11; Falcon-H1)."""
+
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm_attn = nn.RMSNorm(d_attn, eps)
+        self.norm_ssm = nn.RMSNorm(d_ssm, eps)
+        self.out = nn.Linear(d_attn + d_ssm, d_model, bias=False)
+
+    def forward(self, a: Tensor, s: Tensor) -> Tensor:
+        return self.out(torch.cat([self.norm_attn(a), self.norm_ssm(s)], dim=-1))
+
+
+@fusions.register("sum")
+class Sum(nn.Module):
+    """y = W (a + s), without norms: the branch that shouts is heard."""
+
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int) -> None:
+        super().__init__()
+        _require_equal("sum", d_attn, d_ssm)
+        self.out = nn.Linear(d_attn, d_model, bias=False)
+
+    def forward(self, a: Tensor, s: Tensor) -> Tensor:
+        return self.out(a + s)
+
+
+@fusions.register("difference")
+class Difference(nn.Module):
+    """y = W (norm(a) - norm(s)) (arXiv:2510.04800)."""
+
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        _require_equal("difference", d_attn, d_ssm)
+        self.norm_attn = nn.RMSNorm(d_attn, eps)
+        self.norm_ssm = nn.RMSNorm(d_ssm, eps)
+        self.out = nn.Linear(d_attn, d_model, bias=False)
+
+    def forward(self, a: Tensor, s: Tensor) -> Tensor:
+        return self.out(self.norm_attn(a) - self.norm_ssm(s))
+
+
+@fusions.register("gate")
+class Gate(nn.Module):
+    """y = g * W_a norm(a) + (1 - g) * W_s norm(s), with one learned gate g in (0, 1) per channel."""
+
+    def __init__(
+        self, d_attn: int, d_ssm: int, d_model: int, *, init: float = 0.0, eps: float = 1e-6
+    ) -> None:
+        super().__init__()
+        self.norm_attn = nn.RMSNorm(d_attn, eps)
+        self.norm_ssm = nn.RMSNorm(d_ssm, eps)
+        self.out_attn = nn.Linear(d_attn, d_model, bias=False)
+        self.out_ssm = nn.Linear(d_ssm, d_model, bias=False)
+        self.logit = nn.Parameter(torch.full((d_model,), init))
+
+    def forward(self, a: Tensor, s: Tensor) -> Tensor:
+        g = torch.sigmoid(self.logit)
+        return g * self.out_attn(self.norm_attn(a)) + (1 - g) * self.out_ssm(self.norm_ssm(s))
+
+
+def _require_equal(name: str, d_attn: int, d_ssm: int) -> None:
+    if d_attn != d_ssm:
+        raise ConfigError(
+            f"{name} adds the branches channel by channel, but attention is {d_attn} wide "
+            f"(n_heads * d_head_v) and the SSM {d_ssm} (expand * d_model); make them equal, "
+            "or use concat or gate, which project each branch."
+        )

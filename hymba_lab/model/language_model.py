@@ -1,0 +1,81 @@
+"""Token ids to logits: embedding, meta tokens, blocks, norm, head. Knows nothing of training."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from hymba_lab.components.meta_tokens import MetaTokens, meta_tokens
+from hymba_lab.config import ModelConfig
+from hymba_lab.model.block import Block, build_block
+from hymba_lab.model.plan import LayerPlan, plan_layers
+
+
+class LanguageModel(nn.Module):
+    """logits = head(norm(blocks(meta + embed(tokens)))), with the meta tokens cut off again."""
+
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        meta: MetaTokens | None,
+        blocks: list[Block],
+        norm: nn.Module,
+        head: nn.Linear | None,
+        plan: list[LayerPlan],
+    ) -> None:
+        """`head` None ties the output to the embedding."""
+        super().__init__()
+        self.embedding, self.meta, self.norm, self.head = embedding, meta, norm, head
+        self.blocks = nn.ModuleList(blocks)
+        self.plan = plan
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, T, vocab) of the next token, from tokens (B, T)."""
+        return self.logits(self.features(tokens))
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """Return the normalized residual stream (B, T, D), meta tokens cut off."""
+        x = self.embedding(tokens)
+        x = self.meta.add(x) if self.meta else x
+        kept = {}  # keys and values by the layer that made them
+        for layer, block in zip(self.plan, self.blocks, strict=True):
+            x, kv = block(x, None if layer.owns_kv else kept.get(layer.kv_from))
+            kept[layer.index] = kv
+        x = self.norm(x)
+        return self.meta.drop(x) if self.meta else x
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return logits (..., vocab) of features (..., D)."""
+        return linear(features, self.embedding.weight if self.head is None else self.head.weight)
+
+
+def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
+    """Build the model on the current default device; `vocab` is what the data needs.
+
+    Raises `ConfigError` for a shape whose parts do not fit.
+    """
+    vocab = config.vocab or vocab
+    meta = meta_tokens.build(config.meta_tokens, config.d_model)
+    plan = plan_layers(config)
+    model = LanguageModel(
+        nn.Embedding(vocab, config.d_model),
+        meta,
+        [build_block(config, layer, meta.n_meta if meta else 0) for layer in plan],
+        nn.RMSNorm(config.d_model, config.norm_eps),
+        None if config.tie_embeddings else nn.Linear(config.d_model, vocab, bias=False),
+        plan,
+    )
+    _initialize(model, config.init_std)
+    return model
+
+
+@torch.no_grad()
+def _initialize(model: nn.Module, std: float) -> None:
+    """N(0, std^2) for every matrix, then each component's own start where it has one (`reset`)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in model.modules():
+        if callable(reset := getattr(module, "reset", None)):
+            reset()

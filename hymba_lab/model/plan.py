@@ -1,0 +1,64 @@
+"""The architecture in integers: one `LayerPlan` per layer, before any tensor is made."""
+
+from dataclasses import dataclass
+
+from hymba_lab.components.heads import HeadPlan, heads
+from hymba_lab.components.kv_sharing import kv_sharings
+from hymba_lab.components.order import Kind, orders
+from hymba_lab.components.placement import placements
+from hymba_lab.config import ModelConfig
+from hymba_lab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What one layer holds; a branch it lacks is None in `heads`."""
+
+    index: int
+    heads: HeadPlan
+    window: int | None  # keys a query sees, its own included; None = full (or no attention)
+    kv_from: int | None  # layer whose keys and values are read; None = no attention
+
+    @property
+    def owns_kv(self) -> bool:
+        """Whether the layer makes keys and values of its own."""
+        return self.kv_from == self.index
+
+    @property
+    def kind(self) -> str:
+        """`parallel`, `attention` or `ssm`."""
+        if self.heads.attention is None:
+            return "ssm"
+        return "attention" if self.heads.d_inner is None else "parallel"
+
+
+def plan_layers(config: ModelConfig) -> list[LayerPlan]:
+    """Return the plan of every layer.
+
+    Windows are placed over all layers; keys and values are shared among the attention layers only.
+    """
+    whole = heads.build(config.heads, config.d_model)
+    kinds = orders.build(config.order, config.n_layers)
+    plans = [_heads_of(kind, whole) for kind in kinds]
+    windows = placements.build(config.placement, config.n_layers)
+    attending = [layer for layer, plan in enumerate(plans) if plan.attention]
+    shared = kv_sharings.build(config.kv_sharing, [windows[layer] for layer in attending])
+    kv_from = {layer: attending[source] for layer, source in zip(attending, shared, strict=True)}
+    return [
+        LayerPlan(layer, plan, windows[layer] if plan.attention else None, kv_from.get(layer))
+        for layer, plan in enumerate(plans)
+    ]
+
+
+def _heads_of(kind: Kind, whole: HeadPlan) -> HeadPlan:
+    """Return the part of the head plan that a layer of this kind keeps."""
+    if kind == "parallel":
+        return whole
+    kept = HeadPlan(whole.attention, None) if kind == "attention" else HeadPlan(None, whole.d_inner)
+    if kept.attention is None and kept.d_inner is None:
+        raise ConfigError(
+            f"the layer order asks for {kind} layers, but model.heads gives no {kind} heads; "
+            "take heads: {name: hybrid, ...} or order: {name: parallel}.",
+            "model.order",
+        )
+    return kept
