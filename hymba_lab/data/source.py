@@ -1,0 +1,126 @@
+"""Training data: what a source is, and several sources as rows of one batch.
+
+A run trains on every source named under `data:` at once. Each source numbers its own tokens from
+0; `Mixture` moves them side by side into one vocabulary, so that no id means two things.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from hymba_lab.errors import ConfigError
+from hymba_lab.registry import Registry, Spec
+
+datasets: Registry["Source"] = Registry("data")
+
+IGNORED = -100
+"""Target where nothing is scored; `torch.nn.functional.cross_entropy` skips it by default."""
+
+
+class Batch(NamedTuple):
+    """B sequences of T tokens."""
+
+    tokens: Tensor
+    """(B, T) int64, ids in 0..vocab-1."""
+    targets: Tensor
+    """(B, T) int64: the token to predict at that position (already shifted), -100 = not scored."""
+    group: Tensor
+    """(B,) int64: the row's difficulty, an index into `Source.groups`."""
+
+
+class Source(Protocol):
+    """One kind of data, made by an entry of `datasets`: `(seq_len, *, rows, ...)`."""
+
+    rows: int
+    """Sequences per training step."""
+    vocab: int
+    """Ids are 0..vocab-1."""
+    groups: tuple[str, ...]
+    """Names of the difficulties, `("all",)` where there is one."""
+    fingerprint: str
+    """sha256 (hex) over all that determines which sequences exist; `rows` does not."""
+    scored: Literal["accuracy", "loss"]
+    """Recall tasks report accuracy and loss; text reports loss and bits per byte."""
+    bytes_per_token: float | None
+    """Mean bytes per validation token; None where tokens stand for no bytes."""
+    reference: dict[str, float]
+    """What an uninformed predictor reaches: `accuracy` (chance) or `loss` [nats per token]."""
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        """Return `rows` sequences, a pure function of `(seed, step)`."""
+        ...
+
+    def val_batches(self) -> Iterator[Batch]:
+        """Yield the fixed validation set, the same for every seed and model."""
+        ...
+
+
+class Mixture:
+    """Several sources as one: rows concatenated, ids side by side in one vocabulary.
+
+    Source number i owns the ids `offset_i .. offset_i + vocab_i - 1` with
+    `offset_i = vocab_0 + ... + vocab_{i-1}`, in the order of the mapping.
+
+    Attributes: `sources`, `parts` (label -> rows of the training batch), `offsets`, `vocab`,
+    `rows`, `fingerprint` (sha256 over labels and fingerprints, in order).
+    """
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        if not sources:
+            raise ConfigError(
+                "data: no source given; name at least one, such as recall: {name: mqar}"
+            )
+        self.sources = dict(sources)
+        self.parts: dict[str, slice] = {}
+        self.offsets: dict[str, int] = {}
+        self.rows = 0
+        self.vocab = 0
+        for label, source in self.sources.items():
+            self.parts[label] = slice(self.rows, self.rows + source.rows)
+            self.offsets[label] = self.vocab
+            self.rows += source.rows
+            self.vocab += source.vocab
+        self.fingerprint = digest(
+            "mixture", [[label, source.fingerprint] for label, source in self.sources.items()]
+        )
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        """Return (rows, T) tokens of all sources; `parts[label]` are the rows of one of them.
+
+        `group` stays an index into the groups of the row's own source.
+        """
+        batches = [
+            _shifted(source.train_batch(seed, step), self.offsets[label])
+            for label, source in self.sources.items()
+        ]
+        return (
+            batches[0] if len(batches) == 1 else Batch(*map(torch.cat, zip(*batches, strict=True)))
+        )
+
+    def val_batches(self) -> Iterator[tuple[str, Batch]]:
+        """Yield `(label, batch)` over the validation sets of all sources, ids shifted alike."""
+        for label, source in self.sources.items():
+            for batch in source.val_batches():
+                yield label, _shifted(batch, self.offsets[label])
+
+
+def build_sources(specs: Mapping[str, Spec], seq_len: int) -> Mixture:
+    """Return the mixture that `config.data` describes, every source with `seq_len` tokens a row."""
+    return Mixture({label: datasets.build(spec, seq_len) for label, spec in specs.items()})
+
+
+def digest(*parts: object) -> str:
+    """Return the sha256 (hex) of plain JSON values in canonical form."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _shifted(batch: Batch, offset: int) -> Batch:
+    if offset == 0:
+        return batch
+    targets = batch.targets.where(batch.targets == IGNORED, batch.targets + offset)
+    return Batch(batch.tokens + offset, targets, batch.group)
