@@ -1,0 +1,296 @@
+"""From the tidy frame of evaluation runs to the result table with its verdicts and footnotes.
+
+`runs` has a line per (row, seed): `row` (label of the cell), one text column per axis, `seed`,
+`status` (finished, failed, pruned, missing), `reason`, metrics by name ("val/recall_accuracy"),
+`params`, `flops_per_token`, `cache_bytes`, `attn_ssm_ratio`, `tokens_per_second`, `identity`,
+`data_fingerprint`, `tokens` (budget), `code_version`, `scale`, `commit`, `dirty`.
+Only finished runs give numbers: what a failed or pruned run reached is no result.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from hymba_lab.errors import UserError
+from hymba_lab.render import Table, display, to_csv, to_latex, to_markdown, to_rich, to_text
+from hymba_lab.stats import (
+    Comparison,
+    Goal,
+    all_alike_by_luck,
+    compare,
+    mean_interval,
+    two_levels,
+)
+
+__all__ = [
+    "Table",
+    "display",
+    "guard",
+    "provenance",
+    "result_table",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "to_rich",
+    "to_text",
+]
+
+_SHARED = ("data_fingerprint", "tokens", "code_version", "scale")
+_COSTS = ("params", "attn_ssm_ratio", "cache_bytes", "flops_per_token")
+_OTHER = ("row", "seed", "status", "reason", "tokens_per_second", "identity", "commit", "dirty")
+_STATUSES = ("finished", "failed", "pruned", "missing")
+_EFFECT = ["effect", "low", "high", "p", "p_holm"]
+_PARAMS_TOLERANCE = 2.0  # percent; beyond it a row may win by size alone
+
+Values = dict[str, dict[int, float]]
+
+
+def guard(runs: pd.DataFrame) -> None:
+    """Refuse runs that do not belong in one table; says which rows differ and how.
+
+    Raises UserError for missing columns, no runs, a (row, seed) given twice, an unknown status,
+    and for runs of different data, token budget, code version or scale. Nothing known (NaN or
+    empty, as for a run that never started) differs from nothing.
+    """
+    absent = [name for name in (*_SHARED, *_COSTS, *_OTHER) if name not in runs]
+    if absent:
+        raise UserError(f"the frame of runs has no column {', '.join(absent)}.")
+    if runs.empty:
+        raise UserError("no runs to make a table of; run the sweep first.")
+    unknown = sorted(set(runs["status"]) - set(_STATUSES))
+    if unknown:
+        raise UserError(f"run status {unknown[0]!r} is not one of {', '.join(_STATUSES)}.")
+    twice = runs[runs.duplicated(["row", "seed"])]
+    if not twice.empty:
+        which = ", ".join(f"{run.row!r} seed {run.seed}" for run in twice.itertuples())
+        raise UserError(f"more than one run for {which}; a table takes one run per row and seed.")
+    for column in _SHARED:
+        _refuse_mixture(runs, column)
+
+
+def _refuse_mixture(runs: pd.DataFrame, column: str) -> None:
+    known = runs[runs[column].notna() & (runs[column].astype(str) != "")]
+    if known[column].nunique() < 2:
+        return
+    groups = known.groupby(column, sort=False)["row"].unique()
+    kinds = "; ".join(f"{value}: {', '.join(map(str, rows))}" for value, rows in groups.items())
+    raise UserError(
+        f"runs of different {column} do not belong in one table ({kinds}). "
+        "Run all rows anew, or make one table for each."
+    )
+
+
+def result_table(
+    runs: pd.DataFrame,
+    *,
+    metric: str,
+    goal: Goal,
+    baseline: str,
+    also: Sequence[str] = (),
+    reference: pd.DataFrame | None = None,
+    alpha: float = 0.05,
+) -> Table:
+    """The table of `runs`: a row per cell in the order of first appearance, failed ones included.
+
+    The frame's columns: row, the axes, seeds (measured), mean, mean_low, mean_high, effect,
+    effect_low, effect_high, p, p_holm, verdict (see `stats.compare`), params, params_diff_percent
+    (to the baseline), params_flagged (beyond 2 %), attn_ssm_ratio, cache_bytes, flops_per_token,
+    tokens_per_second (median), for each of `also` its mean with _low and _high, and metric, scale.
+    `reference` (columns row, value, note) puts the paper's number in a column of its own, paper.
+
+    Raises UserError as `guard` does, and for an unknown baseline, metric or reference column.
+    """
+    guard(runs)
+    values = _values(runs, metric)
+    comparisons = compare(values, baseline, goal=goal, alpha=alpha)
+    axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
+    others = tuple(name for name in dict.fromkeys(also) if name != metric)
+    parts = [
+        runs.drop_duplicates("row")[["row", *axes]].reset_index(drop=True),
+        _verdict_columns(values, comparisons, alpha),
+        _cost_columns(runs, baseline),
+        *(_mean_columns(name, _values(runs, name)) for name in others),
+    ]
+    frame = pd.concat(parts, axis=1).assign(metric=metric, scale=_known(runs["scale"], ""))
+    notes = [
+        _scale_note(runs),
+        _method_note(baseline, sum(not math.isnan(found.p) for found in comparisons), alpha),
+        *_missing_notes(runs, values, metric),
+        *_flag_notes(frame),
+        *_jump_notes(values, comparisons, alpha),
+    ]
+    if reference is not None:
+        frame, paper_notes = _with_paper(frame, reference)
+        notes += paper_notes
+    return Table(frame, metric, goal, baseline, axes, others, notes)
+
+
+def _is_axis(runs: pd.DataFrame, name: str) -> bool:
+    known = name in (*_SHARED, *_COSTS, *_OTHER)
+    return not known and all(isinstance(value, str) for value in runs[name])
+
+
+def _values(runs: pd.DataFrame, metric: str) -> Values:
+    """{row: {seed: value}}; NaN where the run did not finish or its metric is not a number."""
+    finished = runs["status"] == "finished"
+    if metric not in runs and finished.any():
+        metrics = ", ".join(sorted(name for name in map(str, runs) if "/" in name)) or "none"
+        raise UserError(f"no run has the metric {metric!r}; metrics of these runs: {metrics}.")
+    column = runs[metric] if metric in runs else pd.Series(math.nan, index=runs.index)
+    numbers = pd.to_numeric(column).astype("float64").where(finished)
+    values: Values = {}
+    for row, seed, value in zip(runs["row"], runs["seed"], numbers, strict=True):
+        values.setdefault(str(row), {})[int(seed)] = float(value)
+    return {row: dict(sorted(seeds.items())) for row, seeds in values.items()}
+
+
+def _verdict_columns(
+    values: Values, comparisons: Sequence[Comparison], alpha: float
+) -> pd.DataFrame:
+    own = [mean_interval(seeds.values(), alpha=alpha) for seeds in values.values()]
+    means = pd.DataFrame(own, columns=["mean", "mean_low", "mean_high", "seeds"])
+    found = pd.DataFrame(map(vars, comparisons), columns=["label", *_EFFECT, "verdict"])
+    effects = found.set_index("label").reindex(list(values)).reset_index(drop=True)
+    numbers = effects[_EFFECT].astype("float64")
+    numbers = numbers.rename(columns={"low": "effect_low", "high": "effect_high"})
+    means.insert(0, "seeds", means.pop("seeds"))
+    return pd.concat([means, numbers, effects["verdict"].fillna("baseline")], axis=1)
+
+
+def _mean_columns(name: str, values: Values) -> pd.DataFrame:
+    means = [mean_interval(seeds.values())[:3] for seeds in values.values()]
+    return pd.DataFrame(means, columns=[name, f"{name}_low", f"{name}_high"])
+
+
+def _cost_columns(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    groups = {str(row): group for row, group in runs.groupby("row", sort=False)}
+    params = {row: _cost(group, "params") for row, group in groups.items()}
+    differences = [100 * (n / params[baseline] - 1) for n in params.values()]
+    speeds = [
+        pd.to_numeric(group.loc[group["status"] == "finished", "tokens_per_second"])
+        for group in groups.values()
+    ]
+    columns = {
+        "params": list(params.values()),
+        "params_diff_percent": differences,
+        "params_flagged": [abs(difference) > _PARAMS_TOLERANCE for difference in differences],
+        **{name: [_cost(group, name) for group in groups.values()] for name in _COSTS[1:]},
+        "tokens_per_second": [float(speed.astype("float64").median()) for speed in speeds],
+    }
+    return pd.DataFrame(columns).astype(dict.fromkeys(("params", "cache_bytes"), "Int64"))
+
+
+def _cost(group: pd.DataFrame, column: str) -> float:
+    """A fact of the cell, the same for all its seeds, failed ones included."""
+    known = pd.to_numeric(group[column]).dropna().unique()
+    if len(known) > 1:
+        raise UserError(
+            f"the seeds of row {group['row'].iloc[0]!r} differ in {column} "
+            f"({', '.join(f'{value:,}' for value in known)}): they are not runs of one model."
+        )
+    return float(known[0]) if len(known) else math.nan
+
+
+def _known(column: "pd.Series[Any]", default: Any) -> Any:
+    """The one value that `guard` found in the column, runs that know none left aside."""
+    return next((value for value in column.dropna() if value != ""), default)
+
+
+def _scale_note(runs: pd.DataFrame) -> str:
+    scale, budget = _known(runs["scale"], "unknown"), _known(runs["tokens"], math.nan)
+    told = "unknown" if math.isnan(budget) else f"{int(budget):,}"
+    return f"Results at scale {scale!r}, {told} training tokens per run; not the paper's scale."
+
+
+def _method_note(baseline: str, n_rows: int, alpha: float) -> str:
+    return (
+        f"Effect: row minus {baseline!r}, paired by seed; verdicts by two-sided paired t-tests at "
+        f"alpha = {alpha:g} over the table's {n_rows} comparisons (Holm), the intervals of effects "
+        f"simultaneous to match; intervals of means each at {100 * (1 - alpha):g} %."
+    )
+
+
+def _missing_notes(runs: pd.DataFrame, values: Values, metric: str) -> list[str]:
+    seeds = sorted({seed for row in values.values() for seed in row})
+    why = {
+        (str(row), int(seed)): _absence(str(status), str(reason or ""), metric)
+        for row, seed, status, reason in zip(
+            runs["row"], runs["seed"], runs["status"], runs["reason"].fillna(""), strict=True
+        )
+    }
+    notes = []
+    for row, measured in values.items():
+        absent = [seed for seed in seeds if not math.isfinite(measured.get(seed, math.nan))]
+        if absent:
+            told = "; ".join(f"seed {seed} {why.get((row, seed), 'never run')}" for seed in absent)
+            notes.append(f"Not measured, {row}: {len(absent)} of {len(seeds)} seeds ({told}).")
+    return notes
+
+
+def _absence(status: str, reason: str, metric: str) -> str:
+    what = f"finished without a finite {metric}" if status == "finished" else status
+    return f"{what}: {reason}" if reason else what
+
+
+def _flag_notes(frame: pd.DataFrame) -> list[str]:
+    flagged = ", ".join(frame.loc[frame["params_flagged"], "row"])
+    if not flagged:
+        return []
+    return [f"(!) Parameters more than {_PARAMS_TOLERANCE:g} % off the baseline's: {flagged}."]
+
+
+def _jump_notes(values: Values, comparisons: Sequence[Comparison], alpha: float) -> list[str]:
+    levels = two_levels(values)
+    n = min((found.n for found in comparisons if found.n >= 2), default=0)
+    if levels is None or n == 0:
+        return []
+    note = (
+        f"Seeds jump between about {levels[0]:.3g} and {levels[1]:.3g}: a mean is no typical run."
+    )
+    luck = all_alike_by_luck(n, len(comparisons))
+    if luck > alpha:
+        note += (
+            f" The t-test assumes a bell shape; with {n} seeds, luck alone can put all of a row and"
+            f" all of the baseline on opposite levels (probability up to {luck:.2g}): add seeds, or"
+            " compare the step at which a level is reached."
+        )
+    return [note]
+
+
+def _with_paper(frame: pd.DataFrame, reference: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    absent = {"row", "value", "note"} - set(reference.columns)
+    if absent or reference["row"].duplicated().any():
+        raise UserError("the reference needs the columns row, value, note, and each row once.")
+    paper = reference.assign(row=reference["row"].astype(str)).set_index("row")
+    values = pd.to_numeric(paper["value"]).astype("float64")
+    remarks = {str(row): str(note) for row, note in paper["note"].dropna().items() if note}
+    shown = frame.assign(
+        paper=frame["row"].map(values).astype("float64"),
+        paper_note=frame["row"].map(lambda row: remarks.get(row, "")),
+    )
+    notes = [
+        "Column paper: its own models, data and scale; compare the order of rows, not values.",
+        *(f"Paper, {row}: {remarks[row]}" for row in frame["row"] if row in remarks),
+    ]
+    unmatched = [str(row) for row in paper.index if row not in set(frame["row"])]
+    if unmatched:
+        notes.append(f"Rows of the paper without runs here: {', '.join(unmatched)}.")
+    return shown, notes
+
+
+def provenance(runs: pd.DataFrame, command: str, hardware: str) -> list[str]:
+    """Where a table comes from: command, commits, runs, data and hardware, a line each."""
+    dirty = runs["dirty"].eq(True).any()
+    commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"].dropna() if commit}))
+    prints = ", ".join(sorted({str(f)[:12] for f in runs["data_fingerprint"].dropna() if f}))
+    identities = runs.loc[runs["identity"].notna() & (runs["identity"] != ""), "identity"].nunique()
+    finished = int((runs["status"] == "finished").sum())
+    return [
+        f"Command: {command}",
+        f"Commit: {commits or 'unknown'}{' with uncommitted changes' if dirty else ''}",
+        f"Runs: {finished} of {len(runs)} finished, {identities} identities",
+        f"Data: {prints or 'unknown'}",
+        f"Hardware: {hardware}",
+    ]
