@@ -1,0 +1,207 @@
+"""MLflow: one experiment per sweep, a parent run for the question, a child run per trial and seed.
+
+The only file that imports mlflow, and only when a store is opened.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hymba_lab.errors import StoreError
+from hymba_lab.runs import make_folder
+
+T = TypeVar("T")
+
+IDENTITY = "hymba_lab.identity"
+ROLE = "hymba_lab.role"  # "sweep" (parent) or "trial" (child)
+SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained in another sweep
+
+_BATCH = 1000  # the most metrics one log_batch takes
+_LOCK_PATIENCE_S = 60.0
+
+
+def default_uri(root: Path) -> str:
+    """Return the store used when none is named: one sqlite file in the project folder."""
+    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
+
+
+def preload() -> None:
+    """Import what opening a store and sampling the system need: 3 s, once, in the fork server."""
+    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
+
+
+class Store:
+    """A tracking server or file, opened once; faults are `StoreError`s that say what to do."""
+
+    def __init__(self, uri: str, root: Path) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        self.uri, self.root = uri, root
+        if uri.startswith("sqlite:///"):
+            make_folder(Path(uri.removeprefix("sqlite:///")).parent)
+        with _readable_errors(uri):
+            self.client = MlflowClient(tracking_uri=uri)
+
+    def experiment(self, name: str) -> str:
+        """Return the id of the experiment of this name, made where it is missing."""
+        with _readable_errors(self.uri):
+            return _patiently(lambda: self._experiment(name))
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise StoreError(
+                f"experiment {name!r} was deleted in {self.uri}; restore it (`mlflow experiments "
+                f"restore --experiment-id {found.experiment_id}`) or use another --tracking-uri."
+            )
+        if found is not None:
+            return str(found.experiment_id)
+        local = self.uri.startswith("sqlite:")
+        artifacts = (self.root / "mlartifacts" / name).resolve().as_uri() if local else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:  # another process made it between the two calls
+            if (found := self.client.get_experiment_by_name(name)) is None:
+                raise
+            return str(found.experiment_id)
+
+    def runs_by_identity(self, experiment_id: str) -> dict[str, Any]:
+        """Return the experiment's trial runs by identity (MLflow's own run objects)."""
+        with _readable_errors(self.uri):
+            pages = list(self._search([experiment_id], f"tags.`{ROLE}` = 'trial'"))
+        return {run.data.tags[IDENTITY]: run for run in pages if IDENTITY in run.data.tags}
+
+    def find(self, experiment_id: str, identity: str) -> "Run | None":
+        """Return the experiment's run with this identity tag, or None."""
+        with _readable_errors(self.uri):
+            found = list(self._search([experiment_id], f"tags.`{IDENTITY}` = '{identity}'"))
+        return Run(self, found[0].info.run_id) if found else None
+
+    def open_run(
+        self, experiment_id: str, name: str, identity: str, tags: Mapping[str, str], parent: str = ""
+    ) -> "Run":
+        """Return the run with this identity, RUNNING again if it was interrupted, else a new one."""
+        run = self.find(experiment_id, identity)
+        if run is None:
+            every = {**tags, IDENTITY: identity, **({"mlflow.parentRunId": parent} if parent else {})}
+            with _readable_errors(self.uri):
+                made = _patiently(
+                    lambda: self.client.create_run(experiment_id, tags=every, run_name=name)
+                )
+            return Run(self, made.info.run_id)
+        with _readable_errors(self.uri):
+            _patiently(lambda: self.client.update_run(run.id, status="RUNNING"))
+        return run
+
+    def _search(self, experiments: list[str], query: str) -> Iterator[Any]:
+        token = None
+        while True:
+            page = _patiently(
+                lambda token=token: self.client.search_runs(
+                    experiments, query, max_results=1000, page_token=token
+                )
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+
+class Run:
+    """One MLflow run; metrics wait in a buffer and are written in batches."""
+
+    def __init__(self, store: Store, run_id: str, flush_every_s: float = 5.0) -> None:
+        self.store, self.id = store, run_id
+        self._flush_every_s, self._flushed_at = flush_every_s, time.monotonic()
+        self._waiting: list[tuple[str, float, int, int]] = []
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Note metrics [any unit] of a step; numbers that are not finite were not measured."""
+        now = int(time.time() * 1000)
+        self._waiting += [(k, float(v), now, step) for k, v in metrics.items() if math.isfinite(v)]
+        if time.monotonic() - self._flushed_at > self._flush_every_s or len(self._waiting) > 500:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        from mlflow.entities import Metric
+
+        waiting, self._waiting, self._flushed_at = self._waiting, [], time.monotonic()
+        for start in range(0, len(waiting), _BATCH):
+            batch = [Metric(*entry) for entry in waiting[start : start + _BATCH]]
+            with _readable_errors(self.store.uri):
+                _patiently(lambda batch=batch: self.store.client.log_batch(self.id, metrics=batch))
+
+    def describe(self, params: Mapping[str, Any] = {}, tags: Mapping[str, str] = {}) -> None:
+        """Log parameters (those of the searched and compared kind) and tags."""
+        from mlflow.entities import Param, RunTag
+
+        with _readable_errors(self.store.uri):
+            _patiently(
+                lambda: self.store.client.log_batch(
+                    self.id,
+                    params=[Param(key, str(value)) for key, value in params.items()],
+                    tags=[RunTag(key, value) for key, value in tags.items()],
+                )
+            )
+
+    def artifact(self, name: str, text: str) -> None:
+        """Attach a text file; the resolved configuration is one, since parameters are cut."""
+        with _readable_errors(self.store.uri):
+            _patiently(lambda: self.store.client.log_text(self.id, text, name))
+
+    def end(self, status: str = "FINISHED") -> None:
+        """Flush and close: FINISHED, FAILED or KILLED."""
+        self.flush()
+        with _readable_errors(self.store.uri):
+            _patiently(lambda: self.store.client.set_terminated(self.id, status))
+
+    @contextmanager
+    def system_metrics(self, every_s: float = 10.0) -> Iterator[None]:
+        """Sample processor and memory use into this run meanwhile."""
+        import mlflow
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        mlflow.set_tracking_uri(self.store.uri)
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it tells its start
+        monitor = SystemMetricsMonitor(self.id, sampling_interval=every_s, samples_before_logging=1)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
+
+
+@contextmanager
+def _readable_errors(uri: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise StoreError(
+            f"tracking store {uri}: {said}; check that it can be written and is not locked, or "
+            "name another with --tracking-uri."
+        ) from None
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Return call(), again while another process holds the sqlite file."""
+    end = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.2)

@@ -1,0 +1,122 @@
+"""Files of a run under way (`last.ckpt`) and of a trained model (`weights.safetensors`).
+
+Both are written beside their place, flushed to the disk and moved in, so that a kill at any moment
+leaves the old file or the new one, whole. Reading checks every byte against its checksum and
+unpickles nothing but tensors and plain values.
+"""
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from hymba_lab.errors import CheckpointError, TrialFailed
+
+FORMAT = 1
+_HEADER = "hymba_lab"
+
+
+class RunCheckpointIO(CheckpointIO):
+    """Lightning's checkpoint dict, with the identity of the run it belongs to."""
+
+    def __init__(self, identity: Mapping[str, str | int]) -> None:
+        """`identity` must be equal for a run to continue: configuration's digest, seed, data."""
+        self._header = {"format": FORMAT, **identity}
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write the checkpoint; raises `TrialFailed("disk")` when that is impossible."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint | {_HEADER: self._header}, buffer)
+        write_bytes(Path(path), buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint of this run; raises `CheckpointError` for any other file."""
+        path = Path(path)
+        checkpoint = _read(path, map_location)
+        header = checkpoint.get(_HEADER)
+        header = header if isinstance(header, dict) else {}
+        for key, ours in self._header.items():
+            if header.get(key) != ours:
+                raise CheckpointError(
+                    f"{path}: belongs to another run: its {key} is {_short(header.get(key))}, this "
+                    f"run has {_short(ours)}; use another folder, or delete the file to start over."
+                )
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete the file if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically; raises `TrialFailed("disk")` with the path and the reason."""
+    partial = path.with_name(path.name + ".partial")  # one name: a kill leaves at most one behind
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise TrialFailed(
+            "disk",
+            f"{path}: {len(content) / 1e6:.1f} MB cannot be written: {error.strerror}; "
+            "make room or mend the folder, then start again: the run continues from the last "
+            "checkpoint that was written.",
+        ) from error
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    """Write a trained model's tensors and `facts` about them (all text) as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_bytes(path, save(tensors, dict(facts)))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the facts that `save_weights` wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+        return load(path.read_bytes()), facts
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file; train the run first.") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {error}.") from error
+
+
+def _read(path: Path, map_location: Any) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load itself does not look at the checksums
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (OSError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path}: the checkpoint is damaged ({str(error).splitlines()[0]}); delete it and the "
+            "run starts again from step 0."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a checkpoint of a run; delete it to start from step 0.")
+    return content
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 16 else f"{text[:12]}..."

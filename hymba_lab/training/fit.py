@@ -1,0 +1,177 @@
+"""One run: a configuration and a seed become a trained model and its metrics."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+from hymba_lab.config import Config
+from hymba_lab.data.source import Mixture, build_sources
+from hymba_lab.errors import ConfigError, TrialFailed
+from hymba_lab.model import LanguageModel, build_model
+from hymba_lab.registry import Spec
+from hymba_lab.runs import make_folder
+from hymba_lab.training.checkpoint import FORMAT, RunCheckpointIO, save_weights
+from hymba_lab.training.logger import Log
+from hymba_lab.training.milestones import Metrics, Milestones, Stop
+from hymba_lab.training.module import LitLanguageModel
+from hymba_lab.training.progress import ProgressLine
+from hymba_lab.training.random_state import seed_all
+from hymba_lab.training.trainer import keyboard_interrupts, make_trainer, quiet_lightning
+
+CHECKPOINT, WEIGHTS = "last.ckpt", "weights.safetensors"
+
+# how torch says that memory ran out where it raises no class of its own for it
+_NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "ALLOC_FAILED")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run measured.
+
+    `metrics` is the last validation, `history` every validation as (finished steps, metrics).
+    `seconds` is the time in the loop, sessions before a resume included. `tokens_per_second` is
+    from the median step, without validation and saving; NaN when this session made no step.
+    """
+
+    metrics: Metrics
+    history: list[tuple[int, Metrics]]
+    n_steps: int
+    stopped: bool
+    resumed_from: int
+    seconds: float
+    tokens_per_second: float
+    tokens: int
+
+
+def fit(
+    config: Config,
+    *,
+    seed: int,
+    folder: Path,
+    log: Log | None = None,
+    stop: Stop | None = None,
+    progress: bool = False,
+    keep_checkpoint: bool = False,
+    mixture: Mixture | None = None,
+) -> FitResult:
+    """Train one model, from `folder/last.ckpt` where there is one, and return its metrics.
+
+    Writes `folder/weights.safetensors` at the end; `last.ckpt` is then removed unless
+    `keep_checkpoint`. `log(metrics, step)` gets every record, `step` counting finished steps; a
+    resumed run repeats the records after its checkpoint. `stop(step, metrics)` is asked at every
+    validation and ends the run early. `mixture` saves building the data a second time.
+    Seeds the global random generators. On a CPU a run is a function of (config, seed, data),
+    interrupted or not, to the last bit.
+
+    Raises `ConfigError` (budget below one step, parts that do not fit), `DataError`,
+    `CheckpointError` (of another run, damaged), `TrialFailed` (nan, out_of_memory, disk).
+    """
+    _require_a_step(config)
+    make_folder(folder)
+    with _memory_errors(config):
+        mixture = mixture or build_sources(config.data, config.training.seq_len)
+        module = LitLanguageModel(_model(config, seed, mixture), mixture, config, seed)
+        milestones = Milestones(folder / CHECKPOINT, stop)
+        _train(module, milestones, log, progress)
+    n_steps = milestones.history[-1][0]
+    save_weights(folder / WEIGHTS, module.model.state_dict(), _facts(module, n_steps))
+    if not keep_checkpoint:
+        milestones.checkpoint.unlink(missing_ok=True)
+    return FitResult(
+        metrics=milestones.history[-1][1],
+        history=milestones.history,
+        n_steps=n_steps,
+        stopped=milestones.stopped,
+        resumed_from=milestones.resumed_from,
+        seconds=milestones.seconds,
+        tokens_per_second=module.tokens_per_step / milestones.seconds_per_step,
+        tokens=n_steps * module.tokens_per_step,
+    )
+
+
+def _model(config: Config, seed: int, mixture: Mixture) -> LanguageModel:
+    """Return the model of a seed; raises `ConfigError` when its vocabulary is too small."""
+    vocab = config.model.vocab
+    if vocab is not None and vocab < mixture.vocab:
+        raise ConfigError(
+            f"the model has {vocab} ids, the data of all sources needs {mixture.vocab}; "
+            "give at least that many, or null for what the data needs.",
+            "model.vocab",
+        )
+    seed_all(seed)
+    return build_model(config.model, mixture.vocab)
+
+
+def _train(
+    module: LitLanguageModel, milestones: Milestones, log: Log | None, progress: bool
+) -> None:
+    config, path = module.config, milestones.checkpoint
+    identity: dict[str, str | int] = {
+        "digest": config.digest,
+        "seed": module.seed,
+        "data": module.mixture.fingerprint,
+    }
+    callbacks: list[Callback] = [milestones]
+    if progress:
+        callbacks.append(ProgressLine(milestones))
+    with quiet_lightning(), keyboard_interrupts():
+        trainer = make_trainer(
+            config.training,
+            module.n_steps,
+            path.parent,
+            callbacks=callbacks,
+            checkpoints=RunCheckpointIO(identity),
+            log=log,
+        )
+        trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
+
+
+def _require_a_step(config: Config) -> None:
+    training = config.training
+    if config.n_steps < 1:
+        rows = sum(map(_rows, config.data.values()))
+        raise ConfigError(
+            f"a budget of {training.tokens} tokens pays for no step: one takes {rows} rows * "
+            f"{training.seq_len} tokens = {rows * training.seq_len}; give at least that many.",
+            "training.tokens",
+        )
+
+
+def _rows(source: Spec) -> int:
+    return int(source.options()["rows"])
+
+
+def _facts(module: LitLanguageModel, n_steps: int) -> dict[str, str]:
+    """Return what one needs to build the model again around its weights, as JSON texts."""
+    facts = {
+        "format": FORMAT,
+        "config": module.config.resolved(),
+        "vocab": module.mixture.vocab,
+        "data": module.mixture.fingerprint,
+        "seed": module.seed,
+        "n_steps": n_steps,
+    }
+    return {key: json.dumps(value) for key, value in facts.items()}
+
+
+@contextmanager
+def _memory_errors(config: Config) -> Iterator[None]:
+    """Turn every way of running out of memory into `TrialFailed("out_of_memory")`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(
+            sign in str(error) for sign in _NO_MEMORY
+        ):
+            raise
+        said = next(iter(str(error).splitlines()), "no memory left")
+        rows = ", ".join(f"data.{label}.rows {_rows(spec)}" for label, spec in config.data.items())
+        raise TrialFailed(
+            "out_of_memory",
+            f"{said}; try fewer rows or shorter sequences (now {rows}, training.seq_len "
+            f"{config.training.seq_len}), or a smaller model.",
+        ) from error

@@ -1,0 +1,93 @@
+"""What is done along the way: records, validation, early stop, checkpoint, timing."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from hymba_lab.training.module import LitLanguageModel
+from hymba_lab.training.random_state import random_state, restore_random_state
+
+Metrics = dict[str, float]
+Stop = Callable[[int, Metrics], bool]
+
+
+class Milestones(Callback):
+    """Logs, validates, asks whether to stop and saves, in that order, after the steps that are due.
+
+    A checkpoint therefore holds all that its step has to say, and a run that continues from it
+    leaves nothing out. Lightning's validation loop is not used: it skips the end of a run whose
+    length is no multiple of the interval, and its progress is a second state to restore.
+    """
+
+    def __init__(self, checkpoint: Path, stop: Stop | None) -> None:
+        self.checkpoint, self.stop = checkpoint, stop
+        self.history: list[tuple[int, Metrics]] = []
+        self.stopped = False
+        self.resumed_from = self._step = 0
+        self._seconds_before = 0.0
+        self._random: dict[str, Any] | None = None
+        self._step_seconds: list[float] = []
+        self._begin = self._mark = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the loop [s], the sessions before a resume included."""
+        return self._seconds_before + (time.perf_counter() - self._begin if self._begin else 0.0)
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Median time of a step [s] without validation and saving; NaN when none was made."""
+        timed = self._step_seconds[1:] or self._step_seconds  # the first one warms caches up
+        return statistics.median(timed) if timed else float("nan")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue the random streams of the checkpoint and start the clock."""
+        if self._random is not None:
+            restore_random_state(self._random)
+        self._begin = self._mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Do what is due after this step."""
+        self._step_seconds.append(time.perf_counter() - self._mark)
+        module, step = cast(LitLanguageModel, pl_module), trainer.global_step
+        self._step = step
+        training, last = module.config.training, step == module.n_steps
+        validates = last or step % training.val_every == 0
+        if last or step % training.log_every == 0:
+            module.report()
+        if validates:
+            self._validate(module, step)
+            self.stopped = self._asked_to_stop() and not last
+        if validates or step % training.checkpoint_every == 0:
+            trainer.save_checkpoint(self.checkpoint)
+        trainer.should_stop = self.stopped
+        self._mark = time.perf_counter()
+
+    def _validate(self, module: LitLanguageModel, step: int) -> None:
+        metrics = module.measure()
+        self.history.append((step, metrics))
+        module.record(metrics)
+
+    def _asked_to_stop(self) -> bool:
+        return self.stop is not None and self.stop(*self.history[-1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run has to know."""
+        return {
+            "step": self._step,
+            "history": [[step, metrics] for step, metrics in self.history],
+            "seconds": self.seconds,
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the history of the run so far."""
+        self.resumed_from = self._step = state_dict["step"]
+        self.history = [(step, metrics) for step, metrics in state_dict["history"]]
+        self._seconds_before, self._random = state_dict["seconds"], state_dict["random"]

@@ -1,0 +1,69 @@
+"""From a batch to losses: only the positions that are scored cost logits."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hymba_lab.data.source import IGNORED, Batch, Mixture
+from hymba_lab.errors import DataError
+from hymba_lab.model import LanguageModel
+
+
+class Scored(NamedTuple):
+    """A batch with its scored positions picked out; S is how many there are."""
+
+    tokens: Tensor
+    """(B, T) int64."""
+    at: Tensor
+    """(S,) int64: the scored positions of the flattened batch, in order."""
+    targets: Tensor
+    """(S,) int64: what to predict there."""
+
+
+def pick(batch: Batch) -> Scored:
+    """Return the batch with its scored positions."""
+    targets = batch.targets.flatten()
+    at = (targets != IGNORED).nonzero().squeeze(1)
+    return Scored(batch.tokens, at, targets[at])
+
+
+def scored_logits(model: LanguageModel, batch: Scored) -> Tensor:
+    """Return the float32 logits (S, vocab) of the scored positions."""
+    features = model.features(batch.tokens).flatten(0, 1)
+    # index_select, because the backward of fancy indexing is several times slower on a CPU
+    return model.logits(features.index_select(0, batch.at)).float()
+
+
+def label_losses(model: LanguageModel, batch: Scored, counts: list[int]) -> Tensor:
+    """Return the mean cross-entropy [nats] of every label, (n_labels,).
+
+    `counts` says how many of the S scored positions belong to each label, in order.
+    """
+    each = F.cross_entropy(scored_logits(model, batch), batch.targets, reduction="none")
+    return torch.stack([part.mean() for part in torch.split(each, counts)])
+
+
+class TrainBatches(Iterable[tuple[Scored, list[int]]]):
+    """The batches of some steps with the counts per label; holds no state but the steps."""
+
+    def __init__(self, mixture: Mixture, seed: int, steps: range) -> None:
+        self.mixture, self.seed, self.steps = mixture, seed, steps
+
+    def __iter__(self) -> Iterator[tuple[Scored, list[int]]]:
+        for step in self.steps:
+            batch = self.mixture.train_batch(self.seed, step)
+            counts = [int((batch.targets[rows] != IGNORED).sum()) for rows in self._rows]
+            if 0 in counts:
+                label = list(self.mixture.parts)[counts.index(0)]
+                raise DataError(
+                    f"data.{label}: nothing is scored in the batch of step {step}, seed "
+                    f"{self.seed}; a source must score at least one position of every batch."
+                )
+            yield pick(batch), counts
+
+    @property
+    def _rows(self) -> Iterable[slice]:
+        return self.mixture.parts.values()

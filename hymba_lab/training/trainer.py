@@ -1,0 +1,79 @@
+"""The Trainer as every run uses it: one device, silent, its exits turned into errors."""
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import Callback, Trainer
+
+from hymba_lab.config import TrainingConfig
+from hymba_lab.training.checkpoint import RunCheckpointIO
+from hymba_lab.training.logger import FunctionLogger, Log
+
+_PRECISION = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
+
+
+def make_trainer(
+    training: TrainingConfig,
+    n_steps: int,
+    folder: Path,
+    *,
+    callbacks: list[Callback],
+    checkpoints: RunCheckpointIO,
+    log: Log | None,
+) -> Trainer:
+    """Return a Trainer that makes `n_steps` steps and leaves all else to the callbacks.
+
+    The environment is named, so that a Trainer inside a cluster job starts no job step of its own.
+    """
+    return Trainer(
+        max_steps=n_steps,
+        max_epochs=-1,  # the steps alone say when to end
+        precision=_PRECISION[training.precision],  # type: ignore[arg-type]
+        gradient_clip_val=training.grad_clip,
+        devices=1,
+        logger=FunctionLogger(log) if log else False,
+        callbacks=callbacks,
+        plugins=[checkpoints, LightningEnvironment()],
+        default_root_dir=folder,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep what Lightning says about itself (devices, tips) off the terminal."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # lightning 2.6 makes a LeafSpec in the way that torch 2.13 deprecates
+            warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def keyboard_interrupts() -> Iterator[None]:
+    """Let Ctrl-C arrive as KeyboardInterrupt; the Trainer exits and ignores it from then on."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, before)
+        raise error.__context__ from None

@@ -1,0 +1,72 @@
+"""Metrics of a model over the fixed validation sets, every scored position counted once."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hymba_lab.data.source import Batch, Mixture, Source
+from hymba_lab.errors import DataError
+from hymba_lab.model import LanguageModel
+from hymba_lab.training.scoring import Scored, pick, scored_logits
+
+
+class Tally:
+    """Sums over the scored positions of one label, by difficulty (G groups)."""
+
+    def __init__(self, n_groups: int, device: torch.device) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.count = torch.zeros(n_groups, dtype=torch.int64, device=device)
+        self.right = torch.zeros(n_groups, dtype=torch.int64, device=device)
+
+    def add(self, logits: Tensor, targets: Tensor, group: Tensor) -> None:
+        """Count positions with logits (S, vocab), targets (S,) and groups (S,)."""
+        self.loss += F.cross_entropy(logits, targets, reduction="none").double().sum()
+        self.count.index_add_(0, group, torch.ones_like(group))
+        self.right.index_add_(0, group, (logits.argmax(-1) == targets).long())
+
+
+@torch.no_grad()  # not inference_mode: a mask cached now may serve a training step later
+def evaluate(model: LanguageModel, mixture: Mixture, device: torch.device) -> dict[str, float]:
+    """Return the metrics `val/...` of a model that is in evaluation mode.
+
+    `val/<label>_loss` is the mean cross-entropy [nats] over all scored positions of the label, and
+    `val/loss` the mean over labels. Recall tasks add `val/<label>_accuracy`, over all positions and
+    per group (`/<group>`, left out where nothing of it was scored). Text adds
+    `val/<label>_bits_per_byte` = loss / ln 2 / (bytes per token).
+    """
+    tallies = {
+        label: Tally(len(source.groups), device) for label, source in mixture.sources.items()
+    }
+    for label, batch in mixture.val_batches():
+        scored = Scored(*(part.to(device) for part in pick(batch)))
+        group = _group_of_each(batch, scored)
+        tallies[label].add(scored_logits(model, scored), scored.targets, group)
+    metrics: dict[str, float] = {}
+    for label, tally in tallies.items():
+        metrics |= _metrics(label, mixture.sources[label], tally)
+    losses = [metrics[f"val/{label}_loss"] for label in tallies]
+    return {"val/loss": math.fsum(losses) / len(losses), **metrics}
+
+
+def _group_of_each(batch: Batch, scored: Scored) -> Tensor:
+    """Return the group (S,) of every scored position: that of its row."""
+    group: Tensor = batch.group.to(scored.at.device)[scored.at // batch.tokens.shape[1]]
+    return group
+
+
+def _metrics(label: str, source: Source, tally: Tally) -> dict[str, float]:
+    counts, rights = tally.count.tolist(), tally.right.tolist()
+    if not sum(counts):
+        raise DataError(f"data.{label}: the validation set scores no position; nothing to measure.")
+    loss = tally.loss.item() / sum(counts)
+    metrics = {f"val/{label}_loss": loss}
+    if source.scored == "accuracy":
+        metrics[f"val/{label}_accuracy"] = sum(rights) / sum(counts)
+        for group, right, count in zip(source.groups, rights, counts, strict=True):
+            if count:
+                metrics[f"val/{label}_accuracy/{group}"] = right / count
+    if source.bytes_per_token is not None:
+        metrics[f"val/{label}_bits_per_byte"] = loss / math.log(2) / source.bytes_per_token
+    return metrics
