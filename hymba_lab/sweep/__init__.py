@@ -1,0 +1,1 @@
+"""One YAML question in, one table out: cells, study, workers, verdict."""

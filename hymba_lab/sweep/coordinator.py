@@ -1,0 +1,140 @@
+"""The loop between planner and workers: the only process that decides what runs.
+
+It keeps nothing in memory that cannot be read back from the runs' folders, so it may be killed at
+any moment; the next one continues.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from hymba_lab.errors import FailureReason
+from hymba_lab.runs import RunFolder
+from hymba_lab.sweep.launch import Launcher, failure_of
+from hymba_lab.sweep.pruning import Pruning, make_pruning
+from hymba_lab.sweep.study import Job, Outcome, Planner
+from hymba_lab.sweep.trial import Task, run_trial, whole_enough
+
+_FINAL: tuple[FailureReason, ...] = ("nan", "data")  # the same again would fail the same way
+
+
+class Observer(Protocol):
+    """Told of everything that happens: the live view, MLflow, Optuna's study."""
+
+    def started(self, job: Job) -> None: ...
+    def ended(self, job: Job, outcome: Outcome, trained: bool) -> None: ...
+    def waiting(self, running: Mapping[str, Job]) -> None: ...
+
+
+class Coordinator:
+    """Runs a planner's jobs to their end, each identity once."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        root: Path,
+        make_task: Callable[[Job, Pruning | None], Task],
+        observers: list[Observer],
+        *,
+        retry_failed: bool = False,
+    ) -> None:
+        self.planner, self.root, self.make_task = planner, root, make_task
+        self.observers, self.retry_failed = observers, retry_failed
+        self.outcomes: dict[str, Outcome] = {}
+        self._attempts: dict[str, int] = {}
+        self._running: dict[Future[str], Job] = {}
+
+    def run(self, launcher: Launcher | None) -> dict[str, Outcome]:
+        """Return the outcome of every job by identity; without a launcher, of the finished ones."""
+        while True:
+            changed = False
+            for job in self._open_jobs():
+                found = self.look_up(job)
+                if found is not None:
+                    self._settle(job, found, trained=False)
+                    changed = True
+                elif launcher is not None:
+                    self._submit(job, launcher)
+            if changed:
+                continue
+            if not self._running:
+                return self.outcomes
+            self._collect(launcher)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no job is left to train."""
+        return not self._open_jobs()
+
+    def look_up(self, job: Job) -> Outcome | None:
+        """Return what the job's folder says, or None when it is still to be trained."""
+        folder = RunFolder(self.root, job.identity)
+        record = folder.result
+        if record is not None and whole_enough(record, self.pruning(job)):
+            return Outcome("pruned" if record["stopped_by"] else "finished", record)
+        failure = folder.failure
+        if failure is None or record is not None:
+            return None
+        spent = self._attempts.get(job.identity, 0)
+        retries = self.planner.sweep.file.retries
+        if spent > retries or (failure["reason"] in _FINAL and not (self.retry_failed and not spent)):
+            return Outcome("failed", {}, failure["reason"], failure["message"])
+        return None
+
+    def pruning(self, job: Job) -> Pruning | None:
+        """Return how a tuning trial is pruned; the compared runs never are."""
+        file = self.planner.sweep.file
+        if job.stage != "tune":
+            return None
+        records = [past.record for past in job.history if past.status == "finished"]
+        return make_pruning(file.pruner, file.metric, records)
+
+    def _open_jobs(self) -> list[Job]:
+        busy = {job.identity for job in self._running.values()}
+        jobs = {job.identity: job for job in reversed(self.planner.jobs(self.outcomes))}
+        return [
+            job for identity, job in reversed(jobs.items()) if identity not in busy | set(self.outcomes)
+        ]
+
+    def _submit(self, job: Job, launcher: Launcher) -> None:
+        self._attempts[job.identity] = self._attempts.get(job.identity, 0) + 1
+        future = launcher.submit(run_trial, self.make_task(job, self.pruning(job)))
+        self._running[future] = job
+        for observer in self.observers:
+            observer.started(job)
+
+    def _collect(self, launcher: Launcher | None) -> None:
+        done, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
+        for future in done:
+            job = self._running.pop(future)
+            error = future.exception()
+            if error is not None:
+                failed = failure_of(error)
+                RunFolder(self.root, job.identity).fail(failed.reason, failed.message)
+            outcome = self.look_up(job)
+            if outcome is not None:
+                self._settle(job, outcome, trained=True)
+            elif launcher is not None:
+                self._submit(job, launcher)
+        for observer in self.observers:
+            observer.waiting({job.identity: job for job in self._running.values()})
+
+    def _settle(self, job: Job, outcome: Outcome, trained: bool) -> None:
+        self.outcomes[job.identity] = outcome
+        for observer in self.observers:
+            observer.ended(job, outcome, trained)
+
+
+def task_facts(job: Job, fingerprint: str) -> dict[str, Any]:
+    """Return what is kept with a result beside its metrics."""
+    costs = job.cell.costs
+    return {
+        "digest": job.config.digest,
+        "data_fingerprint": fingerprint,
+        "scale": job.config.scale,
+        "tokens": job.config.training.tokens,
+        "params": costs.params,
+        "flops_per_token": costs.flops_per_token,
+        "cache_bytes": costs.cache_bytes,
+    }

@@ -1,0 +1,63 @@
+"""Where trials run. The seam is `submit(function, task) -> Future`, as in `concurrent.futures`.
+
+Locally every trial is a process of its own, forked from a server that has imported torch,
+lightning and mlflow once: a crash costs one trial, a start costs milliseconds.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, TimeoutError
+from typing import Any, Protocol
+
+from pebble import ProcessExpired, ProcessPool
+
+from hymba_lab.errors import TrialFailed
+
+_PRELOAD = "hymba_lab.sweep.trial"
+
+
+class Launcher(Protocol):
+    """Runs trials somewhere: here, under Slurm, on Ray."""
+
+    def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
+        """Return a future of function(task)."""
+        ...
+
+    def stop(self) -> None:
+        """End what is running; unfinished runs keep their checkpoints."""
+        ...
+
+
+class ForkServer:
+    """`n_workers` processes at a time, one per trial, each with `n_threads` torch threads."""
+
+    def __init__(self, n_workers: int, n_threads: int, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n_threads)
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # cores are shared
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([_PRELOAD])
+        self._pool = ProcessPool(max_workers=n_workers, max_tasks=1, context=context)
+
+    def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
+        """Run function(task) in a fresh process; it is killed when the time limit passes."""
+        return self._pool.schedule(function, args=[task], timeout=self._timeout_s)
+
+    def stop(self) -> None:
+        """Kill the workers at once."""
+        self._pool.stop()
+        self._pool.join()
+
+
+def failure_of(error: BaseException) -> TrialFailed:
+    """Return what a future's exception means for its trial."""
+    if isinstance(error, TimeoutError):
+        return TrialFailed("timeout", "the trial's time limit passed; raise trial_timeout_minutes")
+    if isinstance(error, ProcessExpired):
+        killed = error.exitcode in (-9, 137)
+        hint = "; the system may have run out of memory" if killed else ""
+        return TrialFailed("crash", f"the worker ended with exit code {error.exitcode}{hint}")
+    if isinstance(error, MemoryError):
+        return TrialFailed("out_of_memory", str(error) or "the worker ran out of memory")
+    return TrialFailed("crash", f"{type(error).__name__}: {error}")

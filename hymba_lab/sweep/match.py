@@ -1,0 +1,79 @@
+"""Equal budgets: the free integer that gives a variant the baseline's parameters or FLOPs."""
+
+from dataclasses import replace
+
+from hymba_lab.sweep.cells import Cell, with_document
+from hymba_lab.sweep.file import Sweep
+from hymba_lab.yaml_file import Document
+
+
+def match_budgets(sweep: Sweep, cells: list[Cell], vocab: int) -> list[Cell]:
+    """Return the cells with `match.by` solved so that all have the first one's budget.
+
+    Raises `ConfigError` naming every row whose best integer misses the tolerance.
+    """
+    match = sweep.file.match
+    if match is None:
+        return cells
+    baseline = cells[0]
+    target = budget(sweep, baseline)
+    matched = [baseline, *(_solve(sweep, cell, target, vocab) for cell in cells[1:])]
+    misses = [
+        f"  {cell.label!r}: {match.by} = {cell.document.get(match.by)} gives "
+        f"{budget(sweep, cell):,.0f}, {cell.residual:+.2%}"
+        for cell in matched
+        if abs(cell.residual) > match.fraction
+    ]
+    if misses:
+        raise sweep.wrong(
+            ["match"],
+            f"{match.by} cannot give every row the baseline's {target:,.0f} "
+            f"{'parameters' if match.params else 'FLOPs per token'} within {match.tolerance}:\n"
+            + "\n".join(misses)
+            + "\nAllow a larger tolerance, free another integer, or change the row.",
+        )
+    return matched
+
+
+def budget(sweep: Sweep, cell: Cell) -> float:
+    """Return what is to be equal: parameters, or forward FLOPs per token."""
+    assert sweep.file.match is not None
+    return cell.costs.params if sweep.file.match.params else cell.costs.flops_per_token
+
+
+def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
+    """Solve budget(n) = target. Widths enter linearly, so two points give the line; then look around."""
+    assert sweep.file.match is not None
+    by = sweep.file.match.by
+    mark = sweep.document.where(["match"])
+    start = _integer(sweep, cell.document, by)
+    seen: dict[int, Cell] = {start: cell}
+
+    def at(value: int) -> Cell:
+        if value not in seen:
+            seen[value] = with_document(cell, cell.document.patched(by, value, mark), vocab)
+        return seen[value]
+
+    value = start
+    for _ in range(8):  # a line needs one step; a curve converges in a few
+        here, there = budget(sweep, at(value)), budget(sweep, at(value + 1))
+        if here == there:
+            raise sweep.wrong(["match", "by"], f"{by} does not change row {cell.label!r}.")
+        step = round((target - here) / (there - here))
+        if step == 0:
+            break
+        value = max(1, value + step)
+    near = [n for n in (value - 1, value, value + 1) if n >= 1]
+    best = min(near, key=lambda n: abs(budget(sweep, at(n)) - target))
+    solved = at(best)
+    return replace(solved, residual=budget(sweep, solved) / target - 1)
+
+
+def _integer(sweep: Sweep, document: Document, by: str) -> int:
+    try:
+        value = document.get(by)
+    except KeyError:
+        raise sweep.wrong(["match", "by"], f"a row replaces what holds {by}.") from None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise sweep.wrong(["match", "by"], f"{by} is {value!r}; the free knob must be an integer.")
+    return value

@@ -1,0 +1,147 @@
+"""One invocation of a sweep: open the stores, run what is missing, write the table."""
+
+import argparse
+import json
+import shlex
+import sys
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from hymba_lab.data.source import Mixture, build_sources
+from hymba_lab.errors import ConfigError, StoreError
+from hymba_lab.runs import RunFolder, make_folder
+from hymba_lab.sweep.cells import Cell, make_cells
+from hymba_lab.sweep.file import Sweep, load_sweep
+from hymba_lab.sweep.match import match_budgets
+from hymba_lab.sweep.study import Planner
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded sweep with its cells and data, before anything runs."""
+
+    sweep: Sweep
+    mixture: Mixture
+    cells: list[Cell]
+    planner: Planner
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """Return the sweep's name in MLflow and on disk: its file and scale."""
+        return f"{self.sweep.name}-{self.sweep.base.scale}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep keeps its study, lock and tables."""
+        return self.root / "runs" / "sweeps" / self.name
+
+    def run_folder(self, identity: str) -> RunFolder:
+        """Return the folder of one run."""
+        return RunFolder(self.root, identity)
+
+
+def open_session(options: argparse.Namespace) -> Session:
+    """Load the file, build data and cells; everything a user can get wrong fails here."""
+    sweep = load_sweep(options.file, options.overrides)
+    mixture = _sources(sweep)
+    cells = match_budgets(sweep, make_cells(sweep, mixture.vocab), mixture.vocab)
+    if sweep.base.n_steps < 1:
+        raise ConfigError(
+            f"training.tokens = {sweep.base.training.tokens} does not pay for one step of "
+            f"{mixture.rows} rows of {sweep.base.training.seq_len} tokens; raise it."
+        )
+    planner = Planner(sweep, cells, mixture.fingerprint, mixture.vocab)
+    return Session(sweep, mixture, cells, planner, options.root)
+
+
+def run_sweep(options: argparse.Namespace) -> int:
+    """Run what is missing, print and write the table; 1 when a row has no result."""
+    from hymba_lab.sweep.coordinator import Coordinator
+    from hymba_lab.sweep.launch import ForkServer
+    from hymba_lab.sweep.mirror import Mirror
+    from hymba_lab.sweep.report import write_report
+    from hymba_lab.sweep.trials_db import TrialsDB
+    from hymba_lab.sweep.view import View
+
+    console = Console()
+    session = open_session(options)
+    with _sole(session, console):
+        mirror = Mirror(session, options.tracking_uri, options.threads)
+        view = View(session, console)
+        observers = [mirror, TrialsDB(session), view]
+        coordinator = Coordinator(
+            session.planner, session.root, mirror.task, observers, retry_failed=options.retry_failed
+        )
+        coordinator.run(None)
+        if coordinator.complete:
+            view.nothing_to_do()
+        else:
+            launcher = ForkServer(
+                options.workers or n_cores(), options.threads, timeout_s(session.sweep)
+            )
+            try:
+                with view.live():
+                    coordinator.run(launcher)
+            finally:
+                launcher.stop()
+        report = write_report(session, coordinator.outcomes, command_line(), options.out)
+        mirror.finish(report)
+        view.report(report, mirror.uri)
+    return 0 if report.complete else 1
+
+
+def n_cores() -> int:
+    """Return the cores this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def timeout_s(sweep: Sweep) -> float | None:
+    """Return a trial's time limit [s]."""
+    minutes = sweep.file.trial_timeout_minutes
+    return None if minutes is None else 60 * minutes
+
+
+def command_line() -> str:
+    """Return the command as a user types it."""
+    return "python -m hymba_lab.sweep " + shlex.join(sys.argv[1:])
+
+
+@contextmanager
+def _sole(session: Session, console: Console) -> Iterator[None]:
+    """Wait until no other process runs this sweep; its results are then read back."""
+    make_folder(session.folder)
+    lock = FileLock(session.folder / "lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console.print(f"{session.name} is being run by another process; waiting for it.")
+            lock.acquire()
+    except OSError as error:
+        raise StoreError(f"{session.folder}: cannot be locked: {error.strerror}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sources(sweep: Sweep) -> Mixture:
+    try:
+        return build_sources(sweep.base.data, sweep.base.training.seq_len)
+    except ConfigError as error:
+        raise sweep.base.blame(error) from None
+
+
+def resolved_sweep(session: Session) -> str:
+    """Return the sweep file with every default filled in, and its base experiment resolved."""
+    return json.dumps(
+        {"sweep": session.sweep.file.model_dump(), "base": session.sweep.base.resolved()}, indent=1
+    )

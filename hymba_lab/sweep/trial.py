@@ -1,0 +1,180 @@
+"""One trial, run in a process of its own: lock, MLflow run, training, result.
+
+The module is imported once by the fork server, so that a trial starts with every heavy package
+already loaded.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hymba_lab.config import from_resolved
+from hymba_lab.errors import StoreError, TrialFailed, UserError
+from hymba_lab.provenance import CODE_VERSION, commit, hardware, versions
+from hymba_lab.runs import RunFolder
+from hymba_lab.sweep.pruning import Pruning
+from hymba_lab.tracking import Run, Store, preload
+from hymba_lab.training.fit import FitResult, fit
+
+preload()
+
+
+@dataclass(frozen=True)
+class Task:
+    """All a worker needs, in plain data; it may run in another process or on another machine."""
+
+    root: str
+    identity: str
+    config: dict[str, Any]  # resolved
+    seed: int
+    n_threads: int
+    facts: Mapping[str, Any]  # kept with the result: digest, data fingerprint, costs, scale
+    tracking_uri: str
+    experiment_id: str
+    parent_run: str
+    run_name: str
+    params: Mapping[str, Any]  # what MLflow lists beside the metrics
+    tags: Mapping[str, str]
+    pruning: Pruning | None = None
+
+
+def run_trial(task: Task) -> str:
+    """Train until the run's folder holds a result, and return "finished", "pruned" or "failed".
+
+    Waits when another process is training the same run, and then uses its result.
+    """
+    started = time.monotonic()
+    _end_with_parent()
+    torch.set_num_threads(task.n_threads)
+    folder = RunFolder(Path(task.root), task.identity)
+    with folder.locked():
+        if whole_enough(folder.result, task.pruning):
+            return "finished"
+        tracker = Tracker(task)
+        try:
+            result = tracker.train(folder)
+        except (TrialFailed, UserError) as error:
+            reason = error.reason if isinstance(error, TrialFailed) else "data"
+            folder.fail(reason, str(error))
+            tracker.end("FAILED", {"hymba_lab.failure": str(error)[:500]})
+            return "failed"
+        outside = time.monotonic() - started - result.seconds
+        folder.finish(record_of(task, result, outside, tracker.run_id))
+        tracker.end("FINISHED", {"hymba_lab.status": "pruned" if result.stopped else "finished"})
+        return "pruned" if result.stopped else "finished"
+
+
+def whole_enough(record: Mapping[str, Any] | None, pruning: Pruning | None) -> bool:
+    """Whether a result stands for this trial: trained to its end, or given up for the same reason."""
+    if record is None:
+        return False
+    return record["stopped_by"] is None or (pruning is not None and record["stopped_by"] == pruning.key)
+
+
+def record_of(task: Task, result: FitResult, outside_s: float, run_id: str | None) -> dict[str, Any]:
+    """Return the result file's content."""
+    return {
+        "seed": task.seed,
+        "metrics": result.metrics,
+        "history": result.history,
+        "stopped_by": task.pruning.key if result.stopped and task.pruning else None,
+        "n_steps": result.n_steps,
+        "seconds": result.seconds,
+        "seconds_outside": outside_s,
+        "tokens_per_second": result.tokens_per_second,
+        "mlflow": {"uri": task.tracking_uri, "experiment_id": task.experiment_id, "run_id": run_id},
+        "code_version": CODE_VERSION,
+        "commit": commit().sha,
+        "dirty": commit().dirty,
+        "hardware": hardware(),
+        "versions": versions(),
+        "n_threads": task.n_threads,
+        "config": task.config,
+        **task.facts,
+    }
+
+
+class Tracker:
+    """The trial's MLflow run; training goes on when the store fails, and is mirrored later."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.run: Run | None = None
+        try:
+            store = Store(task.tracking_uri, Path(task.root))
+            self.run = store.open_run(
+                task.experiment_id, task.run_name, task.identity, task.tags, task.parent_run
+            )
+            describe(self.run, task)
+        except StoreError:
+            self.run = None
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run, None when the store could not be reached."""
+        return self.run.id if self.run else None
+
+    def train(self, folder: RunFolder) -> FitResult:
+        """Fit, reporting to the run and to the folder's progress file."""
+        reported = 0.0
+
+        def log(metrics: dict[str, float], step: int) -> None:
+            nonlocal reported
+            self._safely("log", metrics, step)
+            if time.monotonic() - reported > 1:
+                reported = time.monotonic()
+                folder.report({"step": step, "metrics": metrics})
+
+        task = self.task
+        with ExitStack() as stack:
+            if self.run:
+                stack.enter_context(self.run.system_metrics())
+            return fit(
+                from_resolved(task.config),
+                seed=task.seed,
+                folder=folder.path,
+                log=log,
+                stop=task.pruning.watcher() if task.pruning else None,
+                keep_checkpoint=task.pruning is not None,  # a pruned run may be finished later
+            )
+
+    def end(self, status: str, tags: Mapping[str, str]) -> None:
+        """Close the run."""
+        self._safely("describe", {}, tags)
+        self._safely("end", status)
+
+    def _safely(self, what: str, *arguments: Any) -> None:
+        if self.run is None:
+            return
+        try:
+            getattr(self.run, what)(*arguments)
+        except StoreError:
+            self.run = None
+
+
+def describe(run: Run, task: Task) -> None:
+    """Write what a reader of MLflow compares by, and the resolved configuration."""
+    run.describe(task.params, task.tags)
+    run.artifact("config.json", json.dumps(task.config, indent=1))
+    if commit().dirty:
+        run.artifact("uncommitted.diff", commit().diff)
+
+
+def _end_with_parent() -> None:
+    """Leave when the process that started this one is gone, so that no orphan trains on."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
