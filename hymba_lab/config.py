@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 
@@ -22,7 +22,14 @@ from hymba_lab.yaml_file import Document, merged, parse_value, read_yaml
 Positive = Annotated[int, Field(ge=1)]
 
 # What can change without changing a result; left out of the digest.
-COSMETIC = ("name", "description", "scale", "plugins", "training.log_every", "training.checkpoint_every")
+COSMETIC = (
+    "name",
+    "description",
+    "scale",
+    "plugins",
+    "training.log_every",
+    "training.checkpoint_every",
+)
 
 
 class ModelConfig(Section):
@@ -34,6 +41,7 @@ class ModelConfig(Section):
     tie_embeddings: bool = True
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     init_std: Annotated[float, Field(gt=0)] = 0.02
+    embedding_std: Annotated[float, Field(gt=0)] | None = None  # None = init_std
     heads: Spec
     order: Spec
     fusion: Spec
@@ -76,7 +84,7 @@ class Config(Section):
     @property
     def n_steps(self) -> int:
         """Optimizer steps that the budget of tokens pays for."""
-        rows = sum(cast(Any, source).rows for source in self.data.values())
+        rows = sum(int(source.options()["rows"]) for source in self.data.values())
         return self.training.tokens // (rows * self.training.seq_len)
 
     def resolved(self) -> dict[str, Any]:
@@ -136,15 +144,24 @@ def from_resolved(data: dict[str, Any]) -> Config:
     return resolve(Document(data, {(): "resolved configuration"}))
 
 
-def all_registries() -> dict[str, Registry]:
+def all_registries() -> dict[str, Registry[Any]]:
     """Return every registry by its path; imports torch."""
-    from hymba_lab.components import attention, fusion, heads, kv_sharing, meta_tokens, mlp, order
-    from hymba_lab.components import placement, ssm
+    from hymba_lab.components import (
+        attention,
+        fusion,
+        heads,
+        kv_sharing,
+        meta_tokens,
+        mlp,
+        order,
+        placement,
+        ssm,
+    )
     from hymba_lab.data.source import datasets
     from hymba_lab.training.optimizers import optimizers
     from hymba_lab.training.schedules import schedules
 
-    found: list[Registry] = [
+    found: list[Registry[Any]] = [
         heads.heads, order.orders, fusion.fusions, meta_tokens.meta_tokens, placement.placements,
         kv_sharing.kv_sharings, attention.attentions, ssm.ssms, mlp.mlps,
         datasets, optimizers, schedules,
@@ -162,14 +179,14 @@ def _config_type(names: tuple[tuple[str, ...], ...], *plugin_hashes: str) -> typ
         if path.startswith("model.")
     }
     label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    return create_model(
-        "Config",
-        __base__=Config,
-        model=(create_model("ModelConfig", __base__=ModelConfig, **model), ...),
-        data=(Annotated[dict[label, slots["data"].schema()], Field(min_length=1)], ...),  # type: ignore[valid-type]
-        optimizer=(slots["optimizer"].schema(), ...),
-        schedule=(slots["schedule"].schema(), ...),
-    )
+    sources: Any = dict.__class_getitem__((label, slots["data"].schema()))
+    parts: dict[str, Any] = {
+        "model": (create_model("ModelConfig", __base__=ModelConfig, **model), ...),
+        "data": (Annotated[sources, Field(min_length=1)], ...),
+        "optimizer": (slots["optimizer"].schema(), ...),
+        "schedule": (slots["schedule"].schema(), ...),
+    }
+    return create_model("Config", __base__=Config, **parts)
 
 
 def _with_base(path: Path, children: tuple[Path, ...]) -> Document:

@@ -8,6 +8,7 @@ therefore has its costs for free.
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -15,9 +16,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hymba_lab.config import ModelConfig
 from hymba_lab.model import LanguageModel, build_model
+from hymba_lab.model.block import Block
 
 CACHE_TOKENS = 8000  # context of the paper's cache column (8000, not 8192)
 BYTES_PER_VALUE = 2  # fp16, as in the paper
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A component that keeps something from token to token when it generates."""
+
+    def cache_elements(self, n_tokens: int) -> int:
+        """Return how many values it keeps after `n_tokens`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,16 +80,17 @@ def _forward_flops(model: LanguageModel, seq_len: int) -> int:
 
 
 def _cache_elements(model: nn.Module, n_tokens: int) -> int:
-    return sum(
-        module.cache_elements(n_tokens)
-        for module in model.modules()
-        if hasattr(module, "cache_elements")
-    )
+    stateful = (module for module in model.modules() if isinstance(module, Stateful))
+    return sum(module.cache_elements(n_tokens) for module in stateful)
 
 
 def _ratio(model: LanguageModel) -> float:
-    mixers = [block.mixer for block in model.blocks]
-    attention = sum(count(mixer.attention) for mixer in mixers if hasattr(mixer, "attention"))
-    rest = sum(count(mixer) for mixer in mixers) - attention
-    has_ssm = any(hasattr(mixer, "ssm") for mixer in mixers)
+    mixers = [cast(Block, block).mixer for block in model.blocks]
+    attention = sum(count(part) for mixer in mixers for part in _named(mixer, "attention"))
+    rest = sum(map(count, mixers)) - attention
+    has_ssm = any(_named(mixer, "ssm") for mixer in mixers)
     return rest / attention if attention and has_ssm else math.nan
+
+
+def _named(mixer: nn.Module, name: str) -> list[nn.Module]:
+    return [part for key, part in mixer.named_children() if key == name]

@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Registry
 
 ENTRY_POINTS = "hymba_lab.plugins"
 
-_loaded: dict[Path, tuple[str, list[tuple[Registry, str]]]] = {}  # file -> its hash, what it added
+_loaded: dict[
+    Path, tuple[str, list[tuple[Registry[Any], str]]]
+] = {}  # file -> its hash, what it added
 
 
-def load_plugin(path: Path, registries: Sequence[Registry]) -> str:
+def load_plugin(path: Path, registries: Sequence[Registry[Any]]) -> str:
     """Import one file, once per content, and return the sha256 of its source.
 
     A file that changed since replaces what it registered before.
@@ -40,7 +43,11 @@ def load_plugin(path: Path, registries: Sequence[Registry]) -> str:
     _execute(path, sha256)
     _loaded[path] = (
         sha256,
-        [(registry, name) for registry in registries for name in set(registry) - before[id(registry)]],
+        [
+            (registry, name)
+            for registry in registries
+            for name in set(registry) - before[id(registry)]
+        ],
     )
     return sha256
 

@@ -31,7 +31,9 @@ def commit() -> Commit:
     for folder in (Path(__file__).resolve().parent, Path.cwd()):
         sha = _git(folder, "rev-parse", "HEAD")
         if sha:
-            return Commit(sha.strip(), _git(folder, "diff", "HEAD", "--", "*.py", "*.yaml", "*.cpp"))
+            return Commit(
+                sha.strip(), _git(folder, "diff", "HEAD", "--", "*.py", "*.yaml", "*.cpp")
+            )
     return Commit("", "")
 
 

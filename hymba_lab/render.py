@@ -9,12 +9,12 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 import rich.box
 import rich.table
-from rich.console import Console
+from rich.console import Console, Group
 from rich.text import Text
 
 from hymba_lab.stats import Goal
@@ -65,6 +65,7 @@ class Column(NamedTuple):
     heading: str
     cells: list[str]
     numeric: bool
+    part: Literal["label", "result", "cost"] = "result"
 
 
 def to_csv(table: Table) -> str:
@@ -104,11 +105,18 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_rich(table: Table) -> rich.table.Table:
-    """A table for the terminal; labels are text, never markup."""
-    result = rich.table.Table(box=rich.box.SIMPLE, caption=Text("\n".join(table.notes)))
-    result.caption_justify = "left"
+def to_rich(table: Table) -> Group:
+    """For the terminal: results, then costs, then notes; labels are text, never markup."""
     columns = display(table)
+    parts = [
+        _rich_table([column for column in columns if column.part in ("label", part)])
+        for part in ("result", "cost")
+    ]
+    return Group(*parts, Text("\n".join(table.notes)))
+
+
+def _rich_table(columns: list[Column]) -> rich.table.Table:
+    result = rich.table.Table(box=rich.box.SIMPLE)
     for column in columns:
         result.add_column(Text(column.heading), justify="right" if column.numeric else "left")
     for row in _rows([column.cells for column in columns]):
@@ -157,8 +165,10 @@ def _label_columns(table: Table) -> list[Column]:
     axes = {axis: [str(label) for label in table.frame[axis]] for axis in table.axes}
     told = [axis for axis, labels in axes.items() if all(map(str.__contains__, rows, labels))]
     heading = table.axes[0] if len(table.axes) == 1 and told else "row"
-    extra = [Column(axis, labels, False) for axis, labels in axes.items() if axis not in told]
-    return [Column(heading, rows, False), *extra]
+    extra = [
+        Column(axis, labels, False, "label") for axis, labels in axes.items() if axis not in told
+    ]
+    return [Column(heading, rows, False, "label"), *extra]
 
 
 def _cost_columns(numbers: dict[str, list[float]], flagged: list[bool]) -> list[Column]:
@@ -167,18 +177,18 @@ def _cost_columns(numbers: dict[str, list[float]], flagged: list[bool]) -> list[
         for value, flag in zip(numbers["params_diff_percent"], flagged, strict=True)
     ]
     columns = [
-        Column("params", [number(value, 0) for value in numbers["params"]], True),
-        Column("params vs baseline [%]", differences, True),
+        Column("params", [number(value, 0) for value in numbers["params"]], True, "cost"),
+        Column("params vs baseline [%]", differences, True, "cost"),
     ]
-    if not all(map(math.isnan, numbers["attn_ssm_ratio"])):
-        cells = [number(value, 2) for value in numbers["attn_ssm_ratio"]]
-        columns.append(Column("attention/SSM params", cells, True))
+    if not all(map(math.isnan, numbers["ssm_to_attention"])):
+        cells = [number(value, 2) for value in numbers["ssm_to_attention"]]
+        columns.append(Column("SSM : attention params", cells, True, "cost"))
     speeds = [number(value, 0) for value in numbers["tokens_per_second"]]
     return [
         *columns,
         _scaled("cache", numbers["cache_bytes"], {1e9: "GB", 1e6: "MB", 1e3: "kB"}),
         _scaled("FLOPs/token", numbers["flops_per_token"], {1e9: "G", 1e6: "M", 1e3: "k"}),
-        Column("tokens/s ↑", speeds, True),
+        Column("tokens/s ↑", speeds, True, "cost"),
     ]
 
 
@@ -187,7 +197,7 @@ def _scaled(heading: str, values: list[float], units: dict[float, str]) -> Colum
     largest = max((value for value in values if not math.isnan(value)), default=0.0)
     scale = next((unit for unit in units if largest >= unit), min(units))
     cells = [_significant(value / scale) for value in values]
-    return Column(f"{heading} [{units[scale]}] ↓", cells, True)
+    return Column(f"{heading} [{units[scale]}] ↓", cells, True, "cost")
 
 
 def metric_heading(name: str, goal: Goal | None = None) -> str:

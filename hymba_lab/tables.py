@@ -2,7 +2,7 @@
 
 `runs` has a line per (row, seed): `row` (label of the cell), one text column per axis, `seed`,
 `status` (finished, failed, pruned, missing), `reason`, metrics by name ("val/recall_accuracy"),
-`params`, `flops_per_token`, `cache_bytes`, `attn_ssm_ratio`, `tokens_per_second`, `identity`,
+`params`, `flops_per_token`, `cache_bytes`, `ssm_to_attention`, `tokens_per_second`, `identity`,
 `data_fingerprint`, `tokens` (budget), `code_version`, `scale`, `commit`, `dirty`.
 Only finished runs give numbers: what a failed or pruned run reached is no result.
 """
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _SHARED = ("data_fingerprint", "tokens", "code_version", "scale")
-_COSTS = ("params", "attn_ssm_ratio", "cache_bytes", "flops_per_token")
+_COSTS = ("params", "ssm_to_attention", "cache_bytes", "flops_per_token")
 _OTHER = ("row", "seed", "status", "reason", "tokens_per_second", "identity", "commit", "dirty")
 _STATUSES = ("finished", "failed", "pruned", "missing")
 _EFFECT = ["effect", "low", "high", "p", "p_holm"]
@@ -96,7 +96,7 @@ def result_table(
 
     The frame's columns: row, the axes, seeds (measured), mean, mean_low, mean_high, effect,
     effect_low, effect_high, p, p_holm, verdict (see `stats.compare`), params, params_diff_percent
-    (to the baseline), params_flagged (beyond 2 %), attn_ssm_ratio, cache_bytes, flops_per_token,
+    (to the baseline), params_flagged (beyond 2 %), ssm_to_attention, cache_bytes, flops_per_token,
     tokens_per_second (median), for each of `also` its mean with _low and _high, and metric, scale.
     `reference` (columns row, value, note) puts the paper's number in a column of its own, paper.
 

@@ -87,12 +87,21 @@ class Store:
         return Run(self, found[0].info.run_id) if found else None
 
     def open_run(
-        self, experiment_id: str, name: str, identity: str, tags: Mapping[str, str], parent: str = ""
+        self,
+        experiment_id: str,
+        name: str,
+        identity: str,
+        tags: Mapping[str, str],
+        parent: str = "",
     ) -> "Run":
         """Return the run with this identity, RUNNING again if it was interrupted, else a new one."""
         run = self.find(experiment_id, identity)
         if run is None:
-            every = {**tags, IDENTITY: identity, **({"mlflow.parentRunId": parent} if parent else {})}
+            every = {
+                **tags,
+                IDENTITY: identity,
+                **({"mlflow.parentRunId": parent} if parent else {}),
+            }
             with _readable_errors(self.uri):
                 made = _patiently(
                     lambda: self.client.create_run(experiment_id, tags=every, run_name=name)

@@ -90,4 +90,5 @@ def _ntk(theta: float, scale: float, d_head: int) -> float:
 
 def _split(x: Tensor, d_head: int) -> Tensor:
     """(B, T, heads * d_head) -> (B, heads, T, d_head)."""
-    return x.unflatten(-1, (-1, d_head)).transpose(1, 2)
+    B, T, _ = x.shape
+    return x.view(B, T, -1, d_head).transpose(1, 2)

@@ -25,7 +25,8 @@ class Mean(nn.Module):
         self.out = nn.Linear(d_attn, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
-        return self.out((self.norm_attn(a) + self.norm_ssm(s)) / 2)
+        y: Tensor = self.out((self.norm_attn(a) + self.norm_ssm(s)) / 2)
+        return y
 
 
 @fusions.register("concat")
@@ -39,7 +40,8 @@ class Concat(nn.Module):
         self.out = nn.Linear(d_attn + d_ssm, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
-        return self.out(torch.cat([self.norm_attn(a), self.norm_ssm(s)], dim=-1))
+        y: Tensor = self.out(torch.cat([self.norm_attn(a), self.norm_ssm(s)], dim=-1))
+        return y
 
 
 @fusions.register("sum")
@@ -52,7 +54,8 @@ class Sum(nn.Module):
         self.out = nn.Linear(d_attn, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
-        return self.out(a + s)
+        y: Tensor = self.out(a + s)
+        return y
 
 
 @fusions.register("difference")
@@ -67,7 +70,8 @@ class Difference(nn.Module):
         self.out = nn.Linear(d_attn, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
-        return self.out(self.norm_attn(a) - self.norm_ssm(s))
+        y: Tensor = self.out(self.norm_attn(a) - self.norm_ssm(s))
+        return y
 
 
 @fusions.register("gate")
@@ -86,7 +90,8 @@ class Gate(nn.Module):
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
         g = torch.sigmoid(self.logit)
-        return g * self.out_attn(self.norm_attn(a)) + (1 - g) * self.out_ssm(self.norm_ssm(s))
+        y: Tensor = g * self.out_attn(self.norm_attn(a)) + (1 - g) * self.out_ssm(self.norm_ssm(s))
+        return y
 
 
 def _require_equal(name: str, d_attn: int, d_ssm: int) -> None:

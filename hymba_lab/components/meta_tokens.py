@@ -36,7 +36,7 @@ meta_tokens: Registry[MetaTokens | None] = Registry("model.meta_tokens")
 @meta_tokens.register("none")
 def none(d_model: int) -> None:
     """No token in front."""
-    return None
+    return
 
 
 @meta_tokens.register("learned")

@@ -16,7 +16,7 @@ mlps: Registry[nn.Module | None] = Registry("model.mlp")
 @mlps.register("none")
 def none(d_model: int) -> None:
     """No channel mixer (plain Mamba blocks)."""
-    return None
+    return
 
 
 @mlps.register("swiglu")
@@ -30,7 +30,8 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(d_ff, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(silu(self.gate(x)) * self.up(x))
+        y: Tensor = self.down(silu(self.gate(x)) * self.up(x))
+        return y
 
 
 @mlps.register("relu2")
@@ -43,4 +44,5 @@ class SquaredReLU(nn.Module):
         self.down = nn.Linear(d_ff, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(relu(self.up(x)).square())
+        y: Tensor = self.down(relu(self.up(x)).square())
+        return y

@@ -19,9 +19,9 @@ ssms: Registry[nn.Module] = Registry("model.ssm")
 class Mamba1(nn.Module):
     """The selective SSM of arXiv:2312.00752 with a norm on dt, B and C, as the released Hymba has it.
 
-        u = silu(conv(W_x x));  [dt | B | C] = W u;  A = -exp(A_log)
-        h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,  dt = softplus(W_dt norm(dt) + b)
-        y_t = (C_t h_t + D u_t) * silu(W_z x)
+    u = silu(conv(W_x x));  [dt | B | C] = W u;  A = -exp(A_log)
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,  dt = softplus(W_dt norm(dt) + b)
+    y_t = (C_t h_t + D u_t) * silu(W_z x)
     """
 
     def __init__(

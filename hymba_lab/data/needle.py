@@ -32,7 +32,7 @@ class Needle(Synthetic):
         seq_len: int,
         *,
         rows: Annotated[int, Field(ge=1)],
-        depths: Annotated[list[Depth], Field(min_length=1)] = [0.0, 0.25, 0.5, 0.75, 1.0],  # noqa: B006
+        depths: Annotated[list[Depth], Field(min_length=1)] = [0.0, 0.25, 0.5, 0.75, 1.0],
         n_distractors: Annotated[int, Field(ge=0)] = 0,
         vocab: Annotated[int, Field(ge=8)] = 64,
         n_val: Annotated[int, Field(ge=1)] = 256,

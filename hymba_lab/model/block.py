@@ -50,12 +50,15 @@ class SSMOnly(nn.Module):
 
 
 class Block(nn.Module):
-    """h = x + mixer(norm1(x));  y = h + mlp(norm2(h))."""
+    """h = x + mixer(norm1(x));  y = h + mlp(norm2(h)), or y = h without an MLP."""
 
-    def __init__(self, d_model: int, eps: float, *, mixer: nn.Module, mlp: nn.Module | None) -> None:
+    def __init__(
+        self, d_model: int, eps: float, *, mixer: nn.Module, mlp: nn.Module | None
+    ) -> None:
         super().__init__()
         self.norm1, self.mixer = nn.RMSNorm(d_model, eps), mixer
-        self.norm2, self.mlp = (nn.RMSNorm(d_model, eps), mlp) if mlp else (None, None)
+        self.norm2 = nn.RMSNorm(d_model, eps) if mlp else None
+        self.mlp = mlp
 
     def forward(self, x: Tensor, kv: KeyValue | None = None) -> tuple[Tensor, KeyValue | None]:
         y, kv = self.mixer(self.norm1(x), kv)
@@ -80,4 +83,6 @@ def _mixer(config: ModelConfig, layer: LayerPlan, n_meta: int) -> nn.Module:
     )
     if ssm is None:
         return AttentionOnly(attention, nn.Linear(attention_heads.d_out, d_model, bias=False))
-    return Parallel(attention, ssm, fusions.build(config.fusion, attention_heads.d_out, d_inner, d_model))
+    return Parallel(
+        attention, ssm, fusions.build(config.fusion, attention_heads.d_out, d_inner, d_model)
+    )

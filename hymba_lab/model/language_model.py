@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from hymba_lab.components.attention import KeyValue
 from hymba_lab.components.meta_tokens import MetaTokens, meta_tokens
 from hymba_lab.config import ModelConfig
 from hymba_lab.model.block import Block, build_block
@@ -36,10 +37,9 @@ class LanguageModel(nn.Module):
         """Return the normalized residual stream (B, T, D), meta tokens cut off."""
         x = self.embedding(tokens)
         x = self.meta.add(x) if self.meta else x
-        kept = {}  # keys and values by the layer that made them
+        made: dict[int | None, KeyValue | None] = {}  # keys and values by the layer that made them
         for layer, block in zip(self.plan, self.blocks, strict=True):
-            x, kv = block(x, None if layer.owns_kv else kept.get(layer.kv_from))
-            kept[layer.index] = kv
+            x, made[layer.index] = block(x, made.get(layer.kv_from))
         x = self.norm(x)
         return self.meta.drop(x) if self.meta else x
 
@@ -65,16 +65,17 @@ def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
         plan,
     )
     _initialize(model, config.init_std)
+    nn.init.normal_(model.embedding.weight, std=config.embedding_std or config.init_std)
     return model
 
 
 @torch.no_grad()
 def _initialize(model: nn.Module, std: float) -> None:
-    """N(0, std^2) for every matrix, then each component's own start where it has one (`reset`)."""
+    """N(0, std^2) for every linear map, then each component's own start where it has one (`reset`)."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
+            if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
         if callable(reset := getattr(module, "reset", None)):

@@ -47,6 +47,4 @@ def _attend(
     elif q.is_cpu and q_start == 0 and blocks_are_faster(n_queries, n_keys, window, n_meta):
         return windowed_attention(q, k, v, window, n_meta, scale)
     mask = attention_mask(q, n_keys, window, n_meta, q_start)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, scale=scale, enable_gqa=True
-    )
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hymba_lab.ops.masks import block_mask
 
-
 FUSED_KEYS = 512  # torch's fused CPU kernel walks the keys in steps of this many
 WORTH_IT = 0.8  # measured time is up to 0.15 above the counted work: cutting and joining blocks
 

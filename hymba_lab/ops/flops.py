@@ -54,9 +54,7 @@ def attention_cost(
 
 
 @attention_cost.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int, q_start: int
-) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int, q_start: int) -> Tensor:
     return q.new_empty(*q.shape[:3], v.shape[3])
 
 

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def attention_mask(
-    q: Tensor, n_keys: int, window: int | None, n_meta: int, q_start: int
-) -> Tensor:
+def attention_mask(q: Tensor, n_keys: int, window: int | None, n_meta: int, q_start: int) -> Tensor:
     """The mask (T, S) of `attention` for queries q (B, H, T, P): True where a key is seen."""
     make = _cached_mask if _outlives(q) else visible
     return make(q.shape[2], n_keys, window, n_meta, q_start, q.device)

@@ -10,11 +10,15 @@ from hymba_lab import cli
 def arguments() -> argparse.ArgumentParser:
     """Return the command line; importing what runs a sweep waits until it is asked for."""
     parser = cli.parser("sweep", "Answer one question with one table; run again to continue.")
-    parser.add_argument("--plan", action="store_true", help="show cells, costs and time; train nothing")
+    parser.add_argument(
+        "--plan", action="store_true", help="show cells, costs and time; train nothing"
+    )
     parser.add_argument(
         "--calibrate", action="store_true", help="with --plan: measure a few steps of every cell"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="trials at a time (default: one per core)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="trials at a time (default: one per core)"
+    )
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="torch threads per worker (default: 1)"
     )

@@ -23,7 +23,7 @@ def seconds_per_step(config: Config, mixture: Mixture, n_threads: int) -> float:
     for batch, counts in TrainBatches(mixture, 0, range(_STEPS)):
         begun = time.perf_counter()
         optimizer.zero_grad()
-        label_losses(model, batch, counts).mean().backward()
+        label_losses(model, batch, counts).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         times.append(time.perf_counter() - begun)
     return statistics.median(times[1:])

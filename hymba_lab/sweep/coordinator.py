@@ -78,7 +78,9 @@ class Coordinator:
             return None
         spent = self._attempts.get(job.identity, 0)
         retries = self.planner.sweep.file.retries
-        if spent > retries or (failure["reason"] in _FINAL and not (self.retry_failed and not spent)):
+        if spent > retries or (
+            failure["reason"] in _FINAL and not (self.retry_failed and not spent)
+        ):
             return Outcome("failed", {}, failure["reason"], failure["message"])
         return None
 
@@ -94,7 +96,9 @@ class Coordinator:
         busy = {job.identity for job in self._running.values()}
         jobs = {job.identity: job for job in reversed(self.planner.jobs(self.outcomes))}
         return [
-            job for identity, job in reversed(jobs.items()) if identity not in busy | set(self.outcomes)
+            job
+            for identity, job in reversed(jobs.items())
+            if identity not in busy | set(self.outcomes)
         ]
 
     def _submit(self, job: Job, launcher: Launcher) -> None:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-
-
 from pydantic import Field, ValidationError
 
 from hymba_lab.config import Config, load_document, resolve
@@ -29,10 +27,10 @@ class Metric(Section):
 
 
 class Range(Section):
-    """A searched number between low and high, or one of the choices."""
+    """A searched number between low and high (whole when both are), or one of the choices."""
 
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     log: bool = False
     choices: list[str | int | float | bool] | None = None
 
@@ -220,7 +218,7 @@ def _check_range(sweep: Sweep, path: str, span: Range) -> None:
 
 
 def _check_axes(sweep: Sweep) -> None:
-    setters: dict[str, str] = {path: "search" for path in sweep.file.search}
+    setters: dict[str, str] = dict.fromkeys(sweep.file.search, "search")
     for axis, choices in sweep.file.axes.items():
         if len(choices) < 2:
             raise sweep.wrong(["axes", axis], "has fewer than two choices; there is no comparison.")
@@ -235,4 +233,4 @@ def _check_axes(sweep: Sweep) -> None:
                         ["axes", axis],
                         f"sets {path}, and {owner} sets {other}; one path has one owner.",
                     )
-        setters.update({path: f"axis {axis!r}" for path in paths})
+        setters.update(dict.fromkeys(paths, f"axis {axis!r}"))

@@ -23,7 +23,11 @@ def print_plan(options: argparse.Namespace) -> int:
     console = Console()
     session = open_session(options)
     outcomes = finished_so_far(session)
-    speeds = _calibrate(session, console, options.threads) if options.calibrate else _known_speeds(session)
+    speeds = (
+        _calibrate(session, console, options.threads)
+        if options.calibrate
+        else _known_speeds(session)
+    )
     console.print(session.sweep.file.question, style="bold")
     console.print(_cell_table(session, outcomes, speeds))
     for line in plan_notes(session, outcomes, speeds, options.workers or n_cores()):
@@ -64,8 +68,12 @@ def plan_notes(
             f"Matched {'parameters' if file.match.params else 'FLOPs'} by {file.match.by}; the largest "
             f"residual is {worst.residual:+.2%} ({worst.label}), allowed {file.match.tolerance}."
         )
-    elif any(abs(cell.costs.params / session.cells[0].costs.params - 1) > 0.02 for cell in session.cells):
-        notes.append("Warning: rows differ by more than 2 % in parameters; add match: to the sweep.")
+    elif any(
+        abs(cell.costs.params / session.cells[0].costs.params - 1) > 0.02 for cell in session.cells
+    ):
+        notes.append(
+            "Warning: rows differ by more than 2 % in parameters; add match: to the sweep."
+        )
     return notes
 
 

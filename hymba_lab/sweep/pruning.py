@@ -52,7 +52,9 @@ def curve_of(record: Mapping[str, Any], metric: str) -> Curve:
     return {int(step): values[metric] for step, values in record["history"] if metric in values}
 
 
-def make_pruning(options: Pruner, metric: Metric, records: Sequence[Mapping[str, Any]]) -> Pruning | None:
+def make_pruning(
+    options: Pruner, metric: Metric, records: Sequence[Mapping[str, Any]]
+) -> Pruning | None:
     """Return the pruning of one trial, or None where nothing is pruned."""
     if options.name == "none" or metric.name.startswith("cost/"):
         return None

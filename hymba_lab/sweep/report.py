@@ -13,7 +13,7 @@ from hymba_lab.runs import make_folder, write_atomically
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.study import Job, Outcome, Outcomes
 
-_COSTS = ("params", "flops_per_token", "cache_bytes")
+_COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
 _RECORDED = ("data_fingerprint", "tokens", "code_version", "scale", "commit", "dirty")
 
 
@@ -87,7 +87,9 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
     record = outcome.record if outcome else {}
     label = job.cell.label
     if session.sweep.file.design == "search" and job.params:
-        label += " " + ", ".join(f"{path.split('.')[-1]}={value:g}" for path, value in job.params.items())
+        label += " " + ", ".join(
+            f"{path.split('.')[-1]}={value:g}" for path, value in job.params.items()
+        )
     return {
         "row": label,
         **job.cell.choice,
@@ -114,8 +116,7 @@ def _absent(session: Session, cell: Any, seed: int) -> dict[str, Any]:
 
 
 def _costs(cell: Any) -> dict[str, Any]:
-    costs = {name: getattr(cell.costs, name) for name in _COSTS}
-    return {**costs, "attn_ssm_ratio": cell.costs.ssm_to_attention}
+    return {name: getattr(cell.costs, name) for name in _COSTS}
 
 
 def paper_frame(session: Session) -> pd.DataFrame | None:
@@ -132,7 +133,9 @@ def data_notes(session: Session) -> list[str]:
     """Say what an uninformed predictor reaches on each source."""
     notes = []
     for label, source in session.mixture.sources.items():
-        known = ", ".join(f"{name} {value:.3g}" for name, value in source.reference.items() if "/" not in name)
+        known = ", ".join(
+            f"{name} {value:.3g}" for name, value in source.reference.items() if "/" not in name
+        )
         notes.append(f"{label} without learning: {known} (see hymba_lab/data)." if known else "")
     return [note for note in notes if note]
 

@@ -4,8 +4,8 @@ import argparse
 import json
 import shlex
 import sys
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def open_session(options: argparse.Namespace) -> Session:
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Run what is missing, print and write the table; 1 when a row has no result."""
-    from hymba_lab.sweep.coordinator import Coordinator
+    from hymba_lab.sweep.coordinator import Coordinator, Observer
     from hymba_lab.sweep.launch import ForkServer
     from hymba_lab.sweep.mirror import Mirror
     from hymba_lab.sweep.report import write_report
@@ -74,7 +74,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     with _sole(session, console):
         mirror = Mirror(session, options.tracking_uri, options.threads)
         view = View(session, console)
-        observers = [mirror, TrialsDB(session), view]
+        observers: list[Observer] = [mirror, TrialsDB(session), view]
         coordinator = Coordinator(
             session.planner, session.root, mirror.task, observers, retry_failed=options.retry_failed
         )

@@ -16,6 +16,7 @@ from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
+    IntDistribution,
 )
 
 from hymba_lab.config import Config, resolve
@@ -149,7 +150,9 @@ class Planner:
         if key not in self._jobs:
             document = cell.document
             for path, value in params.items():
-                document = document.patched(path, value, self.sweep.document.where(["search", path]))
+                document = document.patched(
+                    path, value, self.sweep.document.where(["search", path])
+                )
             config = resolve(document)
             identity = run_identity(config, seed, self.fingerprint)
             history = tuple(outcome for _, outcome in past)
@@ -236,10 +239,12 @@ def suggest(
 
 
 def distribution(span: Range) -> BaseDistribution:
-    """Return Optuna's distribution of a range."""
+    """Return Optuna's distribution of a range; whole bounds search whole numbers."""
     if span.choices is not None:
         return CategoricalDistribution(span.choices)
     assert span.low is not None and span.high is not None
+    if isinstance(span.low, int) and isinstance(span.high, int):
+        return IntDistribution(span.low, span.high, log=span.log)
     return FloatDistribution(span.low, span.high, log=span.log)
 
 

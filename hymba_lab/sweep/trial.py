@@ -76,10 +76,14 @@ def whole_enough(record: Mapping[str, Any] | None, pruning: Pruning | None) -> b
     """Whether a result stands for this trial: trained to its end, or given up for the same reason."""
     if record is None:
         return False
-    return record["stopped_by"] is None or (pruning is not None and record["stopped_by"] == pruning.key)
+    return record["stopped_by"] is None or (
+        pruning is not None and record["stopped_by"] == pruning.key
+    )
 
 
-def record_of(task: Task, result: FitResult, outside_s: float, run_id: str | None) -> dict[str, Any]:
+def record_of(
+    task: Task, result: FitResult, outside_s: float, run_id: str | None
+) -> dict[str, Any]:
     """Return the result file's content."""
     return {
         "seed": task.seed,

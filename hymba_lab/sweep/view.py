@@ -33,7 +33,9 @@ class View:
     def live(self) -> Iterator[None]:
         """Show the running sweep meanwhile."""
         left = self.session.planner.total() - len(self.done)
-        self.console.print(f"{self.session.name}: {len(self.done)} runs finished before, {left} to go.")
+        self.console.print(
+            f"{self.session.name}: {len(self.done)} runs finished before, {left} to go."
+        )
         if not self.console.is_terminal:
             yield
             return
@@ -65,15 +67,15 @@ class View:
 
     def nothing_to_do(self) -> None:
         """Say that the sweep is read back."""
-        self.console.print(f"{self.session.name}: all {len(self.done)} runs are finished; nothing to train.")
+        self.console.print(
+            f"{self.session.name}: all {len(self.done)} runs are finished; nothing to train."
+        )
 
     def report(self, report: "Report", uri: str) -> None:
         """Print the table, its notes and where to look next."""
         self.console.print()
         self.console.print(Text(self.session.sweep.file.question, style="bold"))
         self.console.print(tables.to_rich(report.table))
-        for note in report.table.notes:
-            self.console.print(f"- {note}", markup=False, highlight=False)
         where = report.folder
         self.console.print(
             f"\nFiles: {where}/table.md, table.csv, table.tex, runs.csv\n"
@@ -96,7 +98,11 @@ class View:
 
     def _best(self) -> str:
         sign = -1 if self.metric.goal == "maximize" else 1
-        finished = [(sign * value_of(job, o, self.metric), job) for job, o in self.done if o.status == "finished"]
+        finished = [
+            (sign * value_of(job, o, self.metric), job)
+            for job, o in self.done
+            if o.status == "finished"
+        ]
         if not finished:
             return ""
         value, job = min(finished, key=lambda pair: pair[0])

@@ -6,6 +6,7 @@ unpickles nothing but tensors and plain values.
 """
 
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -80,17 +81,21 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         ) from error
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Write a trained model's tensors and `facts` about them (all text) as safetensors."""
+def save_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a trained model's tensors, and `facts` about them (plain JSON), as safetensors.
+
+    The facts are one text under one key, for safetensors writes several in no fixed order: equal
+    models are equal files.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_bytes(path, save(tensors, dict(facts)))
+    write_bytes(path, save(tensors, {_HEADER: json.dumps(facts, sort_keys=True)}))
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the facts that `save_weights` wrote."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
+            facts = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
         return load(path.read_bytes()), facts
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file; train the run first.") from None

@@ -1,10 +1,10 @@
 """One run: a configuration and a seed become a trained model and its metrics."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback
 
@@ -61,7 +61,8 @@ def fit(
     """Train one model, from `folder/last.ckpt` where there is one, and return its metrics.
 
     Writes `folder/weights.safetensors` at the end; `last.ckpt` is then removed unless
-    `keep_checkpoint`. `log(metrics, step)` gets every record, `step` counting finished steps; a
+    `keep_checkpoint`, for a caller who has yet to record the result: a finished checkpoint gives
+    it again without training. `log(metrics, step)` gets every record, `step` counting finished steps; a
     resumed run repeats the records after its checkpoint. `stop(step, metrics)` is asked at every
     validation and ends the run early. `mixture` saves building the data a second time.
     Seeds the global random generators. On a CPU a run is a function of (config, seed, data),
@@ -145,9 +146,9 @@ def _rows(source: Spec) -> int:
     return int(source.options()["rows"])
 
 
-def _facts(module: LitLanguageModel, n_steps: int) -> dict[str, str]:
-    """Return what one needs to build the model again around its weights, as JSON texts."""
-    facts = {
+def _facts(module: LitLanguageModel, n_steps: int) -> dict[str, Any]:
+    """Return what one needs to build the model again around its weights."""
+    return {
         "format": FORMAT,
         "config": module.config.resolved(),
         "vocab": module.mixture.vocab,
@@ -155,7 +156,6 @@ def _facts(module: LitLanguageModel, n_steps: int) -> dict[str, str]:
         "seed": module.seed,
         "n_steps": n_steps,
     }
-    return {key: json.dumps(value) for key, value in facts.items()}
 
 
 @contextmanager

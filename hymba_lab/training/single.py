@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -28,7 +29,7 @@ def train_one(options: argparse.Namespace) -> int:
     mixture = _checked_sources(config)
     folder = RunFolder(options.root, run_identity(config, options.seed, mixture.fingerprint))
     with folder.locked():
-        record = folder.result
+        record: dict[str, Any] | None = folder.result
         if record is not None and record["stopped_by"] is None:
             console.print(f"this run is finished; reading {folder.path}")
         else:
@@ -41,11 +42,16 @@ def train_one(options: argparse.Namespace) -> int:
 
 def _train(
     config: Config, mixture: Mixture, folder: RunFolder, options: argparse.Namespace
-) -> dict[str, object]:
+) -> dict[str, Any]:
     run = _open_run(config, mixture, folder.identity, options)
     try:
         result = fit(
-            config, seed=options.seed, folder=folder.path, log=run.log, progress=True, mixture=mixture
+            config,
+            seed=options.seed,
+            folder=folder.path,
+            log=run.log,
+            progress=True,
+            mixture=mixture,
         )
     except TrialFailed as error:
         folder.fail(error.reason, error.message)

@@ -36,7 +36,7 @@ def make_trainer(
         precision=_PRECISION[training.precision],  # type: ignore[arg-type]
         gradient_clip_val=training.grad_clip,
         devices=1,
-        logger=FunctionLogger(log) if log else False,
+        logger=False if log is None else FunctionLogger(log),
         callbacks=callbacks,
         plugins=[checkpoints, LightningEnvironment()],
         default_root_dir=folder,
