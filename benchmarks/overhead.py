@@ -2,9 +2,9 @@
 
     python benchmarks/overhead.py [--json]
 
-Each command is timed as a user runs it, five times, in an empty folder; a small sweep then gives the
-time per trial that was not spent in the training loop, and the time of the same sweep again, when
-nothing is left to train. Medians; machines are noisy.
+Each command is timed as a user runs it, five times, in an empty folder; a small sweep then gives
+the time per trial that was not spent in the training loop, and the time of the same sweep again,
+when nothing is left to train. Medians; machines are noisy.
 """
 
 import argparse

@@ -114,7 +114,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:
-    """Read a file, what it extends, and the overrides (`a.b=value`), without checking the schema."""
+    """Read a file, what it extends and overrides (`a.b=value`), without checking the schema."""
     document = _with_base(path, ())
     for number, text in enumerate(overrides, start=1):
         key, equals, value = text.partition("=")

@@ -26,7 +26,7 @@ _FORMAT = 1
 
 
 def run_identity(config: Config, seed: int, data_fingerprint: str) -> str:
-    """Return the sha256 of all that determines a result: configuration, seed, data, code meaning."""
+    """Return the sha256 of what determines a result: configuration, seed, data, code meaning."""
     parts = [config.digest, seed, data_fingerprint, CODE_VERSION]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

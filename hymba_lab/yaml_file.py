@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
+from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from hymba_lab.errors import ConfigError
 
 Place = tuple[str | int, ...]  # ("model", "fusion", "name")
 
 _MAX_NODES = 100_000  # an alias that repeats itself a billion times is no configuration
+_YAML_ORG = "tag:yaml.org,2002:"
+_PLAIN = {"map", "seq", "str", "int", "float", "bool", "null", "merge"}
 
 
 @dataclass
@@ -47,18 +52,22 @@ class Document:
 
     def patched(self, path: str, value: Any, mark: str) -> "Document":
         """Return a copy with the value at `path` replaced, never merged."""
-        steps = path.split(".")
+        steps = tuple(path.split("."))
+        if "" in steps:
+            raise ConfigError(f"{mark}: {path!r} has an empty step; write it like model.d_model.")
         data = copy.deepcopy(self.data)
-        holder = data
+        holder, made = data, {steps: mark}
         for depth, step in enumerate(steps[:-1], start=1):
+            if step not in holder:
+                made[steps[:depth]] = mark
             holder = holder.setdefault(step, {})
             if not isinstance(holder, dict):
                 at = ".".join(steps[:depth])
                 raise ConfigError(f"{mark}: {path}: {at} is {holder!r}, which holds no keys.")
         holder[steps[-1]] = copy.deepcopy(value)
         below = len(steps)
-        marks = {key: at for key, at in self.marks.items() if key[:below] != tuple(steps)}
-        return Document(data, {**marks, tuple(steps): mark})
+        marks = {key: at for key, at in self.marks.items() if key[:below] != steps}
+        return Document(data, {**marks, **made})
 
 
 def read_yaml(path: Path) -> Document:
@@ -68,7 +77,8 @@ def read_yaml(path: Path) -> Document:
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a directory; name a YAML file in it.") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8.") from None
+        at = _at(str(path), error.object[: error.start].decode())
+        raise ConfigError(f"{at}: byte {error.start} is not UTF-8; save it as UTF-8.") from None
     except FileNotFoundError:
         near = [p.name for p in sorted(path.parent.glob("*.yaml"))][:8]
         there = f"; {path.parent} holds {', '.join(near)}" if near else ""
@@ -82,24 +92,24 @@ def parse_yaml(text: str, name: str) -> Document:
     """Parse YAML text; `name` stands before line and column in messages."""
     tree = _load(text, name)
     if not isinstance(tree, CommentedMap):
-        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        found = "nothing" if tree is None else "a list" if isinstance(tree, list) else repr(tree)
         raise ConfigError(f"{name}:1:1: holds {found}; a mapping of keys to values is needed.")
     document = Document({}, {(): f"{name}:1:1"})
-    document.data = _plain(tree, (), name, document.marks, set())
+    document.data = _plain(tree, (), name, document.marks)
     return document
 
 
 def parse_value(text: str, name: str) -> Any:
     """Parse one YAML value, e.g. the right side of `--set model.d_model=128`."""
-    tree = _load(text, name)
-    return _plain(tree, (), name, {}, set())
+    return _plain(_load(text, name), (), name, {})
 
 
 def merged(base: Document, child: Document) -> Document:
-    """Return `child` over `base`: mappings merge key by key, one that has a `name` replaces."""
+    """Return `child` over `base`: mappings merge key by key, a component (`name:`) replaces."""
 
     def merge(low: Any, high: Any, place: Place) -> Any:
-        if isinstance(low, dict) and isinstance(high, dict) and "name" not in high:
+        is_component = bool(place) and isinstance(high, dict) and isinstance(high.get("name"), str)
+        if isinstance(low, dict) and isinstance(high, dict) and not is_component:
             return {
                 key: merge(low[key], high[key], (*place, key))
                 if key in low and key in high
@@ -117,53 +127,95 @@ def merged(base: Document, child: Document) -> Document:
 
 def _load(text: str, name: str) -> Any:
     try:
-        return YAML(typ="rt").load(text)
+        yaml = YAML(typ="rt")
+        yaml.Constructor = _PlainConstructor
+        return yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         problem = " ".join(str(error.problem or error.context).split())
         raise ConfigError(f"{at}: not valid YAML: {problem}.") from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except ReaderError as error:
+        at = _at(name, text[: error.position])
+        raise ConfigError(
+            f"{at}: not valid YAML: a control character ({error.character})."
+        ) from None
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # e.g. `!!bool perhaps`
         raise ConfigError(f"{name}: not valid YAML: {error}.") from None
 
 
-def _plain(node: Any, place: Place, name: str, marks: dict[Place, str], above: set[int]) -> Any:
+class _PlainConstructor(RoundTripConstructor):
+    """Refuses tags and aliases that contain themselves, where ruamel drops both in silence."""
+
+    def construct_document(self, node: Any) -> Any:
+        """Return the document's data."""
+        _refuse(node, (), set(), set())
+        return super().construct_document(node)
+
+
+def _refuse(node: Any, place: Place, above: set[int], done: set[int]) -> None:
+    if id(node) in above:
+        problem = f"{_dotted(place)}: an alias contains itself"
+        raise ConstructorError(problem=problem, problem_mark=node.start_mark)
+    if id(node) in done:
+        return
+    kind = str(node.tag).removeprefix(_YAML_ORG)
+    if kind not in _PLAIN:
+        given = f"the date {node.value}" if kind == "timestamp" else f"the tag {kind}"
+        problem = (
+            f"{_dotted(place)}: {given} is not allowed; "
+            "write text (in quotes), a number, true, false, null, a list or a mapping"
+        )
+        raise ConstructorError(problem=problem, problem_mark=node.start_mark)
+    done.add(id(node))
+    for index, part in enumerate(node.value if isinstance(node.value, list) else []):
+        key, value = part if isinstance(part, tuple) else (None, part)
+        step = index if key is None else str(key.value)
+        _refuse(value, (*place, step), above | {id(node)}, done)
+
+
+def _plain(node: Any, place: Place, name: str, marks: dict[Place, str]) -> Any:
     """Return `node` without YAML's own types, and note where each part of it stands."""
     if len(marks) > _MAX_NODES:
         raise ConfigError(f"{name}: holds more than {_MAX_NODES} values; is an alias repeated?")
-    if isinstance(node, CommentedMap | CommentedSeq):
-        if id(node) in above:
-            at = marks.get(place, name)
-            raise ConfigError(f"{at}: {_dotted(place)}: an alias that contains itself.")
-        above = above | {id(node)}
     if isinstance(node, CommentedMap):
         plain = {}
         for key, value in node.items():
+            at = _mark(name, node, key, marks.get(place, name))
             if not isinstance(key, str):
                 raise ConfigError(
-                    f"{name}:{node.lc.line + 1}:{node.lc.col + 1}: {_dotted(place)}: the key {key!r} "
-                    f'is a {type(key).__name__}; keys are text, write "{key}".'
+                    f"{at}: {_dotted(place)}: the key {key!r} is not text; put it in quotes."
                 )
-            marks[(*place, key)] = _mark(name, node, key, marks.get(place, name))
-            plain[key] = _plain(value, (*place, key), name, marks, above)
+            marks[(*place, key)] = at
+            plain[key] = _plain(value, (*place, key), name, marks)
         return plain
     if isinstance(node, CommentedSeq):
         items = []
         for index, value in enumerate(node):
             line, column = node.lc.item(index) if node.lc.data else (node.lc.line, node.lc.col)
             marks[(*place, index)] = f"{name}:{line + 1}:{column + 1}"
-            items.append(_plain(value, (*place, index), name, marks, above))
+            items.append(_plain(value, (*place, index), name, marks))
         return items
-    for kind in (bool, int, float, str):
+    return _scalar(node, f"{marks.get(place, name)}: {_dotted(place)}")
+
+
+def _scalar(node: Any, at: str) -> Any:
+    if node is None or isinstance(node, bool):
+        return node
+    if isinstance(node, ScalarBoolean):  # a boolean with an anchor is an int to Python
+        return bool(node)
+    for kind in (int, float):
         if isinstance(node, kind):
             return kind(node)
-    if node is None:
-        return None
-    at = marks.get(place, name)
-    raise ConfigError(
-        f"{at}: {_dotted(place)}: a {type(node).__name__} is not allowed; "
-        "write text, a number, true, false, null, a list or a mapping."
-    )
+    text = str(node.value if isinstance(node, TaggedScalar) else node)  # `!!str 3`
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"{at}: {text!r} holds half a character (a lone surrogate).")
+    return text
+
+
+def _at(name: str, before: str) -> str:
+    """Return file:line:column of what follows the text `before`."""
+    return f"{name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
 
 
 def _mark(name: str, node: CommentedMap, key: str, fallback: str) -> str:

@@ -76,7 +76,7 @@ class Difference(nn.Module):
 
 @fusions.register("gate")
 class Gate(nn.Module):
-    """y = g * W_a norm(a) + (1 - g) * W_s norm(s), with one learned gate g in (0, 1) per channel."""
+    """y = g * W_a norm(a) + (1 - g) * W_s norm(s), a learned gate g in (0, 1) per channel."""
 
     def __init__(
         self, d_attn: int, d_ssm: int, d_model: int, *, init: float = 0.0, eps: float = 1e-6

@@ -52,14 +52,14 @@ def hybrid(
 ) -> HeadPlan:
     """Both branches; n_kv_heads None = n_heads, d_head_v None = what fills d_inner.
 
-    d_inner = expand * d_model. Hymba: n_heads * d_head_v = d_inner, so that branches can be averaged.
+    d_inner = expand * d_model. In Hymba n_heads * d_head_v = d_inner: branches can be averaged.
     """
     d_inner = expand * d_model
     if d_head_v is None:
         if d_inner % n_heads:
             raise ConfigError(
-                f"d_head_v is not given and d_inner = {expand} * {d_model} = {d_inner} is no multiple "
-                f"of n_heads = {n_heads}; give d_head_v or another n_heads."
+                f"d_head_v is not given and d_inner = {expand} * {d_model} = {d_inner} is no "
+                f"multiple of n_heads = {n_heads}; give d_head_v or another n_heads."
             )
         d_head_v = d_inner // n_heads
     return HeadPlan(_attention_heads(n_heads, n_kv_heads, d_head, d_head_v), d_inner)

@@ -31,7 +31,7 @@ def sequential(n_layers: int) -> list[Kind]:
 
 @orders.register("interleaved")
 def interleaved(n_layers: int, *, pattern: Annotated[str, Field(min_length=1)]) -> list[Kind]:
-    """The pattern repeated over the layers: s = SSM, a = attention, p = parallel (Jamba: sssasssa)."""
+    """The pattern repeated: s = SSM, a = attention, p = parallel layer (Jamba: sssasssa)."""
     unknown = sorted(set(pattern) - set(_LETTERS))
     if unknown:
         raise ConfigError(

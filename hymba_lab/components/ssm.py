@@ -17,7 +17,7 @@ ssms: Registry[nn.Module] = Registry("model.ssm")
 
 @ssms.register("mamba1")
 class Mamba1(nn.Module):
-    """The selective SSM of arXiv:2312.00752 with a norm on dt, B and C, as the released Hymba has it.
+    """The selective SSM of arXiv:2312.00752, with a norm on dt, B and C as in the released Hymba.
 
     u = silu(conv(W_x x));  [dt | B | C] = W u;  A = -exp(A_log)
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t,  dt = softplus(W_dt norm(dt) + b)

@@ -71,7 +71,7 @@ def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
 
 @torch.no_grad()
 def _initialize(model: nn.Module, std: float) -> None:
-    """N(0, std^2) for every linear map, then each component's own start where it has one (`reset`)."""
+    """N(0, std^2) for every linear map, then each component's own start (`reset`), if any."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=std)

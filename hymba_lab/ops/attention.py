@@ -20,7 +20,8 @@ def attention(
     On the meta device only the shape is computed, and `FlopCounterMode` counts the visible pairs.
     """
     if q.is_meta:
-        return flops.attention_cost(q, k, v, window, n_meta, q_start)
+        out: Tensor = flops.attention_cost(q, k, v, window, n_meta, q_start)
+        return out
     scale, d_value = q.shape[3] ** -0.5, v.shape[3]
     if q.is_cpu:
         # torch's fused CPU kernel wants one width; its other form stores all T S scores and takes
@@ -44,7 +45,7 @@ def _attend(
         if q_start >= n_keys - 1:
             return F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=True)
         window = None
-    elif q.is_cpu and q_start == 0 and blocks_are_faster(n_queries, n_keys, window, n_meta):
+    elif q.is_cpu and q_start == 0 and blocks_are_faster(q, n_keys, window, n_meta):
         return windowed_attention(q, k, v, window, n_meta, scale)
     mask = attention_mask(q, n_keys, window, n_meta, q_start)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)

@@ -6,6 +6,8 @@ still in the window, and those of its own block up to itself: the same mask (W, 
 block, so that all blocks are one batch for `scaled_dot_product_attention` and autograd.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,16 +15,31 @@ from torch import Tensor
 from hymba_lab.ops.masks import block_mask
 
 FUSED_KEYS = 512  # torch's fused CPU kernel walks the keys in steps of this many
-WORTH_IT = 0.8  # measured time is up to 0.15 above the counted work: cutting and joining blocks
 
 
-def blocks_are_faster(n_queries: int, n_keys: int, window: int, n_meta: int) -> bool:
-    """Whether blocks beat even the causal kernel without a mask, by the pairs each computes."""
-    head = n_meta + window
-    if n_queries != n_keys or n_queries <= head:
+@dataclass(frozen=True)
+class Worth:
+    """From where on blocks were measured to be faster than the causal kernel without a mask."""
+
+    tokens: int
+    window: int
+    work: float  # share of the causal kernel's pairs that the blocks compute
+
+
+WORTH_FLOAT = Worth(tokens=256, window=1, work=0.75)
+WORTH_16_BITS = Worth(tokens=512, window=32, work=0.65)  # their backward is slow on small blocks
+
+
+def blocks_are_faster(q: Tensor, n_keys: int, window: int, n_meta: int) -> bool:
+    """Whether blocks beat even the causal kernel without a mask, for queries q (B, H, T, P)."""
+    worth = WORTH_FLOAT if q.dtype.itemsize > 2 else WORTH_16_BITS
+    n_tokens, head = q.shape[2], n_meta + window
+    if n_tokens != n_keys or n_tokens <= head:
         return False
-    rest = -(-(n_queries - head) // window) * window * (n_meta + 2 * window)
-    return _causal_pairs(head) + rest < WORTH_IT * _causal_pairs(n_queries)
+    if n_tokens < worth.tokens or window < worth.window:
+        return False
+    rest = -(-(n_tokens - head) // window) * window * (n_meta + 2 * window)
+    return _causal_pairs(head) + rest < worth.work * _causal_pairs(n_tokens)
 
 
 def _causal_pairs(n_tokens: int) -> float:
@@ -39,37 +56,37 @@ def windowed_attention(
     """
     head = n_meta + window
     first = F.scaled_dot_product_attention(
-        *(tensor[:, :, :head] for tensor in (q, k, v)),
+        q[:, :, :head],
+        k[:, :, :head],
+        v[:, :, :head],
         is_causal=True,
         scale=scale,
         enable_gqa=True,
     )
-    n_rest = q.shape[2] - head
     queries = _blocks(q[:, :, head:], window)
     rest = F.scaled_dot_product_attention(
-        queries,
+        queries.flatten(0, 1),
         _visible_keys(k, window, n_meta),
         _visible_keys(v, window, n_meta),
         attn_mask=block_mask(q, window, n_meta),
         scale=scale,
         enable_gqa=True,
     )
-    rest = rest.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3)
-    return torch.cat((first, rest[:, :, :n_rest]), dim=2)
+    rest = rest.reshape(queries.shape).transpose(1, 2).flatten(2, 3)
+    return torch.cat((first, rest[:, :, : q.shape[2] - head]), dim=2)
 
 
 def _blocks(tensor: Tensor, window: int) -> Tensor:
-    """(B, H, T, P) -> (B blocks, H, W, P); the last block is filled up with zeros."""
-    missing = -tensor.shape[2] % window
-    filled = F.pad(tensor, (0, 0, 0, missing))
-    return filled.unflatten(2, (-1, window)).transpose(1, 2).flatten(0, 1)
+    """(B, H, T, P) -> (B, blocks, H, W, P); the last block is filled up with zeros."""
+    n_batch, n_heads, n_tokens, width = tensor.shape
+    n_blocks = -(-n_tokens // window)
+    filled = F.pad(tensor, (0, 0, 0, n_blocks * window - n_tokens))
+    return filled.reshape(n_batch, n_heads, n_blocks, window, width).transpose(1, 2)
 
 
 def _visible_keys(tensor: Tensor, window: int, n_meta: int) -> Tensor:
-    """(B, K, T, P) -> (B blocks, K, M + 2 W, P): meta, the block before, the block itself."""
-    meta, tokens = tensor[:, :, :n_meta], tensor[:, :, n_meta:]
-    filled = F.pad(tokens, (0, 0, 0, -tokens.shape[2] % window))
-    blocks = filled.unflatten(2, (-1, window)).transpose(1, 2)
-    n_blocks = blocks.shape[1] - 1
-    everywhere = meta.unsqueeze(1).expand(-1, n_blocks, -1, -1, -1)
-    return torch.cat((everywhere, blocks[:, :-1], blocks[:, 1:]), dim=3).flatten(0, 1)
+    """(B, K, T, P) -> (B * blocks, K, M + 2 W, P): meta, the block before, the block itself."""
+    blocks = _blocks(tensor[:, :, n_meta:], window)
+    before, own = blocks[:, :-1], blocks[:, 1:]
+    meta = tensor[:, None, :, :n_meta].expand(-1, own.shape[1], -1, -1, -1)
+    return torch.cat((meta, before, own), dim=3).flatten(0, 1)

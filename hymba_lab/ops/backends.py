@@ -69,7 +69,6 @@ def backends() -> dict[str, Status]:
     }
 
 
-@torch.compiler.assume_constant_result
 def forced() -> str | None:
     """The scan that HYMBA_LAB_SCAN asks for; None when it is not set."""
     name = os.environ.get(VARIABLE) or None
@@ -83,19 +82,22 @@ def forced() -> str | None:
     return name
 
 
-@torch.compiler.assume_constant_result
-def _usable(name: str) -> bool:
-    return SCANS[name].missing() is None
-
-
 def choose_scan(x: Tensor, h0: Tensor | None) -> str:
     """The name of the scan for these tensors."""
+    fitting = tuple(name for name, backend in SCANS.items() if backend.takes(x, h0))
+    name: str = _pick(fitting, x.dtype, x.device.type, h0 is not None)
+    return name
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _pick(fitting: tuple[str, ...], dtype: torch.dtype, device: str, has_h0: bool) -> str:
+    """The forced scan, else the first of the fitting ones that can run; no part of a graph."""
     name = forced()
     if name is None:
-        return next(n for n, b in SCANS.items() if b.takes(x, h0) and _usable(n))
-    if not SCANS[name].takes(x, h0):
+        return next(name for name in fitting if SCANS[name].missing() is None)
+    if name not in fitting:
         raise UserError(
-            f"{VARIABLE}={name}: it takes {SCANS[name].inputs}; given {x.dtype} on {x.device}, "
-            f"initial state {'absent' if h0 is None else 'given'}; unset {VARIABLE}"
+            f"{VARIABLE}={name}: it takes {SCANS[name].inputs}; given {dtype} on {device}"
+            f"{' with an initial state' if has_h0 else ''}; unset {VARIABLE}"
         )
     return name

@@ -75,9 +75,8 @@ def selective_scan_step(
     h: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return `(y, h)` after one token; not differentiable."""
-    tensors = dict(x=x, dt=dt, A=A, B=B, C=C, D=D, z=z, dt_bias=dt_bias, h0=h)
-    ready = _ready(**tensors)
-    y, h_next = torch.empty_like(ready["x"]), torch.empty_like(ready["h0"])
+    ready = _ready(x=x, dt=dt, A=A, B=B, C=C, D=D, z=z, dt_bias=dt_bias, h0=h)
+    y, h_next = torch.empty(x.shape), torch.empty(h.shape)
     _call("hymba_scan_step", (x.shape[0], 1, x.shape[1], A.shape[1]), **ready, y=y, h_last=h_next)
     return y.to(x.dtype), h_next
 
@@ -121,7 +120,7 @@ def _library() -> ctypes.CDLL:
 def _ready(**tensors: Tensor | None) -> dict[str, Tensor | None]:
     """The tensors as the kernel reads them: float32, dense."""
     return {
-        name: None if tensor is None else tensor.detach().float().contiguous()
+        name: None if tensor is None else tensor.float().contiguous()
         for name, tensor in tensors.items()
     }
 
@@ -204,12 +203,14 @@ def _scan_backward(
     names = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
     inputs = dict(zip(names, (x, dt, A, B, C, D, z, dt_bias, h0), strict=True))
     incoming = dict(grad_y=grad_y, grad_h_last=grad_h_last, starts=starts)
-    grads = _grad_shapes(grad_y, grad_h_last, x, dt, A, B, C, D, z, dt_bias, h0, starts)
+    grads: list[Tensor] = _grad_shapes(
+        grad_y, grad_h_last, x, dt, A, B, C, D, z, dt_bias, h0, starts
+    )
     outgoing = {
         f"grad_{name}": None if inputs[name] is None else grad
         for name, grad in zip(names, grads, strict=True)
     }
-    n_batch, n_time, n_channels = x.shape
+    n_batch, _, n_channels = x.shape
     groups = -(-n_channels // GROUP)
     parts = {
         "part_B": x.new_empty(groups, *B.shape),

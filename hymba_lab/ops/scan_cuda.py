@@ -46,7 +46,8 @@ def selective_scan(
         delta_softplus=True,
         return_last_state=True,
     )
-    return y.transpose(1, 2), _NoGradient.apply(h_last.detach(), y)
+    y = y.transpose(1, 2)
+    return y, _NoGradient.apply(h_last.detach(), y)  # type: ignore[no-untyped-call]
 
 
 def channels_first(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,7 @@ channel. Here only the state at the start of each chunk is kept; the backward re
 The form that is always there: any device, float32 and float64.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,9 @@ def selective_scan(
         delta = softplus(dt.to(compute) if dt_bias is None else dt.to(compute) + dt_bias)
         if h0 is None:
             h0 = u.new_zeros(x.shape[0], *A.shape)
-        y, h_last = _ChunkedScan.apply(u, delta, A, B, C, h0.to(compute))
+        y, h_last = _ChunkedScan.apply(  # type: ignore[no-untyped-call]
+            u, delta, A, B, C, h0.to(compute)
+        )
         y = torch.addcmul(y, u, D)
         if z is not None:
             y = y * F.silu(z.to(compute))
@@ -68,14 +70,25 @@ def softplus(value: Tensor) -> Tensor:
     return torch.logaddexp(value, torch.zeros_like(value))
 
 
-def _states(
-    x: Tensor, delta: Tensor, A_t: Tensor, B: Tensor, h: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The chunk's input delta*x (t,B,D), decay (t,B,N,D) and states after each step (t,B,N,D)."""
-    step = delta.transpose(0, 1)
-    drive = step * x.transpose(0, 1)
-    decay = torch.exp_(step.unsqueeze(2) * A_t)
-    states = drive.unsqueeze(2) * B.transpose(0, 1).unsqueeze(3)
+class _Chunk(NamedTuple):
+    """The inputs of some steps with time in front, so that a step is one dense slice."""
+
+    x: Tensor  # (t, B, D)
+    delta: Tensor  # (t, B, D)
+    B: Tensor  # (t, B, N)
+    C: Tensor  # (t, B, N)
+
+
+def _chunk(first: int, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> _Chunk:
+    part = slice(first, first + CHUNK)
+    return _Chunk(*(tensor[:, part].transpose(0, 1) for tensor in (x, delta, B, C)))
+
+
+def _states(chunk: _Chunk, A_t: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The input delta x (t,B,D), the decay and the state after each step (t,B,N,D) of a chunk."""
+    drive = chunk.delta * chunk.x
+    decay = torch.exp_(chunk.delta.unsqueeze(2) * A_t)
+    states = drive.unsqueeze(2) * chunk.B.unsqueeze(3)
     for decay_t, state_t in zip(decay.unbind(), states.unbind(), strict=True):
         h = torch.addcmul(state_t, decay_t, h, out=state_t)
     return drive, decay, states
@@ -90,15 +103,14 @@ class _ChunkedScan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         A_t = A.t().contiguous()
         h = h0.transpose(1, 2).contiguous()
-        y = torch.empty_like(x)
-        starts = []
+        y, starts = torch.empty_like(x), []
         for first in range(0, x.shape[1], CHUNK):
-            chunk = slice(first, first + CHUNK)
+            chunk = _chunk(first, x, delta, B, C)
             starts.append(h)
-            _, _, states = _states(x[:, chunk], delta[:, chunk], A_t, B[:, chunk], h)
-            h = states[-1].clone()
-            read = C[:, chunk].transpose(0, 1).unsqueeze(2)
-            y[:, chunk] = torch.matmul(read, states).squeeze(2).transpose(0, 1)
+            _, _, states = _states(chunk, A_t, h)
+            h = states[-1].clone()  # a view would keep the whole chunk alive
+            y_chunk = torch.matmul(chunk.C.unsqueeze(2), states).squeeze(2)
+            y[:, first : first + CHUNK] = y_chunk.transpose(0, 1)
         ctx.save_for_backward(x, delta, A_t, B, C, *starts)
         return y, h.transpose(1, 2).contiguous()
 
@@ -106,56 +118,42 @@ class _ChunkedScan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         grad_y, grad_h_last = grads
         x, delta, A_t, B, C, *starts = ctx.saved_tensors
-        grad_x, grad_delta = torch.empty_like(x), torch.empty_like(delta)
-        grad_B, grad_C, grad_A = torch.empty_like(B), torch.empty_like(C), torch.zeros_like(A_t)
-        grad_h = grad_h_last.transpose(1, 2)
+        grad_A, grad_h = torch.zeros_like(A_t), grad_h_last.transpose(1, 2)
+        found = _Chunk(*(torch.empty_like(tensor) for tensor in (x, delta, B, C)))
         with torch.autocast(x.device.type, enabled=False):
             for index in reversed(range(len(starts))):
-                chunk = slice(index * CHUNK, (index + 1) * CHUNK)
-                parts = [tensor[:, chunk] for tensor in (x, delta, B, C, grad_y)]
-                found = _chunk_backward(*parts, A_t, starts[index], grad_h)
-                grad_x[:, chunk], grad_delta[:, chunk], grad_B[:, chunk], grad_C[:, chunk] = found[
-                    :4
-                ]
-                grad_A += found[4]
-                grad_h = found[5]
-        return grad_x, grad_delta, grad_A.t(), grad_B, grad_C, grad_h.transpose(1, 2)
+                part = slice(index * CHUNK, (index + 1) * CHUNK)
+                chunk = _chunk(index * CHUNK, x, delta, B, C)
+                gy = grad_y[:, part].transpose(0, 1)
+                own, grad_A_own, grad_h = _chunk_backward(chunk, gy, A_t, starts[index], grad_h)
+                grad_A += grad_A_own
+                for whole, piece in zip(found, own, strict=True):
+                    whole[:, part] = piece.transpose(0, 1)
+        grad_h0 = grad_h.transpose(1, 2)
+        return found.x, found.delta, grad_A.t(), found.B, found.C, grad_h0
 
 
 def _chunk_backward(
-    x: Tensor,
-    delta: Tensor,
-    B: Tensor,
-    C: Tensor,
-    grad_y: Tensor,
-    A_t: Tensor,
-    h: Tensor,
-    grad_h: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of one chunk: (x, delta, B, C, A transposed, state before the chunk).
+    chunk: _Chunk, gy: Tensor, A_t: Tensor, h: Tensor, grad_h: Tensor
+) -> tuple[_Chunk, Tensor, Tensor]:
+    """Gradients of a chunk's inputs, of A transposed, and of the state h before the chunk.
 
-    The adjoint state g_t = C_t grad_y_t + exp(delta_{t+1} A) g_{t+1} runs backwards in time.
+    gy (t,B,D) arrives at y, grad_h (B,N,D) at the state after the chunk. The adjoint state
+    g_t = C_t gy_t + exp(delta_{t+1} A) g_{t+1} runs backwards in time.
     """
-    drive, decay, states = _states(x, delta, A_t, B, h)
-    gy = grad_y.transpose(0, 1)
+    drive, decay, states = _states(chunk, A_t, h)
     grad_C = torch.matmul(states, gy.unsqueeze(3)).squeeze(3)
-    adjoint = gy.unsqueeze(2) * C.transpose(0, 1).unsqueeze(3)
+    adjoint = gy.unsqueeze(2) * chunk.C.unsqueeze(3)
     adjoint[-1] += grad_h
-    later, decay_later = None, None
-    for adjoint_t, decay_t in zip(
-        reversed(adjoint.unbind()), reversed(decay.unbind()), strict=True
-    ):
-        if later is not None:
-            torch.addcmul(adjoint_t, decay_later, later, out=adjoint_t)
-        later, decay_later = adjoint_t, decay_t
+    steps, decays = adjoint.unbind(), decay.unbind()
+    for t in range(len(steps) - 2, -1, -1):
+        torch.addcmul(steps[t], decays[t + 1], steps[t + 1], out=steps[t])
     grad_B = torch.matmul(adjoint, drive.unsqueeze(3)).squeeze(3)
-    grad_drive = torch.matmul(B.transpose(0, 1).unsqueeze(2), adjoint).squeeze(2)
+    grad_drive = torch.matmul(chunk.B.unsqueeze(2), adjoint).squeeze(2)
     carried = adjoint.mul_(decay)
     grad_h = carried[0].clone()
     carried[1:].mul_(states[:-1])
-    carried[0].mul_(h)  # from here `carried` is the gradient of delta_t A
-    step = delta.transpose(0, 1)
-    grad_A = (carried * step.unsqueeze(2)).sum((0, 1))
-    grad_delta = carried.mul_(A_t).sum(2).addcmul_(grad_drive, x.transpose(0, 1))
-    to_batch = [t.transpose(0, 1) for t in (grad_drive * step, grad_delta, grad_B, grad_C)]
-    return to_batch[0], to_batch[1], to_batch[2], to_batch[3], grad_A, grad_h
+    carried[0].mul_(h)  # now the gradient of delta_t A
+    grad_A = (carried * chunk.delta.unsqueeze(2)).sum((0, 1))
+    grad_delta = carried.mul_(A_t).sum(2).addcmul_(grad_drive, chunk.x)
+    return _Chunk(grad_drive * chunk.delta, grad_delta, grad_B, grad_C), grad_A, grad_h

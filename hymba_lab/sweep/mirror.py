@@ -73,6 +73,7 @@ class Mirror:
             run.artifact("config.json", json.dumps(outcome.record["config"], indent=1))
             for step, metrics in outcome.record["history"]:
                 run.log(metrics, step)
+            run.log(outcome.record["metrics"], outcome.record["n_steps"])
             run.describe({}, {"hymba_lab.status": outcome.status})
         else:
             run.describe({}, {"hymba_lab.failure": f"{outcome.reason}: {outcome.message}"[:500]})

@@ -68,6 +68,8 @@ def run_trial(task: Task) -> str:
             return "failed"
         outside = time.monotonic() - started - result.seconds
         folder.finish(record_of(task, result, outside, tracker.run_id))
+        if not result.stopped:
+            folder.checkpoint.unlink(missing_ok=True)
         tracker.end("FINISHED", {"hymba_lab.status": "pruned" if result.stopped else "finished"})
         return "pruned" if result.stopped else "finished"
 
@@ -147,7 +149,7 @@ class Tracker:
                 folder=folder.path,
                 log=log,
                 stop=task.pruning.watcher() if task.pruning else None,
-                keep_checkpoint=task.pruning is not None,  # a pruned run may be finished later
+                keep_checkpoint=True,  # until the result stands, and a pruned run may go on
             )
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:

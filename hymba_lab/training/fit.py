@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hymba_lab.training.milestones import Metrics, Milestones, Stop
 from hymba_lab.training.module import LitLanguageModel
 from hymba_lab.training.progress import ProgressLine
 from hymba_lab.training.random_state import seed_all
-from hymba_lab.training.trainer import keyboard_interrupts, make_trainer, quiet_lightning
+from hymba_lab.training.trainer import make_trainer, quiet_lightning, usual_exits
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "weights.safetensors"
 
@@ -32,7 +33,7 @@ _NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "ALLOC_FAIL
 class FitResult:
     """What a run measured.
 
-    `metrics` is the last validation, `history` every validation as (finished steps, metrics).
+    `metrics` is the last validation and the areas under the validation curves, `history` every validation as (finished steps, metrics).
     `seconds` is the time in the loop, sessions before a resume included. `tokens_per_second` is
     from the median step, without validation and saving; NaN when this session made no step.
     """
@@ -62,11 +63,11 @@ def fit(
 
     Writes `folder/weights.safetensors` at the end; `last.ckpt` is then removed unless
     `keep_checkpoint`, for a caller who has yet to record the result: a finished checkpoint gives
-    it again without training. `log(metrics, step)` gets every record, `step` counting finished steps; a
-    resumed run repeats the records after its checkpoint. `stop(step, metrics)` is asked at every
-    validation and ends the run early. `mixture` saves building the data a second time.
+    it again without training. `log(metrics, step)` gets every record, `step` counting finished
+    steps; a resumed run repeats the records after its checkpoint. `stop(step, metrics)` is asked
+    at every validation and ends the run early. `mixture` saves building the data a second time.
     Seeds the global random generators. On a CPU a run is a function of (config, seed, data),
-    interrupted or not, to the last bit.
+    interrupted or not, to the last bit; on a GPU torch's kernels may differ in the last bits.
 
     Raises `ConfigError` (budget below one step, parts that do not fit), `DataError`,
     `CheckpointError` (of another run, damaged), `TrialFailed` (nan, out_of_memory, disk).
@@ -82,8 +83,11 @@ def fit(
     save_weights(folder / WEIGHTS, module.model.state_dict(), _facts(module, n_steps))
     if not keep_checkpoint:
         milestones.checkpoint.unlink(missing_ok=True)
+    areas = curve_areas(milestones.history)
+    if log:
+        log(areas, n_steps)
     return FitResult(
-        metrics=milestones.history[-1][1],
+        metrics={**milestones.history[-1][1], **areas},
         history=milestones.history,
         n_steps=n_steps,
         stopped=milestones.stopped,
@@ -92,6 +96,23 @@ def fit(
         tokens_per_second=module.tokens_per_step / milestones.seconds_per_step,
         tokens=n_steps * module.tokens_per_step,
     )
+
+
+def curve_areas(history: list[tuple[int, Metrics]]) -> Metrics:
+    """Return `<metric>_auc` of every label's metric: its validations' mean, weighted by steps.
+
+    A task that is learned in a jump is at 0 or 1 in the end; the area says when it jumped.
+    """
+    names = [name for name in history[-1][1] if name.count("/") == 1]
+    steps = [0, *(step for step, _ in history)]
+    spans = [end - start for start, end in pairwise(steps)]
+    return {
+        f"{name}_auc": sum(
+            span * metrics[name] for span, (_, metrics) in zip(spans, history, strict=True)
+        )
+        / steps[-1]
+        for name in names
+    }
 
 
 def _model(config: Config, seed: int, mixture: Mixture) -> LanguageModel:
@@ -119,7 +140,7 @@ def _train(
     callbacks: list[Callback] = [milestones]
     if progress:
         callbacks.append(ProgressLine(milestones))
-    with quiet_lightning(), keyboard_interrupts():
+    with quiet_lightning(), usual_exits():
         trainer = make_trainer(
             config.training,
             module.n_steps,

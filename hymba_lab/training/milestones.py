@@ -64,7 +64,7 @@ class Milestones(Callback):
         if validates:
             self._validate(module, step)
             self.stopped = self._asked_to_stop() and not last
-        if validates or step % training.checkpoint_every == 0:
+        if validates or step % training.checkpoint_every == 0 or trainer.received_sigterm:
             trainer.save_checkpoint(self.checkpoint)
         trainer.should_stop = self.stopped
         self._mark = time.perf_counter()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hymba_lab.config import TrainingConfig
 from hymba_lab.training.checkpoint import RunCheckpointIO
@@ -67,13 +68,16 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def keyboard_interrupts() -> Iterator[None]:
-    """Let Ctrl-C arrive as KeyboardInterrupt; the Trainer exits and ignores it from then on."""
-    before = signal.getsignal(signal.SIGINT)
+def usual_exits() -> Iterator[None]:
+    """Let Ctrl-C arrive as KeyboardInterrupt and SIGTERM, after its step, end with status 143.
+
+    The Trainer makes of them an exit with status 1 and with 0, which would read as success.
+    """
     try:
         yield
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        signal.signal(signal.SIGINT, before)
         raise error.__context__ from None
