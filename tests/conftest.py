@@ -1,0 +1,57 @@
+"""What the tests share: a tiny experiment, and one cache for the standard library's text."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+TINY = """\
+name: tiny
+scale: tiny
+model:
+  d_model: 16
+  n_layers: 2
+  heads: {name: hybrid, n_heads: 2, n_kv_heads: 1, d_head: 8, expand: 2}
+  order: {name: parallel}
+  fusion: {name: mean}
+  meta_tokens: {name: none}
+  placement: {name: all_full}
+  kv_sharing: {name: none}
+  attention: {name: softmax}
+  ssm: {name: mamba1, d_state: 4}
+  mlp: {name: swiglu, d_ff: 24}
+data:
+  recall: {name: mqar, rows: 4, vocab: 16, n_pairs: [1, 2], n_val: 8}
+optimizer: {name: adamw, lr: 3.0e-3}
+schedule: {name: wsd}
+training: {seq_len: 16, tokens: 640, val_every: 5}
+"""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A ten-step experiment file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Write a file of the test's folder and return its path."""
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write

@@ -1,0 +1,66 @@
+"""What is shipped works as it stands: every YAML loads and plans, the README's examples run."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from hymba_lab.config import load_config
+from hymba_lab.cost import measure_costs
+from hymba_lab.data.source import build_sources
+from hymba_lab.model import plan_layers
+from hymba_lab.sweep.session import open_session
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_loads_plans_and_pays_for_a_step(path: Path) -> None:
+    config = load_config(path)
+    mixture = build_sources(config.data, config.training.seq_len)
+    assert len(plan_layers(config.model)) == config.model.n_layers
+    assert measure_costs(config.model, mixture.vocab, config.training.seq_len).params > 0
+    assert config.n_steps >= 1
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_plans_rows_of_equal_budget(path: Path, tmp_path: Path) -> None:
+    session = open_session(argparse.Namespace(file=path, overrides=[], root=tmp_path))
+    baseline = session.cells[0].costs.params
+    assert len(session.cells) > 1
+    assert len({cell.config.digest for cell in session.cells}) == len(session.cells)
+    if session.sweep.file.match:
+        assert all(
+            abs(cell.costs.params / baseline - 1) <= session.sweep.file.match.fraction
+            for cell in session.cells
+        )
+
+
+def test_the_readmes_fusion_works_as_written(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    code = re.search(r"```python\n# my_fusion.py\n(.*?)```", readme, re.DOTALL)
+    assert code is not None
+    (tmp_path / "my_fusion.py").write_text(code.group(1))
+    (tmp_path / "mine.yaml").write_text(
+        f"extends: {ROOT / 'experiments' / 'nano.yaml'}\n"
+        "plugins: [my_fusion.py]\n"
+        "model: {fusion: {name: product}}\n"
+    )
+    config = load_config(tmp_path / "mine.yaml")
+    assert config.model.fusion.options() == {"bias": False}
+    costs = measure_costs(config.model, 384, config.training.seq_len)
+    mean = measure_costs(load_config(ROOT / "experiments" / "nano.yaml").model, 384, 64)
+    n_norms = 2 * 2 * 128  # the mean's two norms of d_inner in two layers, which the product lacks
+    assert costs.params == mean.params - n_norms
+
+
+def test_the_readme_is_short_and_names_files_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 150
+    linked = re.findall(r"\]\(((?!http)[^)#]+)\)", readme)
+    named = re.findall(r"`((?:sweeps|experiments|hymba_lab|results)/[\w./-]+)`", readme)
+    missing = [name for name in [*linked, *named] if not (ROOT / name).exists()]
+    assert missing == []
