@@ -4,17 +4,18 @@ Without a C++17 compiler the install succeeds with a warning, and the scan runs 
 """
 
 import platform
+from glob import glob
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = "hymba_lab/ops/csrc"
-VARIANTS = {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
-if platform.machine().lower() not in ("x86_64", "amd64"):
-    VARIANTS = {"plain": []}
+VARIANTS: dict[str, list[str]] = {"plain": []}  # by the name that scan_library.variant() gives
+if platform.machine().lower() in ("x86_64", "amd64"):
+    VARIANTS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
 
 
-class BuildKernel(build_ext):
+class BuildKernel(build_ext):  # type: ignore[misc]  # setuptools has no types
     """Builds plain shared libraries for ctypes: no Python symbol inside, no ABI tag in the name."""
 
     def get_ext_filename(self, fullname: str) -> str:
@@ -37,7 +38,7 @@ def kernel(name: str, flags: list[str]) -> Extension:
     return Extension(
         f"hymba_lab.ops._scan_{name}",
         sources=[f"{SOURCES}/selective_scan.cpp"],
-        depends=[f"{SOURCES}/vector_math.h"],
+        depends=glob(f"{SOURCES}/*.h"),
         language="c++",
         # never -ffast-math: it folds the rounding trick of exp2 away
         extra_compile_args=[

@@ -1,6 +1,7 @@
 """`python -m hymba_lab.train experiments/nano.yaml`: train one model, log it to MLflow."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from hymba_lab import cli
@@ -17,6 +18,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and print the metrics; returns 0."""
     options = arguments().parse_args(argv)
+    # read when torch is imported: waiting threads leave shared cores to others
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from hymba_lab.training.single import train_one
 
     return train_one(options)

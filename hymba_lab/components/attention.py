@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hymba_lab.components.heads import AttentionHeads
+from hymba_lab.errors import ConfigError
 from hymba_lab.ops import attention
 from hymba_lab.registry import Registry
 
@@ -85,7 +86,15 @@ def rope_table(
 
 
 def _ntk(theta: float, scale: float, d_head: int) -> float:
-    return theta if scale == 1 else theta * scale ** (d_head / (d_head - 2))
+    if scale == 1:
+        return theta
+    if d_head == 2:
+        raise ConfigError(
+            f"rope_scale = {scale} stretches theta by scale^(d_head / (d_head - 2)), but d_head is "
+            "2; take rope_scale: 1 or a d_head of at least 4."
+        )
+    stretched: float = theta * scale ** (d_head / (d_head - 2))
+    return stretched
 
 
 def _split(x: Tensor, d_head: int) -> Tensor:

@@ -4,11 +4,17 @@ An entry is built from the widths of both branches and of the residual stream, o
 projection, and maps a (B, T, d_attn) and s (B, T, d_ssm) to (B, T, d_model).
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from hymba_lab.components.norm import RMSNorm
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Registry
+
+Eps = Annotated[float, Field(gt=0)]
 
 fusions: Registry[nn.Module] = Registry("model.fusion")
 
@@ -17,11 +23,11 @@ fusions: Registry[nn.Module] = Registry("model.fusion")
 class Mean(nn.Module):
     """y = W (norm(a) + norm(s)) / 2; the norms' weights are the paper's beta_1 and beta_2."""
 
-    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: float = 1e-6) -> None:
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: Eps = 1e-6) -> None:
         super().__init__()
         _require_equal("mean", d_attn, d_ssm)
-        self.norm_attn = nn.RMSNorm(d_attn, eps)
-        self.norm_ssm = nn.RMSNorm(d_ssm, eps)
+        self.norm_attn = RMSNorm(d_attn, eps)
+        self.norm_ssm = RMSNorm(d_ssm, eps)
         self.out = nn.Linear(d_attn, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
@@ -33,10 +39,10 @@ class Mean(nn.Module):
 class Concat(nn.Module):
     """y = W [norm(a), norm(s)] (the paper's row 11; Falcon-H1)."""
 
-    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: float = 1e-6) -> None:
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: Eps = 1e-6) -> None:
         super().__init__()
-        self.norm_attn = nn.RMSNorm(d_attn, eps)
-        self.norm_ssm = nn.RMSNorm(d_ssm, eps)
+        self.norm_attn = RMSNorm(d_attn, eps)
+        self.norm_ssm = RMSNorm(d_ssm, eps)
         self.out = nn.Linear(d_attn + d_ssm, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
@@ -62,11 +68,11 @@ class Sum(nn.Module):
 class Difference(nn.Module):
     """y = W (norm(a) - norm(s)) (arXiv:2510.04800)."""
 
-    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: float = 1e-6) -> None:
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: Eps = 1e-6) -> None:
         super().__init__()
         _require_equal("difference", d_attn, d_ssm)
-        self.norm_attn = nn.RMSNorm(d_attn, eps)
-        self.norm_ssm = nn.RMSNorm(d_ssm, eps)
+        self.norm_attn = RMSNorm(d_attn, eps)
+        self.norm_ssm = RMSNorm(d_ssm, eps)
         self.out = nn.Linear(d_attn, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
@@ -79,11 +85,11 @@ class Gate(nn.Module):
     """y = g * W_a norm(a) + (1 - g) * W_s norm(s), a learned gate g in (0, 1) per channel."""
 
     def __init__(
-        self, d_attn: int, d_ssm: int, d_model: int, *, init: float = 0.0, eps: float = 1e-6
+        self, d_attn: int, d_ssm: int, d_model: int, *, init: float = 0.0, eps: Eps = 1e-6
     ) -> None:
         super().__init__()
-        self.norm_attn = nn.RMSNorm(d_attn, eps)
-        self.norm_ssm = nn.RMSNorm(d_ssm, eps)
+        self.norm_attn = RMSNorm(d_attn, eps)
+        self.norm_ssm = RMSNorm(d_ssm, eps)
         self.out_attn = nn.Linear(d_attn, d_model, bias=False)
         self.out_ssm = nn.Linear(d_ssm, d_model, bias=False)
         self.logit = nn.Parameter(torch.full((d_model,), init))

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hymba_lab.components.norm import RMSNorm
 from hymba_lab.ops import causal_conv, selective_scan
 from hymba_lab.registry import Registry
 
@@ -33,7 +34,7 @@ class Mamba1(nn.Module):
         d_conv: Count = 4,
         dt_rank: Count | None = None,
         inner_norms: bool = True,
-        eps: float = 1e-6,
+        eps: Annotated[float, Field(gt=0)] = 1e-6,
     ) -> None:
         """`dt_rank: null` is ceil(d_model / 16), Mamba's rule."""
         super().__init__()
@@ -45,7 +46,7 @@ class Mamba1(nn.Module):
         self.conv_bias = nn.Parameter(torch.empty(d_inner))
         self.dt_b_c = nn.Linear(d_inner, sum(self.widths), bias=False)
         self.norms = nn.ModuleList(
-            nn.RMSNorm(width, eps) if inner_norms else nn.Identity() for width in self.widths
+            RMSNorm(width, eps) if inner_norms else nn.Identity() for width in self.widths
         )
         self.dt = nn.Linear(dt_rank, d_inner)
         self.A_log = nn.Parameter(torch.empty(d_inner, d_state))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hymba_lab.components.attention import KeyValue, attentions
 from hymba_lab.components.fusion import fusions
 from hymba_lab.components.mlp import mlps
+from hymba_lab.components.norm import RMSNorm
 from hymba_lab.components.ssm import ssms
 from hymba_lab.config import ModelConfig
 from hymba_lab.model.plan import LayerPlan
@@ -56,8 +57,8 @@ class Block(nn.Module):
         self, d_model: int, eps: float, *, mixer: nn.Module, mlp: nn.Module | None
     ) -> None:
         super().__init__()
-        self.norm1, self.mixer = nn.RMSNorm(d_model, eps), mixer
-        self.norm2 = nn.RMSNorm(d_model, eps) if mlp else None
+        self.norm1, self.mixer = RMSNorm(d_model, eps), mixer
+        self.norm2 = RMSNorm(d_model, eps) if mlp else None
         self.mlp = mlp
 
     def forward(self, x: Tensor, kv: KeyValue | None = None) -> tuple[Tensor, KeyValue | None]:

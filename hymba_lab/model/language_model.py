@@ -6,6 +6,7 @@ from torch.nn.functional import linear
 
 from hymba_lab.components.attention import KeyValue
 from hymba_lab.components.meta_tokens import MetaTokens, meta_tokens
+from hymba_lab.components.norm import RMSNorm
 from hymba_lab.config import ModelConfig
 from hymba_lab.model.block import Block, build_block
 from hymba_lab.model.plan import LayerPlan, plan_layers
@@ -60,7 +61,7 @@ def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
         nn.Embedding(vocab, config.d_model),
         meta,
         [build_block(config, layer, meta.n_meta if meta else 0) for layer in plan],
-        nn.RMSNorm(config.d_model, config.norm_eps),
+        RMSNorm(config.d_model, config.norm_eps),
         None if config.tie_embeddings else nn.Linear(config.d_model, vocab, bias=False),
         plan,
     )

@@ -23,7 +23,7 @@ def attention(
         out: Tensor = flops.attention_cost(q, k, v, window, n_meta, q_start)
         return out
     scale, d_value = q.shape[3] ** -0.5, v.shape[3]
-    if q.is_cpu:
+    if q.is_cpu and q.shape[3] != d_value:
         # torch's fused CPU kernel wants one width; its other form stores all T S scores and takes
         # two to three times as long, so zeros that change no score are cheap
         width = max(q.shape[3], d_value)

@@ -1,8 +1,8 @@
 """FLOPs of our operations, for `torch.utils.flop_counter.FlopCounterMode` on the meta device.
 
 Torch counts a sliding window as full attention and a scan as nothing. On meta tensors the scan and
-the attention therefore pass through shape-only operators with the formulas below; a multiply and
-an add are one FLOP each. The convolution is `F.conv1d`, which torch counts rightly: 2 B T D K.
+the attention therefore pass through operators of our own with the formulas below; a multiply and
+an add are one FLOP each. Torch counts the convolution rightly: 2 B T D K.
 """
 
 import torch

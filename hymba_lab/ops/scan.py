@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hymba_lab.ops import scan_cpp, scan_torch
-from hymba_lab.ops.backends import SCANS, choose_scan
+from hymba_lab.ops.selection import SCANS, choose_scan
 
 
 def selective_scan(
@@ -32,8 +32,10 @@ def selective_scan(
 
     `h0` (B, D, N) is the state before the first token, zero when None. On the meta device only
     shapes are computed, and `FlopCounterMode` counts 9 B T D N.
-    Raises `UserError` when HYMBA_LAB_SCAN forces an implementation that cannot run.
+    Raises `UserError` when HYMBA_LAB_SCAN forces an implementation that cannot run, `ValueError`
+    for shapes or devices that do not belong together.
     """
+    _check(x, {"dt": dt, "A": A, "B": B, "C": C, "D": D, "z": z, "dt_bias": dt_bias, "h": h0})
     if x.is_meta:
         return scan_cpp.selective_scan(x, dt, A, B, C, D, z, dt_bias, h0)
     return SCANS[choose_scan(x, h0)].scan(x, dt, A, B, C, D, z, dt_bias, h0)
@@ -52,6 +54,7 @@ def selective_scan_step(
     h: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return `(y, h)` after one token: x, dt, z, y (B, D), B, C (B, N), h (B, D, N)."""
+    _check(x, {"dt": dt, "A": A, "B": B, "C": C, "D": D, "z": z, "dt_bias": dt_bias, "h": h})
     if x.is_meta:  # a sequence of one token: the same shapes and FLOPs
         y, h = scan_cpp.selective_scan(
             *(x.unsqueeze(1), dt.unsqueeze(1), A, B.unsqueeze(1), C.unsqueeze(1), D),
@@ -65,3 +68,22 @@ def selective_scan_step(
     if eager and x.is_cpu and choose_scan(x, None) == "cpp":
         return scan_cpp.selective_scan_step(x, dt, A, B, C, D, z, dt_bias, h)
     return scan_torch.selective_scan_step(x, dt, A, B, C, D, z, dt_bias, h)
+
+
+def _check(x: Tensor, others: dict[str, Tensor | None]) -> None:
+    """The kernels read plain memory: a wrong shape must not get that far."""
+    A = others["A"]
+    assert A is not None
+    *lead, n_channels = x.shape
+    n_states = A.shape[-1]
+    wide, narrow, channel = [*lead, n_channels], [*lead, n_states], [n_channels]
+    expected = {"dt": wide, "z": wide, "B": narrow, "C": narrow, "D": channel, "dt_bias": channel}
+    expected |= {"A": [n_channels, n_states], "h": [lead[0], n_channels, n_states]}
+    for name, tensor in others.items():
+        if tensor is None:
+            continue
+        if list(tensor.shape) != expected[name] or tensor.device != x.device:
+            raise ValueError(
+                f"selective scan of x {list(x.shape)} on {x.device}: {name} must be "
+                f"{expected[name]} there, given {list(tensor.shape)} on {tensor.device}"
+            )

@@ -1,43 +1,15 @@
-"""Selective scan on the CPU through the compiled kernel `csrc/selective_scan.cpp`.
+"""Selective scan on the CPU through the compiled kernel, as torch operators.
 
-The kernel is a plain shared library without torch headers, loaded by ctypes and wrapped as torch
-operators, so that autograd and `torch.compile(fullgraph=True)` see one opaque operation. It
-computes in float32; other dtypes are converted here. The number of threads is torch's and does
-not change a bit of the result.
+Autograd and `torch.compile(fullgraph=True)` see one opaque operation with a known shape and a
+known backward; on the meta device the shape is all there is.
 """
 
-import ctypes
-import platform
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK = 16  # steps between stored states
-PADDED = 16  # stored states are padded to a multiple of this many channels
-GROUP = 128  # channels of one task
-WORK_PER_THREAD = 250_000  # channel-states below which one more thread costs more than it brings
-_SIZES = ("n_batch", "n_time", "n_channels", "n_states", "n_threads")
-_POINTERS = (
-    *("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0"),
-    *("y", "h_last", "starts", "grad_y", "grad_h_last"),
-    *("grad_x", "grad_dt", "grad_A", "grad_B", "grad_C", "grad_D"),
-    *("grad_z", "grad_dt_bias", "grad_h0"),
-    *("part_B", "part_C", "part_A", "part_D", "part_dt_bias"),
-)
-
-
-class _ScanArgs(ctypes.Structure):
-    """The kernel's `ScanArgs`, field by field."""
-
-    _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [
-        (name, ctypes.c_void_p) for name in _POINTERS
-    ]
-
-
-_LAYOUT = ((CHUNK * 1000 + PADDED) * 1000 + GROUP) * 1000 + ctypes.sizeof(_ScanArgs)
+from hymba_lab.ops.scan_library import CHUNK, GROUP, PADDED, call, dense, dense_rows
 
 
 def selective_scan(
@@ -75,68 +47,22 @@ def selective_scan_step(
     h: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return `(y, h)` after one token; not differentiable."""
-    ready = _ready(x=x, dt=dt, A=A, B=B, C=C, D=D, z=z, dt_bias=dt_bias, h0=h)
+    inputs = {"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": D, "z": z, "dt_bias": dt_bias, "h0": h}
+    ready = {name: dense(tensor) for name, tensor in inputs.items()}
     y, h_next = torch.empty(x.shape), torch.empty(h.shape)
-    _call("hymba_scan_step", (x.shape[0], 1, x.shape[1], A.shape[1]), **ready, y=y, h_last=h_next)
+    call("step", (x.shape[0], 1, x.shape[1], A.shape[1]), **ready, y=y, h_last=h_next)
     return y.to(x.dtype), h_next
 
 
-# ------------------------------------------------------------------ library
+_NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
 
 
-@cache
-def variant() -> str:
-    """The build for this processor: x86-64-v4 (AVX-512), x86-64-v3 (AVX2) or the plain one."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return "plain"
-    return {"AVX512": "v4", "AVX2": "v3"}.get(torch.backends.cpu.get_cpu_capability(), "plain")
-
-
-@cache
-def missing() -> str | None:
-    """Why the kernel cannot run here and what to do about it; None when it can."""
-    path = Path(__file__).with_name(f"_scan_{variant()}.so")
-    if not path.exists():
-        return (
-            f"{path.name} was not built; install a C++17 compiler (g++ or clang) and run "
-            "`pip install .` or `python setup.py build_ext --inplace` again"
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-        library.hymba_scan_layout.restype = ctypes.c_int64
-        layout = library.hymba_scan_layout()
-    except (OSError, AttributeError) as error:
-        return f"{path.name} does not load ({error}); build it again on this machine"
-    if layout != _LAYOUT:
-        return f"{path.name} is of another version; run `python setup.py build_ext --inplace`"
-    return None
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(Path(__file__).with_name(f"_scan_{variant()}.so")))
-
-
-def _ready(**tensors: Tensor | None) -> dict[str, Tensor | None]:
-    """The tensors as the kernel reads them: float32, dense."""
+def _ready(inputs: tuple[Tensor | None, ...]) -> dict[str, Tensor | None]:
+    """The scan's inputs under the kernel's names; z may be a slice of wider rows."""
     return {
-        name: None if tensor is None else tensor.float().contiguous()
-        for name, tensor in tensors.items()
+        name: dense_rows(tensor) if name == "z" else dense(tensor)
+        for name, tensor in zip(_NAMES, inputs, strict=True)
     }
-
-
-def _call(function: str, shape: tuple[int, int, int, int], **tensors: Tensor | None) -> None:
-    n_batch, n_time, n_channels, n_states = shape
-    work = n_batch * n_time * n_channels * n_states
-    threads = max(1, min(torch.get_num_threads(), work // WORK_PER_THREAD))
-    pointers = {
-        name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()
-    }
-    args = _ScanArgs(*shape, threads, **pointers)
-    _library()[function](ctypes.byref(args))
-
-
-# ------------------------------------------------------------------ operators
 
 
 @torch.library.custom_op("hymba_lab::selective_scan", mutates_args=(), device_types="cpu")
@@ -153,10 +79,10 @@ def _scan(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, h_last, starts): starts (B, chunks, padded D, N), the state before each chunk."""
-    ready = _ready(x=x, dt=dt, A=A, B=B, C=C, D=D, z=z, dt_bias=dt_bias, h0=h0)
+    ready = _ready((x, dt, A, B, C, D, z, dt_bias, h0))
     y, h_last, starts = _scan_shapes(x, dt, A, B, C, D, z, dt_bias, h0, keep)
-    kept = starts if keep else None
-    _call("hymba_scan_forward", (*x.shape, A.shape[1]), **ready, y=y, h_last=h_last, starts=kept)
+    ready |= {"y": y, "h_last": h_last, "starts": starts if keep else None}
+    call("forward", (*x.shape, A.shape[1]), **ready)
     return y, h_last, starts
 
 
@@ -200,27 +126,22 @@ def _scan_backward(
     starts: Tensor,
 ) -> list[Tensor]:
     """Gradients of x, dt, A, B, C, D, z, dt_bias, h0; empty for an input that was None."""
-    names = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
-    inputs = dict(zip(names, (x, dt, A, B, C, D, z, dt_bias, h0), strict=True))
-    incoming = dict(grad_y=grad_y, grad_h_last=grad_h_last, starts=starts)
-    grads: list[Tensor] = _grad_shapes(
-        grad_y, grad_h_last, x, dt, A, B, C, D, z, dt_bias, h0, starts
-    )
+    inputs = (x, dt, A, B, C, D, z, dt_bias, h0)
+    grads: list[Tensor] = _grad_shapes(grad_y, grad_h_last, *inputs, starts)
     outgoing = {
-        f"grad_{name}": None if inputs[name] is None else grad
-        for name, grad in zip(names, grads, strict=True)
+        f"grad_{name}": None if tensor is None else grad
+        for name, tensor, grad in zip(_NAMES, inputs, grads, strict=True)
     }
-    n_batch, _, n_channels = x.shape
-    groups = -(-n_channels // GROUP)
+    groups = -(-x.shape[2] // GROUP)
     parts = {
         "part_B": x.new_empty(groups, *B.shape),
         "part_C": x.new_empty(groups, *C.shape),
-        "part_A": x.new_empty(n_batch, *A.shape),
-        "part_D": x.new_empty(n_batch, n_channels),
-        "part_dt_bias": x.new_empty(n_batch, n_channels),
+        "part_A": x.new_empty(x.shape[0], *A.shape),
+        "part_D": x.new_empty(x.shape[0], x.shape[2]),
+        "part_dt_bias": x.new_empty(x.shape[0], x.shape[2]),
     }
-    ready = _ready(**inputs, **incoming)
-    _call("hymba_scan_backward", (*x.shape, A.shape[1]), **ready, **outgoing, **parts)
+    ready = _ready(inputs) | {"grad_y": dense(grad_y), "grad_h_last": dense(grad_h_last)}
+    call("backward", (*x.shape, A.shape[1]), **ready, **outgoing, **parts, starts=starts)
     return grads
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hymba_lab.errors import UserError
-from hymba_lab.ops import scan_cpp, scan_cuda, scan_torch
+from hymba_lab.ops import scan_cpp, scan_cuda, scan_library, scan_torch
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
 VARIABLE = "HYMBA_LAB_SCAN"
@@ -34,7 +34,7 @@ SCANS = {
     ),
     "cpp": Backend(
         scan_cpp.selective_scan,
-        scan_cpp.missing,
+        scan_library.missing,
         lambda x, h0: x.is_cpu and x.dtype in (torch.float32, torch.bfloat16),
         "CPU tensors, float32 or bfloat16",
     ),
@@ -54,8 +54,8 @@ class Status(TypedDict):
 def backends() -> dict[str, Status]:
     """The state of every operation's implementations on this machine.
 
-    `chosen` is what a float32 scan of a whole sequence takes here; HYMBA_LAB_SCAN=torch|cpp|cuda
-    forces one.
+    `chosen` is what a float32 sequence takes here; HYMBA_LAB_SCAN=torch|cpp|cuda forces a scan.
+    Attention is one function of torch; on the CPU long windows go through it in blocks.
     """
     reasons = {name: backend.missing() for name, backend in SCANS.items()}
     available = [name for name, reason in reasons.items() if reason is None]
@@ -65,7 +65,7 @@ def backends() -> dict[str, Status]:
             chosen=forced() or available[0], available=available, unavailable=unavailable
         ),
         "causal_conv": Status(chosen="torch", available=["torch"], unavailable={}),
-        "attention": Status(chosen="sdpa", available=["sdpa"], unavailable={}),
+        "attention": Status(chosen="sdpa", available=["sdpa", "blocks"], unavailable={}),
     }
 
 

@@ -1,0 +1,107 @@
+"""Loads the compiled scan kernel and calls it with pointers.
+
+The kernel is a plain shared library without torch headers (`csrc/selective_scan.cpp`), built once
+per instruction set by setup.py. It computes in float32 with as many threads as torch uses; their
+number does not change a bit of the result.
+"""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CHUNK = 16  # steps between stored states
+PADDED = 16  # stored states are padded to a multiple of this many channels
+GROUP = 128  # channels of one task
+WORK_PER_THREAD = 250_000  # channel-states below which one more thread costs more than it brings
+_SIZES = ("n_batch", "n_time", "n_channels", "n_states", "n_threads", "z_stride")
+_POINTERS = (
+    *("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0"),
+    *("y", "h_last", "starts", "grad_y", "grad_h_last"),
+    *("grad_x", "grad_dt", "grad_A", "grad_B", "grad_C", "grad_D"),
+    *("grad_z", "grad_dt_bias", "grad_h0"),
+    *("part_B", "part_C", "part_A", "part_D", "part_dt_bias"),
+)
+_BUILD = "`pip install .` (or `python setup.py build_ext --inplace` in a checkout)"
+
+
+class ScanArgs(ctypes.Structure):
+    """The kernel's `ScanArgs`, field by field."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [
+        (name, ctypes.c_void_p) for name in _POINTERS
+    ]
+
+
+_LAYOUT = ((CHUNK * 1000 + PADDED) * 1000 + GROUP) * 1000 + ctypes.sizeof(ScanArgs)
+
+
+@cache
+def variant() -> str:
+    """The build for this processor: v4 (x86-64-v4, AVX-512), v3 (AVX2) or the plain one."""
+    return {"AVX512": "v4", "AVX2": "v3"}.get(torch.backends.cpu.get_cpu_capability(), "plain")
+
+
+def missing() -> str | None:
+    """Why the kernel cannot run here and what to do about it; None when it can."""
+    return _missing(variant())
+
+
+@cache
+def _missing(name: str) -> str | None:
+    path = _path(name)
+    if not path.exists():
+        return f"{path.name} was not built; install g++ or clang (C++17), then run {_BUILD} again"
+    try:
+        library = _library(name)
+        library.hymba_scan_layout.restype = ctypes.c_int64
+        layout = library.hymba_scan_layout()
+    except (OSError, AttributeError) as error:
+        return f"{path.name} does not load ({error}); run {_BUILD} on this machine"
+    if layout != _LAYOUT:
+        return f"{path.name} belongs to another version of the code; run {_BUILD} again"
+    return None
+
+
+def _path(name: str) -> Path:
+    return Path(__file__).with_name(f"_scan_{name}.so")
+
+
+@cache
+def _library(name: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(_path(name)))
+
+
+def dense(tensor: Tensor | None) -> Tensor | None:
+    """The tensor as the kernel reads it: float32 without gaps."""
+    return None if tensor is None else tensor.float().contiguous()
+
+
+def dense_rows(z: Tensor | None) -> Tensor | None:
+    """z (B, T, D) as the kernel reads it: float32, tokens at one common distance."""
+    if z is None or z.dtype != torch.float32:
+        return dense(z)
+    evenly_spaced = z.stride(-1) == 1 and z.stride(0) == z.shape[1] * z.stride(1)
+    return z if evenly_spaced else z.contiguous()
+
+
+def _token_stride(z: Tensor | None) -> int:
+    """Floats from one token of z to the next; the stride of a dimension of size 1 says nothing."""
+    if z is None:
+        return 0
+    return z.shape[-1] if z.is_contiguous() else z.stride(-2)
+
+
+def call(function: str, shape: tuple[int, int, int, int], **tensors: Tensor | None) -> None:
+    """Run `hymba_scan_<function>` over shape (B, T, D, N); the tensors are fields of `ScanArgs`."""
+    n_batch, n_time, n_channels, n_states = shape
+    work = n_batch * n_time * n_channels * n_states
+    threads = max(1, min(torch.get_num_threads(), work // WORK_PER_THREAD))
+    z_stride = _token_stride(tensors.get("z"))
+    pointers = {
+        name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()
+    }
+    args = ScanArgs(*shape, threads, z_stride, **pointers)
+    _library(variant())[f"hymba_scan_{function}"](ctypes.byref(args))
