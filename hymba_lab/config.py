@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config_errors import explain
 from hymba_lab.errors import ConfigError
-from hymba_lab.plugins import load_entry_points, load_plugin
+from hymba_lab.plugins import added_by_others, load_entry_points, load_plugin
 from hymba_lab.registry import Registry, Section, Spec
 from hymba_lab.yaml_file import Document, merged, parse_value, read_yaml
 
@@ -127,12 +127,19 @@ def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:
 
 def resolve(document: Document) -> Config:
     """Check a document against the schema; all its errors are reported together."""
-    registries = all_registries()
+    registries = all_registries().values()
     load_entry_points()
-    hashes = [load_plugin(path, list(registries.values())) for path in _plugin_paths(document)]
-    schema = _config_type(tuple(tuple(registry) for registry in registries.values()), *hashes)
+    paths = _plugin_paths(document)
+    hashes = [load_plugin(path, list(registries)) for path in paths]
+    foreign = added_by_others(paths)  # would be missing in another process, and in the digest
+    names = (
+        tuple(name for name in registry if (registry.path, name) not in foreign)
+        for registry in registries
+    )
+    schema = _config_type(tuple(names), *hashes)
+    data = {**document.data, "plugins": [str(path) for path in paths]}
     try:
-        config = schema.model_validate_json(json.dumps(document.data))
+        config = schema.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, document, schema))) from None
     config._plugin_hashes, config._document = hashes, document
@@ -172,19 +179,22 @@ def all_registries() -> dict[str, Registry[Any]]:
 @lru_cache(maxsize=8)
 def _config_type(names: tuple[tuple[str, ...], ...], *plugin_hashes: str) -> type[Config]:
     """Return `Config` with every slot narrowed to the components registered now."""
-    slots = all_registries()
+    slots = {
+        path: registry.schema(allowed)
+        for (path, registry), allowed in zip(all_registries().items(), names, strict=True)
+    }
     model: dict[str, Any] = {
-        path.removeprefix("model."): (registry.schema(), ...)
-        for path, registry in slots.items()
+        path.removeprefix("model."): (schema, ...)
+        for path, schema in slots.items()
         if path.startswith("model.")
     }
     label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    sources: Any = dict.__class_getitem__((label, slots["data"].schema()))
+    sources: Any = dict.__class_getitem__((label, slots["data"]))
     parts: dict[str, Any] = {
         "model": (create_model("ModelConfig", __base__=ModelConfig, **model), ...),
         "data": (Annotated[sources, Field(min_length=1)], ...),
-        "optimizer": (slots["optimizer"].schema(), ...),
-        "schedule": (slots["schedule"].schema(), ...),
+        "optimizer": (slots["optimizer"], ...),
+        "schedule": (slots["schedule"], ...),
     }
     return create_model("Config", __base__=Config, **parts)
 
@@ -195,9 +205,12 @@ def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
         raise ConfigError(f"{path}: extends itself: {chain}.")
     document = read_yaml(path)
     base = document.data.pop("extends", None)
-    for place, name in enumerate(document.data.get("plugins") or []):
-        if isinstance(name, str):  # relative to the file that lists it
-            document.data["plugins"][place] = str((path.parent / name).resolve())
+    listed = document.data.get("plugins")
+    if isinstance(listed, list):  # paths are relative to the file that lists them
+        document.data["plugins"] = [
+            str((path.parent / name).resolve()) if isinstance(name, str) else name
+            for name in listed
+        ]
     if base is None:
         return document
     if not isinstance(base, str):
@@ -220,4 +233,4 @@ def _plugin_paths(document: Document) -> list[Path]:
                 f"{document.where(['plugins', place])}: plugins: there is no file {name}; "
                 "paths are relative to the YAML file that lists them."
             )
-    return [Path(name) for name in listed]
+    return [Path(name).resolve() for name in listed]

@@ -1,12 +1,15 @@
 """Validation errors as one line each: file:line:column, path, what was given, what is allowed."""
 
 import difflib
+import re
+import types
 import typing
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from hymba_lab.registry import Spec
 from hymba_lab.yaml_file import Document, Place
 
 
@@ -24,7 +27,7 @@ def suggest(given: str, known: Iterable[str]) -> str:
 
 
 def _explain_one(fault: Any, document: Document, schema: type[BaseModel]) -> str:
-    place, allowed = _walk(fault["loc"], schema)
+    place, allowed, slot = _walk(fault["loc"], schema)
     kind, given = fault["type"], fault.get("input")
     if kind == "extra_forbidden":
         key = str(place[-1])
@@ -32,21 +35,23 @@ def _explain_one(fault: Any, document: Document, schema: type[BaseModel]) -> str
     elif kind == "missing":
         said = f"is missing; {fault['msg'].lower()}."
     elif kind == "union_tag_invalid":
-        tags = [tag.strip(" '") for tag in fault["ctx"]["expected_tags"].split(",")]
         place = (*place, "name")
-        said = f"no component {fault['ctx']['tag']!r}" + suggest(fault["ctx"]["tag"], tags)
-    elif kind == "union_tag_not_found":
-        said = f"got {given!r}; name a component, e.g. {{name: ...}}."
+        tag = fault["ctx"]["tag"]
+        said = f"no component {tag!r}" + suggest(tag, _quoted(fault["ctx"]["expected_tags"]))
+    elif kind == "literal_error" and place[-1] == "name":  # an axis with one entry
+        said = f"no component {given!r}" + suggest(str(given), _quoted(fault["ctx"]["expected"]))
+    elif kind in ("union_tag_not_found", "model_type", "dict_type"):
+        said = f"got {given!r}; a mapping of keys to values is needed" + _named(slot)
     else:
         said = f"{_lower(fault['msg'])}; got {given!r} ({type(given).__name__})."
     return f"{document.where(place)}: {'.'.join(map(str, place))}: {said}"
 
 
-def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str]]:
+def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str], Any]:
     """Follow pydantic's location through the schema.
 
-    Return the place in the file (pydantic also names the union's tag) and the keys allowed in the
-    mapping that holds the last step.
+    Return the place in the file (pydantic also names the union's tag), the keys allowed in the
+    mapping that holds the last step, and the type at that step where it is known.
     """
     place: list[str | int] = []
     allowed: list[str] = []
@@ -65,7 +70,19 @@ def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str]]:
         else:
             place.append(step)
             here = None
-    return tuple(place), allowed
+    return tuple(place), allowed, here
+
+
+def _named(slot: Any) -> str:
+    """Say how to choose where `slot` is an axis: {tag: spec}, or its only spec."""
+    if isinstance(slot, type) and issubclass(slot, Spec):
+        slot = _by_name([slot])
+    names = list(slot) if isinstance(slot, dict) else []
+    return f", with one of the names {', '.join(names)}: {{name: {names[0]}}}." if names else "."
+
+
+def _by_name(specs: list[type[BaseModel]]) -> dict[str, type[BaseModel]]:
+    return {typing.get_args(spec.model_fields["name"].annotation)[0]: spec for spec in specs}
 
 
 def _bare(annotation: Any) -> Any:
@@ -75,14 +92,17 @@ def _bare(annotation: Any) -> Any:
     options = typing.get_args(annotation) if _is_union(annotation) else ()
     specs = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
     if len(specs) > 1:
-        return {typing.get_args(spec.model_fields["name"].annotation)[0]: spec for spec in specs}
+        return _by_name(specs)
     return specs[0] if specs else annotation
 
 
 def _is_union(annotation: Any) -> bool:
-    import types
-
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _quoted(names: str) -> list[str]:
+    """Return a and b of pydantic's `'a', 'b'` or `'a' or 'b'`."""
+    return re.findall(r"'([^']*)'", names)
 
 
 def _lower(text: str) -> str:

@@ -19,9 +19,9 @@ from hymba_lab.registry import Registry
 
 ENTRY_POINTS = "hymba_lab.plugins"
 
-_loaded: dict[
-    Path, tuple[str, list[tuple[Registry[Any], str]]]
-] = {}  # file -> its hash, what it added
+Entries = list[tuple[Registry[Any], str]]
+
+_loaded: dict[Path, tuple[str, Entries]] = {}  # file -> its hash, what it added
 
 
 def load_plugin(path: Path, registries: Sequence[Registry[Any]]) -> str:
@@ -37,19 +37,26 @@ def load_plugin(path: Path, registries: Sequence[Registry[Any]]) -> str:
     known, added = _loaded.get(path, ("", []))
     if known == sha256:
         return sha256
-    for registry, name in added:
-        registry.remove(name)
+    _loaded.pop(path, None)
+    _forget(added)
     before = {id(registry): set(registry) for registry in registries}
-    _execute(path, sha256)
-    _loaded[path] = (
-        sha256,
-        [
-            (registry, name)
-            for registry in registries
-            for name in set(registry) - before[id(registry)]
-        ],
-    )
+    try:
+        _execute(path, source, sha256)
+    except ConfigError:  # what it registered before it failed would stand in the mended file's way
+        _forget(_added(registries, before))
+        raise
+    _loaded[path] = (sha256, _added(registries, before))
     return sha256
+
+
+def added_by_others(listed: Sequence[Path]) -> set[tuple[str, str]]:
+    """Return (axis, name) of what plugins outside the list have registered in this process."""
+    return {
+        (registry.path, name)
+        for path, (_, added) in _loaded.items()
+        if path not in listed
+        for registry, name in added
+    }
 
 
 @cache
@@ -65,19 +72,31 @@ def load_entry_points() -> None:
             ) from error
 
 
-def _execute(path: Path, sha256: str) -> None:
+def _added(registries: Sequence[Registry[Any]], before: dict[int, set[str]]) -> Entries:
+    return [
+        (registry, name) for registry in registries for name in set(registry) - before[id(registry)]
+    ]
+
+
+def _forget(entries: Entries) -> None:
+    for registry, name in entries:
+        registry.remove(name)
+
+
+def _execute(path: Path, source: bytes, sha256: str) -> None:
+    """Run the very text that was hashed; Python's own loader might take an older `.pyc`."""
     name = f"hymba_lab_plugin_{path.stem}_{sha256[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise ConfigError(f"{path}: a plugin is a Python file; its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles of the plugin look it up here
     try:
-        spec.loader.exec_module(module)
-    except ConfigError:
-        raise
+        exec(compile(source, str(path), "exec"), module.__dict__)
     except Exception as error:
+        del sys.modules[name]
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = lines[-1] if lines else getattr(error, "lineno", None) or 1
-        raise ConfigError(f"{path}:{line}: {type(error).__name__}: {error}") from error
+        said = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path}:{line}: {said}") from error

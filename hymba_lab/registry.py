@@ -7,7 +7,7 @@ class or a function. This module knows neither torch nor any component.
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -79,9 +79,12 @@ class Registry(Generic[T]):
         """Return the names of the options that `name` takes."""
         return [key for key in self._specs[name].model_fields if key != "name"]
 
-    def schema(self) -> Any:
-        """Return the type that validates one choice: a union told apart by `name`."""
-        specs = tuple(self._specs[name] for name in self)
+    def schema(self, names: Iterable[str] | None = None) -> Any:
+        """Return the type that validates one choice: a union told apart by `name`.
+
+        `names` limits the choice; None = every entry.
+        """
+        specs = tuple(self._specs[name] for name in (self if names is None else names))
         if len(specs) == 1:
             return specs[0]
         return Annotated[typing.Union[specs], Field(discriminator="name")]  # noqa: UP007
@@ -112,6 +115,10 @@ def _spec_type(name: str, factory: Callable[..., Any]) -> type[Spec]:
         if parameter.kind is parameter.VAR_KEYWORD:
             raise TypeError(f"{factory.__qualname__}: **{parameter.name} hides the schema")
         if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.name not in annotations:
+                raise TypeError(f"{factory.__qualname__}: option {parameter.name} has no type")
+            if parameter.name == "name" or hasattr(Spec, parameter.name):
+                raise TypeError(f"{factory.__qualname__}: {parameter.name} is taken; rename it")
             required = parameter.default is inspect.Parameter.empty
             fields[parameter.name] = (
                 annotations[parameter.name],

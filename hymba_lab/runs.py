@@ -24,6 +24,12 @@ from hymba_lab.provenance import CODE_VERSION
 
 _FORMAT = 1
 
+_NEEDED = {  # the keys without which a record tells nothing
+    "result.json": {"format", "identity", "metrics", "history", "stopped_by"},
+    "failure.json": {"reason", "message", "attempts"},
+    "progress.json": {"step", "metrics"},
+}
+
 
 def run_identity(config: Config, seed: int, data_fingerprint: str) -> str:
     """Return the sha256 of what determines a result: configuration, seed, data, code meaning."""
@@ -100,12 +106,17 @@ class RunFolder:
             raise StoreError(
                 f"{path}: not a whole record: {error}; delete the folder to train this run again."
             ) from None
-        if name == "result.json" and record.get("format") != _FORMAT:
+        if not isinstance(record, dict) or not _NEEDED[name] <= record.keys():
+            needed = ", ".join(sorted(_NEEDED[name]))
             raise StoreError(
-                f"{path}: format {record.get('format')}, this version reads {_FORMAT}; "
+                f"{path}: not a record with {needed}; delete the folder to train this run again."
+            )
+        if name == "result.json" and record["format"] != _FORMAT:
+            raise StoreError(
+                f"{path}: format {record['format']}, this version reads {_FORMAT}; "
                 "use another --root, or delete the folder to train this run again."
             )
-        return dict(record)
+        return record
 
     def _write(self, name: str, record: dict[str, Any], durable: bool = True) -> None:
         make_folder(self.path)

@@ -7,10 +7,14 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+from filelock import FileLock
 
 from hymba_lab.errors import StoreError
 from hymba_lab.runs import make_folder
@@ -32,8 +36,9 @@ def default_uri(root: Path) -> str:
 
 def preload() -> None:
     """Import what opening a store and sampling the system need: 3 s, once, in the fork server."""
-    import mlflow.store.tracking.sqlalchemy_store
-    import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
+    with _quiet_imports():
+        import mlflow.store.tracking.sqlalchemy_store
+        import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
 
 
 class Store:
@@ -43,21 +48,15 @@ class Store:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
+        # it tells of new tables, and prints the traceback of every fault that is raised as well
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self.uri, self.root = uri, root
-        if uri.startswith("sqlite:///"):
-            make_folder(Path(uri.removeprefix("sqlite:///")).parent)
-        with _readable_errors(uri):
-            self.client = MlflowClient(tracking_uri=uri)
+        with _readable_errors(uri), _sole_opener(uri), _quiet_imports():
+            self.client = _patiently(partial(MlflowClient, tracking_uri=uri))
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of this name, made where it is missing."""
-        with _readable_errors(self.uri):
-            return _patiently(lambda: self._experiment(name))
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self.client.get_experiment_by_name(name)
+        found = self.call(self.client.get_experiment_by_name, name)
         if found is not None and found.lifecycle_stage == "deleted":
             raise StoreError(
                 f"experiment {name!r} was deleted in {self.uri}; restore it (`mlflow experiments "
@@ -68,23 +67,26 @@ class Store:
         local = self.uri.startswith("sqlite:")
         artifacts = (self.root / "mlartifacts" / name).resolve().as_uri() if local else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException:  # another process made it between the two calls
-            if (found := self.client.get_experiment_by_name(name)) is None:
+            return str(self.call(self.client.create_experiment, name, artifacts))
+        except StoreError:  # another process may have made it between the two calls
+            if (found := self.call(self.client.get_experiment_by_name, name)) is None:
                 raise
             return str(found.experiment_id)
 
     def runs_by_identity(self, experiment_id: str) -> dict[str, Any]:
         """Return the experiment's trial runs by identity (MLflow's own run objects)."""
-        with _readable_errors(self.uri):
-            pages = list(self._search([experiment_id], f"tags.`{ROLE}` = 'trial'"))
-        return {run.data.tags[IDENTITY]: run for run in pages if IDENTITY in run.data.tags}
+        found = self._search(experiment_id, f"tags.`{ROLE}` = 'trial'")
+        return {run.data.tags[IDENTITY]: run for run in found if IDENTITY in run.data.tags}
 
     def find(self, experiment_id: str, identity: str) -> "Run | None":
         """Return the experiment's run with this identity tag, or None."""
-        with _readable_errors(self.uri):
-            found = list(self._search([experiment_id], f"tags.`{IDENTITY}` = '{identity}'"))
+        found = list(self._search(experiment_id, f"tags.`{IDENTITY}` = '{identity}'"))
         return Run(self, found[0].info.run_id) if found else None
+
+    def status(self, experiment_id: str, identity: str) -> str | None:
+        """Return the status of the experiment's run with this identity tag, or None."""
+        found = list(self._search(experiment_id, f"tags.`{IDENTITY}` = '{identity}'"))
+        return str(found[0].info.status) if found else None
 
     def open_run(
         self,
@@ -94,7 +96,7 @@ class Store:
         tags: Mapping[str, str],
         parent: str = "",
     ) -> "Run":
-        """Return the run with this identity, RUNNING again if it was interrupted, else a new one."""
+        """Return the run with this identity, RUNNING again if interrupted, else a new one."""
         run = self.find(experiment_id, identity)
         if run is None:
             every = {
@@ -102,22 +104,21 @@ class Store:
                 IDENTITY: identity,
                 **({"mlflow.parentRunId": parent} if parent else {}),
             }
-            with _readable_errors(self.uri):
-                made = _patiently(
-                    lambda: self.client.create_run(experiment_id, tags=every, run_name=name)
-                )
+            made = self.call(self.client.create_run, experiment_id, tags=every, run_name=name)
             return Run(self, made.info.run_id)
-        with _readable_errors(self.uri):
-            _patiently(lambda: self.client.update_run(run.id, status="RUNNING"))
+        self.call(self.client.update_run, run.id, status="RUNNING")
         return run
 
-    def _search(self, experiments: list[str], query: str) -> Iterator[Any]:
-        token = None
+    def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Return the client's answer; waits while another process holds the sqlite file."""
+        with _readable_errors(self.uri):
+            return _patiently(partial(function, *arguments, **options))
+
+    def _search(self, experiment_id: str, query: str) -> Iterator[Any]:
+        token: str | None = None
         while True:
-            page = _patiently(
-                lambda token=token: self.client.search_runs(
-                    experiments, query, max_results=1000, page_token=token
-                )
+            page = self.call(
+                self.client.search_runs, [experiment_id], query, max_results=1000, page_token=token
             )
             yield from page
             token = page.token
@@ -147,42 +148,40 @@ class Run:
         waiting, self._waiting, self._flushed_at = self._waiting, [], time.monotonic()
         for start in range(0, len(waiting), _BATCH):
             batch = [Metric(*entry) for entry in waiting[start : start + _BATCH]]
-            with _readable_errors(self.store.uri):
-                _patiently(lambda batch=batch: self.store.client.log_batch(self.id, metrics=batch))
+            self.store.call(self.store.client.log_batch, self.id, metrics=batch)
 
     def describe(self, params: Mapping[str, Any] = {}, tags: Mapping[str, str] = {}) -> None:
         """Log parameters (those of the searched and compared kind) and tags."""
         from mlflow.entities import Param, RunTag
 
-        with _readable_errors(self.store.uri):
-            _patiently(
-                lambda: self.store.client.log_batch(
-                    self.id,
-                    params=[Param(key, str(value)) for key, value in params.items()],
-                    tags=[RunTag(key, value) for key, value in tags.items()],
-                )
-            )
+        self.store.call(
+            self.store.client.log_batch,
+            self.id,
+            params=[Param(key, str(value)) for key, value in params.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
 
     def artifact(self, name: str, text: str) -> None:
         """Attach a text file; the resolved configuration is one, since parameters are cut."""
-        with _readable_errors(self.store.uri):
-            _patiently(lambda: self.store.client.log_text(self.id, text, name))
+        self.store.call(self.store.client.log_text, self.id, text, name)
 
     def end(self, status: str = "FINISHED") -> None:
         """Flush and close: FINISHED, FAILED or KILLED."""
         self.flush()
-        with _readable_errors(self.store.uri):
-            _patiently(lambda: self.store.client.set_terminated(self.id, status))
+        self.store.call(self.store.client.set_terminated, self.id, status)
 
     @contextmanager
     def system_metrics(self, every_s: float = 10.0) -> Iterator[None]:
         """Sample processor and memory use into this run meanwhile."""
-        import mlflow
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        mlflow.set_tracking_uri(self.store.uri)
         logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it tells its start
-        monitor = SystemMetricsMonitor(self.id, sampling_interval=every_s, samples_before_logging=1)
+        monitor: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+            self.id,
+            sampling_interval=every_s,
+            samples_before_logging=1,
+            tracking_uri=self.store.uri,
+        )
         monitor.start()
         try:
             yield
@@ -191,12 +190,33 @@ class Run:
 
 
 @contextmanager
+def _quiet_imports() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # mlflow 3.17 maps its tables in a way that sqlalchemy 2.1 deprecates
+        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
+        yield
+
+
+@contextmanager
+def _sole_opener(uri: str) -> Iterator[None]:
+    """Let one process at a time open a sqlite file: two that make its tables break each other."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    make_folder(file.parent)
+    with FileLock(f"{file}.lock"):
+        yield
+
+
+@contextmanager
 def _readable_errors(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         said = " ".join(str(error).split())[:300]
         raise StoreError(
             f"tracking store {uri}: {said}; check that it can be written and is not locked, or "

@@ -52,17 +52,18 @@ class Document:
 
     def patched(self, path: str, value: Any, mark: str) -> "Document":
         """Return a copy with the value at `path` replaced, never merged."""
-        steps = tuple(path.split("."))
+        steps: Place = tuple(path.split("."))
         if "" in steps:
             raise ConfigError(f"{mark}: {path!r} has an empty step; write it like model.d_model.")
         data = copy.deepcopy(self.data)
-        holder, made = data, {steps: mark}
+        holder: Any = data
+        made = {steps: mark}
         for depth, step in enumerate(steps[:-1], start=1):
             if step not in holder:
                 made[steps[:depth]] = mark
             holder = holder.setdefault(step, {})
             if not isinstance(holder, dict):
-                at = ".".join(steps[:depth])
+                at = _dotted(steps[:depth])
                 raise ConfigError(f"{mark}: {path}: {at} is {holder!r}, which holds no keys.")
         holder[steps[-1]] = copy.deepcopy(value)
         below = len(steps)

@@ -111,7 +111,7 @@ def _json_lines(path: Path, content: bytes, field: str) -> Iterator[bytes]:
 
 def _parquet_rows(path: Path, column: str) -> Iterator[bytes]:
     try:
-        from pyarrow import (  # type: ignore[import-untyped]
+        from pyarrow import (
             ArrowException,
             parquet,
             types,

@@ -110,7 +110,15 @@ class Mixture:
 
 def build_sources(specs: Mapping[str, Spec], seq_len: int) -> Mixture:
     """Return the mixture that `config.data` describes, every source with `seq_len` tokens a row."""
-    return Mixture({label: datasets.build(spec, seq_len) for label, spec in specs.items()})
+    return Mixture({label: _built(label, spec, seq_len) for label, spec in specs.items()})
+
+
+def _built(label: str, spec: Spec, seq_len: int) -> Source:
+    try:
+        return datasets.build(spec, seq_len)
+    except ConfigError as error:
+        error.path = f"data.{label}"
+        raise
 
 
 def digest(*parts: object) -> str:

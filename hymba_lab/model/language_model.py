@@ -8,6 +8,7 @@ from hymba_lab.components.attention import KeyValue
 from hymba_lab.components.meta_tokens import MetaTokens, meta_tokens
 from hymba_lab.components.norm import RMSNorm
 from hymba_lab.config import ModelConfig
+from hymba_lab.errors import ConfigError
 from hymba_lab.model.block import Block, build_block
 from hymba_lab.model.plan import LayerPlan, plan_layers
 
@@ -52,8 +53,14 @@ class LanguageModel(nn.Module):
 def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
     """Build the model on the current default device; `vocab` is what the data needs.
 
-    Raises `ConfigError` for a shape whose parts do not fit.
+    Raises `ConfigError` for a vocabulary too small and for a shape whose parts do not fit.
     """
+    if config.vocab is not None and config.vocab < vocab:
+        raise ConfigError(
+            f"the model has {config.vocab} ids, the data of all sources needs {vocab}; "
+            "give at least that many, or null for what the data needs.",
+            "model.vocab",
+        )
     vocab = config.vocab or vocab
     meta = meta_tokens.build(config.meta_tokens, config.d_model)
     plan = plan_layers(config)

@@ -1,13 +1,17 @@
 """Axes -> cells: which combinations of choices a design compares, and with what configuration."""
 
 import itertools
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hymba_lab.config import Config, resolve
-from hymba_lab.cost import Costs, measure_costs
+from hymba_lab.config_errors import suggest
+from hymba_lab.cost import Costs, measure_costs, meta_model
 from hymba_lab.errors import ConfigError
 from hymba_lab.sweep.file import Sweep
+from hymba_lab.training.optimizers import optimizers
+from hymba_lab.training.schedules import schedules
 from hymba_lab.yaml_file import Document
 
 Choice = dict[str, str]  # axis -> label of the choice
@@ -29,12 +33,29 @@ def make_cells(sweep: Sweep, vocab: int) -> list[Cell]:
     """Return the cells of the design, baseline first, matched to its budget where asked for."""
     choices = design_choices(sweep)
     cells = [make_cell(sweep, choice, label, vocab) for label, choice in choices.items()]
-    labels = [cell.label for cell in cells]
-    baseline = sweep.file.baseline or labels[0]
-    if baseline not in labels:
-        raise sweep.wrong(["baseline"], f"no row {baseline!r}; the rows are {', '.join(labels)}.")
+    baseline = sweep.file.baseline or cells[0].label
+    _require_row(sweep, ["baseline"], baseline, cells)
+    for row in sweep.file.paper.values if sweep.file.paper else ():
+        _require_row(sweep, ["paper", "values", row], row, cells)
     cells.sort(key=lambda cell: cell.label != baseline)
     return cells
+
+
+def _require_row(sweep: Sweep, place: list[str | int], row: str, cells: list[Cell]) -> None:
+    labels = [cell.label for cell in cells]
+    if row not in labels:
+        raise sweep.wrong(place, f"no row {row!r}" + suggest(row, labels))
+
+
+def refuse_twins(sweep: Sweep, cells: list[Cell]) -> None:
+    """Refuse rows of one configuration: their difference would be zero by construction."""
+    seen: dict[str, str] = {}
+    for cell in cells:
+        twin = seen.setdefault(cell.config.digest, cell.label)
+        if twin != cell.label:
+            raise sweep.wrong(
+                ["axes"], f"the rows {twin!r} and {cell.label!r} are one configuration; drop one."
+            )
 
 
 def make_cell(sweep: Sweep, choice: Choice, label: str, vocab: int) -> Cell:
@@ -47,6 +68,7 @@ def make_cell(sweep: Sweep, choice: Choice, label: str, vocab: int) -> Cell:
     try:
         config = resolve(document)
         costs = cell_costs(config, vocab)
+        require_trainable(config, vocab)
     except ConfigError as error:
         raise ConfigError(f"row {label!r} of {sweep.document.where(['axes'])}:\n{error}") from None
     return Cell(label, choice, document, config, costs)
@@ -58,6 +80,36 @@ def cell_costs(config: Config, vocab: int) -> Costs:
         return measure_costs(config.model, vocab, config.training.seq_len)
     except ConfigError as error:
         raise config.blame(error) from None
+    except Exception as error:
+        fault = _plugin_fault(config, error)
+        if fault is None:
+            raise
+        raise ConfigError(fault) from error
+
+
+def require_trainable(config: Config, vocab: int) -> None:
+    """Refuse, before anything is trained, an optimizer or a schedule that training would refuse."""
+    try:
+        optimizer = optimizers.build(config.optimizer, meta_model(config.model, vocab))
+        peak = optimizer.param_groups[0]["lr"]
+        schedules.build(config.schedule, max(1, config.n_steps), peak)
+    except ConfigError as error:
+        raise config.blame(error) from None
+
+
+def check_search(sweep: Sweep, cell: Cell, vocab: int) -> None:
+    """Refuse a searched value, at the ends of its range or any of its choices, that cannot work."""
+    for path, span in sweep.file.search.items():
+        mark = sweep.document.where(["search", path])
+        for value in span.choices or (span.low, span.high):
+            require_trainable(resolve(cell.document.patched(path, value, mark)), vocab)
+
+
+def _plugin_fault(config: Config, error: Exception) -> str | None:
+    """Return where a component of the user's own broke, None when it was none of theirs."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename in config.plugins]
+    return f"{own[-1].filename}:{own[-1].lineno}: {type(error).__name__}: {error}" if own else None
 
 
 def with_document(cell: Cell, document: Document, vocab: int) -> Cell:
@@ -109,12 +161,6 @@ def _leave_one_out(axes: Mapping[str, list[str]]) -> dict[str, Choice]:
     return cells
 
 
-def _search(axes: Mapping[str, list[str]]) -> dict[str, Choice]:
-    """The first choice of every axis; Optuna chooses the others as it goes."""
-    first = {axis: labels[0] for axis, labels in axes.items()}
-    return {" / ".join(first.values()): first}
-
-
 def _short(axes: Mapping[str, list[str]], first: Choice) -> str:
     return next(iter(first.values())) if len(axes) == 1 else "baseline"
 
@@ -124,5 +170,5 @@ _DESIGNS = {
     "factorial": _factorial,
     "cumulative": _cumulative,
     "leave_one_out": _leave_one_out,
-    "search": _search,
+    "search": _factorial,  # Optuna chooses among all, so all must be possible
 }

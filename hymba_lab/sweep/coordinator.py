@@ -9,22 +9,33 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from hymba_lab.errors import FailureReason
+from hymba_lab.errors import FailureReason, TrialFailed
 from hymba_lab.runs import RunFolder
+from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.launch import Launcher, failure_of
 from hymba_lab.sweep.pruning import Pruning, make_pruning
-from hymba_lab.sweep.study import Job, Outcome, Planner
-from hymba_lab.sweep.trial import Task, run_trial, whole_enough
+from hymba_lab.sweep.study import Planner
+from hymba_lab.sweep.task import Task, whole_enough
 
-_FINAL: tuple[FailureReason, ...] = ("nan", "data")  # the same again would fail the same way
+_RELEASE_S = 2.0  # a killed worker's lock is free once the system has cleaned up
+
+# What fails the same way when nothing is changed in between: not tried again at once ...
+_DETERMINED: tuple[FailureReason, ...] = ("nan", "data", "disk")
+# ... and what no repair of files or machine changes: not tried by the same command again, either.
+_FINAL: FailureReason = "nan"
 
 
 class Observer(Protocol):
     """Told of everything that happens: the live view, MLflow, Optuna's study."""
 
-    def started(self, job: Job) -> None: ...
-    def ended(self, job: Job, outcome: Outcome, trained: bool) -> None: ...
-    def waiting(self, running: Mapping[str, Job]) -> None: ...
+    def started(self, job: Job) -> None:
+        """A worker has been asked for this run."""
+
+    def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
+        """The run has an outcome; `trained` says whether a worker was asked for it now."""
+
+    def waiting(self, running: Mapping[str, Job]) -> None:
+        """Nothing has happened for a moment, or something has; `running` is by identity."""
 
 
 class Coordinator:
@@ -74,22 +85,23 @@ class Coordinator:
         if record is not None and whole_enough(record, self.pruning(job)):
             return Outcome("pruned" if record["stopped_by"] else "finished", record)
         failure = folder.failure
-        if failure is None or record is not None:
+        if failure is None or not self._gives_up(job, failure["reason"]):
             return None
+        return Outcome("failed", {}, failure["reason"], failure["message"])
+
+    def _gives_up(self, job: Job, reason: str) -> bool:
+        """Whether a failure stands; one that was found, not made, is tried once more."""
         spent = self._attempts.get(job.identity, 0)
-        retries = self.planner.sweep.file.retries
-        if spent > retries or (
-            failure["reason"] in _FINAL and not (self.retry_failed and not spent)
-        ):
-            return Outcome("failed", {}, failure["reason"], failure["message"])
-        return None
+        if spent == 0:
+            return reason == _FINAL and not self.retry_failed
+        return reason in _DETERMINED or spent > self.planner.sweep.file.retries
 
     def pruning(self, job: Job) -> Pruning | None:
         """Return how a tuning trial is pruned; the compared runs never are."""
         file = self.planner.sweep.file
         if job.stage != "tune":
             return None
-        records = [past.record for past in job.history if past.status == "finished"]
+        records = [past.record for past in job.history if past.record]
         return make_pruning(file.pruner, file.metric, records)
 
     def _open_jobs(self) -> list[Job]:
@@ -102,6 +114,8 @@ class Coordinator:
         ]
 
     def _submit(self, job: Job, launcher: Launcher) -> None:
+        from hymba_lab.sweep.trial import run_trial  # imports lightning and mlflow: seconds
+
         self._attempts[job.identity] = self._attempts.get(job.identity, 0) + 1
         future = launcher.submit(run_trial, self.make_task(job, self.pruning(job)))
         self._running[future] = job
@@ -114,8 +128,7 @@ class Coordinator:
             job = self._running.pop(future)
             error = future.exception()
             if error is not None:
-                failed = failure_of(error)
-                RunFolder(self.root, job.identity).fail(failed.reason, failed.message)
+                self._record_failure(job, failure_of(error))
             outcome = self.look_up(job)
             if outcome is not None:
                 self._settle(job, outcome, trained=True)
@@ -123,6 +136,15 @@ class Coordinator:
                 self._submit(job, launcher)
         for observer in self.observers:
             observer.waiting({job.identity: job for job in self._running.values()})
+
+    def _record_failure(self, job: Job, failed: TrialFailed) -> None:
+        """Write down what the worker could not; one that only waited for another has not failed."""
+        folder = RunFolder(self.root, job.identity)
+        with folder.locked(timeout=_RELEASE_S) as free:
+            if free:
+                folder.fail(failed.reason, failed.message)
+            else:
+                self._attempts[job.identity] -= 1
 
     def _settle(self, job: Job, outcome: Outcome, trained: bool) -> None:
         self.outcomes[job.identity] = outcome

@@ -46,7 +46,7 @@ class ForkServer:
 
     def stop(self) -> None:
         """Kill the workers at once."""
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
 

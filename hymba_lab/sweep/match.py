@@ -42,7 +42,7 @@ def budget(sweep: Sweep, cell: Cell) -> float:
 
 
 def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
-    """Solve budget(n) = target. Widths enter linearly, so two points give the line; then look around."""
+    """Solve budget(n) = target: widths enter linearly, so two points give the line; look around."""
     assert sweep.file.match is not None
     by = sweep.file.match.by
     mark = sweep.document.where(["match"])

@@ -1,16 +1,19 @@
-"""The sweep in MLflow: the parent run, and a child for every trial, also those trained elsewhere."""
+"""The sweep in MLflow: the parent run, and a child for every trial, wherever it was trained."""
 
 import json
 import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from hymba_lab.errors import StoreError
 from hymba_lab.provenance import commit
 from hymba_lab.sweep.coordinator import task_facts
+from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.pruning import Pruning
 from hymba_lab.sweep.session import Session, resolved_sweep
-from hymba_lab.sweep.study import Job, Outcome
-from hymba_lab.sweep.trial import Task
+from hymba_lab.sweep.task import Task
 from hymba_lab.tracking import IDENTITY, ROLE, SHARED_FROM, Store, default_uri
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class Mirror:
         self.parent.artifact("sweep.resolved.json", resolved_sweep(session))
         found = self.store.runs_by_identity(self.experiment)
         self._status = {identity: run.info.status for identity, run in found.items()}
+        self._open: set[str] = set()  # identities that workers have been asked for
 
     def task(self, job: Job, pruning: Pruning | None) -> Task:
         """Return the task of a job, for a worker."""
@@ -52,21 +56,27 @@ class Mirror:
 
     def started(self, job: Job) -> None:
         """The worker opens its own run."""
+        self._open.add(job.identity)
 
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Nothing to mirror while workers report themselves."""
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Make sure that the store holds the run, closed, with its metrics."""
-        logged_here = outcome.record.get("mlflow", {}) if outcome.record else {}
-        by_worker = trained and (outcome.status == "failed" or logged_here.get("run_id"))
-        mine = logged_here.get("experiment_id") in (None, self.experiment)
-        if self._status.get(job.identity) in ("FINISHED", "FAILED") or (by_worker and mine):
-            if not (by_worker and outcome.status == "failed"):
-                return
+        self._open.discard(job.identity)
+        if trained:
+            self._status[job.identity] = self.store.status(self.experiment, job.identity)
+        closed = "FAILED" if outcome.status == "failed" else "FINISHED"
+        if self._status.get(job.identity) != closed:
+            self._copy(job, outcome)
+            self._status[job.identity] = closed
+
+    def _copy(self, job: Job, outcome: Outcome) -> None:
+        """Write a run from its folder: killed before it could, or trained in another sweep."""
         tags = self._tags(job)
-        if logged_here.get("run_id") and not mine:
-            tags[SHARED_FROM] = logged_here["run_id"]
+        logged = outcome.record.get("mlflow", {})
+        if logged.get("run_id") and logged["experiment_id"] != self.experiment:
+            tags[SHARED_FROM] = logged["run_id"]
         run = self.store.open_run(self.experiment, job.name, job.identity, tags, self.parent.id)
         if outcome.record:
             run.describe(self._params(job), tags)
@@ -78,7 +88,6 @@ class Mirror:
         else:
             run.describe({}, {"hymba_lab.failure": f"{outcome.reason}: {outcome.message}"[:500]})
         run.end("FAILED" if outcome.status == "failed" else "FINISHED")
-        self._status[job.identity] = "FINISHED"
 
     def finish(self, report: "Report") -> None:
         """Attach the table to the parent run and close it."""
@@ -87,9 +96,18 @@ class Mirror:
         self.parent.describe({}, {"hymba_lab.answer": report.answer[:5000]})
         self.parent.end()
 
+    def interrupted(self) -> None:
+        """Say that the sweep and what it was training have stopped, if the store still answers."""
+        with suppress(StoreError):
+            for identity in self._open:
+                if run := self.store.find(self.experiment, identity):
+                    run.end("KILLED")
+            self.parent.end("KILLED")
+
     def _parent_tags(self) -> dict[str, str]:
         file = self.session.sweep.file
-        note = f"**{file.question}**\n\n{file.source}\n\nMetric: {file.metric.name} ({file.metric.goal})"
+        metric = f"Metric: {file.metric.name} ({file.metric.goal})"
+        note = f"**{file.question}**\n\n{file.source}\n\n{metric}"
         return {
             ROLE: "sweep",
             "mlflow.note.content": note,
@@ -103,7 +121,7 @@ class Mirror:
         costs = job.cell.costs
         params: dict[str, Any] = {
             "row": job.cell.label,
-            **{axis.replace(" ", "_"): label for axis, label in job.cell.choice.items()},
+            **{_key(axis): label for axis, label in job.cell.choice.items()},
             **job.params,
             "seed": job.seed,
             "stage": job.stage,
@@ -127,6 +145,11 @@ class Mirror:
             "hymba_lab.dirty": str(commit().dirty),
             "mlflow.source.git.commit": commit().sha,
         }
+
+
+def _key(axis: str) -> str:
+    """Return an axis as a parameter's name: MLflow takes no other characters."""
+    return re.sub(r"[^\w.:/-]", "_", axis)
 
 
 def _is_nan(value: Any) -> bool:

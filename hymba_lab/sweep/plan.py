@@ -14,8 +14,8 @@ from hymba_lab.provenance import hardware
 from hymba_lab.runs import make_folder, write_atomically
 from hymba_lab.stats import all_alike_by_luck
 from hymba_lab.sweep.coordinator import Coordinator
+from hymba_lab.sweep.jobs import Outcomes, value_of
 from hymba_lab.sweep.session import Session, n_cores, open_session
-from hymba_lab.sweep.study import Outcomes, value_of
 
 
 def print_plan(options: argparse.Namespace) -> int:
@@ -50,23 +50,25 @@ def plan_notes(
     """Return what a reader should know before starting, warnings included."""
     file = session.sweep.file
     total = session.planner.total()
-    done = len(outcomes)
+    failed = sum(outcome.status == "failed" for outcome in outcomes.values())
+    done = f"{len(outcomes) - failed} finished{f', {failed} failed' if failed else ''}"
     notes = [
         f"{total} runs ({len(session.cells)} rows x ({file.trials_per_cell} tuning trials + "
-        f"{len(file.seeds)} seeds)), {done} finished."
+        f"{len(file.seeds)} seeds)), {done}."
         if file.design != "search"
         else f"{file.n_trials} trials over the axes, then {len(file.seeds)} seeds of each that no "
-        f"other beats; {done} finished.",
-        f"{session.sweep.base.training.tokens:,} tokens = {session.sweep.base.n_steps:,} steps a run, "
-        f"scale {session.sweep.base.scale}.",
+        f"other beats; {done}.",
+        f"{session.sweep.base.training.tokens:,} tokens = {session.sweep.base.n_steps:,} steps "
+        f"a run, scale {session.sweep.base.scale}.",
         _time_note(session, outcomes, speeds, n_workers),
         *_power_notes(session, outcomes),
     ]
     if file.match:
         worst = max(session.cells, key=lambda cell: abs(cell.residual))
         notes.append(
-            f"Matched {'parameters' if file.match.params else 'FLOPs'} by {file.match.by}; the largest "
-            f"residual is {worst.residual:+.2%} ({worst.label}), allowed {file.match.tolerance}."
+            f"Matched {'parameters' if file.match.params else 'FLOPs'} by {file.match.by}; the "
+            f"largest residual is {worst.residual:+.2%} ({worst.label}), allowed "
+            f"{file.match.tolerance}."
         )
     elif any(
         abs(cell.costs.params / session.cells[0].costs.params - 1) > 0.02 for cell in session.cells
@@ -101,8 +103,8 @@ def _power_notes(session: Session, outcomes: Outcomes) -> list[str]:
     luck = all_alike_by_luck(n_seeds, n_rows)
     if luck > 0.2:
         notes.append(
-            f"Warning: where a task is learned in a jump, {n_seeds} seeds can all fall on one side by "
-            f"luck (up to {luck:.0%}); look at the seeds, not only at the mean."
+            f"Warning: where a task is learned in a jump, {n_seeds} seeds can all fall on one "
+            f"side by luck (up to {luck:.0%}); look at the seeds, not only at the mean."
         )
     return notes
 
@@ -126,10 +128,11 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
         "row", "params", "vs baseline", "ssm : attention", "MFLOPs/token", "cache kB (8000 tokens)",
         "finished", "ms/step",
     )  # fmt: skip
-    planned = session.sweep.file.trials_per_cell + len(session.sweep.file.seeds)
+    file = session.sweep.file
+    planned = f"/{file.trials_per_cell + len(file.seeds)}" if file.design != "search" else ""
     finished: dict[str, int] = {}
     for job in session.planner.jobs(outcomes):
-        if job.identity in outcomes:
+        if job.identity in outcomes and outcomes[job.identity].status != "failed":
             finished[job.cell.label] = finished.get(job.cell.label, 0) + 1
     first = session.cells[0].costs
     for cell in session.cells:
@@ -141,7 +144,7 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
             "" if math.isnan(ratio) else f"{ratio:.2f}",
             f"{costs.flops_per_token / 1e6:.3f}",
             f"{costs.cache_bytes / 1e3:,.1f}",
-            f"{finished.get(cell.label, 0)}/{planned}",
+            f"{finished.get(cell.label, 0)}{planned}",
             f"{1e3 * speeds[cell.label]:.0f}" if cell.label in speeds else "",
         )
     return table

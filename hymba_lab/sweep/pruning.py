@@ -1,6 +1,6 @@
 """Giving up hopeless tuning trials, with Optuna's pruners, on validation steps.
 
-A trial is compared with the finished trials that its planner showed it, so that the decision
+A trial is compared with the earlier trials that its planner showed it, so that the decision
 depends on results alone and not on which worker was faster.
 """
 
@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from hymba_lab.sweep.file import Metric, Pruner
+from hymba_lab.training.validation import curve_areas
 
 Curve = dict[int, float]  # step -> value of the metric
+Past = tuple[Curve, bool]  # an earlier trial's curve, and whether it was trained to its end
 
 
 @dataclass(frozen=True)
@@ -23,33 +26,49 @@ class Pruning:
 
     options: Pruner
     metric: Metric
-    curves: tuple[Curve, ...]
+    past: tuple[Past, ...]
 
     @property
     def key(self) -> str:
         """Hash of everything a decision depends on; stored with the result of a pruned run."""
-        parts = [self.options.model_dump(), self.metric.model_dump(), self.curves]
+        parts = [self.options.model_dump(), self.metric.model_dump(), self.past]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def watcher(self) -> Callable[[int, Mapping[str, float]], bool]:
         """Return `stop(step, metrics)`, true once the trial should be given up."""
         study = optuna.create_study(direction=self.metric.goal, pruner=_make(self.options))
-        for curve in self.curves:
-            study.add_trial(
-                optuna.trial.create_trial(value=list(curve.values())[-1], intermediate_values=curve)
-            )
-        trial = study.ask()
+        for curve, whole in self.past:
+            _replay(study, curve, whole)
+        trial, history = study.ask(), list[tuple[int, Mapping[str, float]]]()
 
         def stop(step: int, metrics: Mapping[str, float]) -> bool:
-            trial.report(metrics[self.metric.name], step)
+            history.append((step, metrics))
+            trial.report(so_far(history)[self.metric.name], step)
             return trial.should_prune()
 
         return stop
 
 
+def _replay(study: optuna.Study, curve: Curve, whole: bool) -> None:
+    """Let the pruner see an earlier trial as it went: halving takes its own notes at every rung."""
+    trial = study.ask()
+    for step, value in curve.items():
+        trial.report(value, step)
+        trial.should_prune()
+    state = TrialState.COMPLETE if whole else TrialState.PRUNED
+    study.tell(trial, list(curve.values())[-1] if whole else None, state)
+
+
 def curve_of(record: Mapping[str, Any], metric: str) -> Curve:
-    """Return a finished run's validation curve."""
-    return {int(step): values[metric] for step, values in record["history"] if metric in values}
+    """Return what a run had reached at each of its validations."""
+    history = [(int(step), values) for step, values in record["history"]]
+    reached = [(step, so_far(history[:n])) for n, (step, _) in enumerate(history, start=1)]
+    return {step: values[metric] for step, values in reached if metric in values}
+
+
+def so_far(history: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Return the metrics of a run that ends here, the areas under its curves included."""
+    return {**history[-1][1], **curve_areas(history)}
 
 
 def make_pruning(
@@ -58,8 +77,8 @@ def make_pruning(
     """Return the pruning of one trial, or None where nothing is pruned."""
     if options.name == "none" or metric.name.startswith("cost/"):
         return None
-    curves = (curve_of(record, metric.name) for record in records)
-    return Pruning(options, metric, tuple(curve for curve in curves if curve))
+    past = ((curve_of(record, metric.name), record["stopped_by"] is None) for record in records)
+    return Pruning(options, metric, tuple((curve, whole) for curve, whole in past if curve))
 
 
 def _make(options: Pruner) -> optuna.pruners.BasePruner:

@@ -10,8 +10,9 @@ import pandas as pd
 from hymba_lab import tables
 from hymba_lab.provenance import hardware
 from hymba_lab.runs import make_folder, write_atomically
+from hymba_lab.sweep.cells import Cell
+from hymba_lab.sweep.jobs import Job, Outcome, Outcomes
 from hymba_lab.sweep.session import Session, resolved_sweep
-from hymba_lab.sweep.study import Job, Outcome, Outcomes
 
 _COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
 _RECORDED = ("data_fingerprint", "tokens", "code_version", "scale", "commit", "dirty")
@@ -29,7 +30,7 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether every planned run has a result."""
-        return bool((self.runs["status"] == "finished").all())
+        return not self.runs.empty and bool((self.runs["status"] == "finished").all())
 
     @property
     def answer(self) -> str:
@@ -41,12 +42,11 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
     """Return the report and write it into the sweep's folder (and `out`/<name>, where given)."""
     file = session.sweep.file
     runs = runs_frame(session, outcomes)
-    labels = list(dict.fromkeys(runs["row"]))
     table = tables.result_table(
         runs,
         metric=file.metric.name,
         goal=file.metric.goal,
-        baseline=file.baseline or labels[0],
+        baseline=baseline_row(session, runs),
         also=file.also,
         reference=paper_frame(session),
         alpha=file.alpha,
@@ -73,14 +73,23 @@ def runs_frame(session: Session, outcomes: Outcomes) -> pd.DataFrame:
     """Return one line per compared run, planned ones that never ran included as missing."""
     jobs = [job for job in session.planner.jobs(outcomes) if job.stage == "seed"]
     lines = [_line(job, outcomes.get(job.identity), session) for job in jobs]
+    searched = session.sweep.file.design == "search"
+    planned = [] if searched and lines else session.cells[:1] if searched else session.cells
     present = {line["row"] for line in lines}
-    if session.sweep.file.design != "search":
-        for cell in session.cells:
-            if cell.label not in present:
-                lines += [_absent(session, cell, seed) for seed in session.sweep.file.seeds]
+    for cell in planned:
+        if cell.label not in present:
+            lines += [_absent(cell, seed) for seed in session.sweep.file.seeds]
+    if not searched:
         order = {cell.label: place for place, cell in enumerate(session.cells)}
         lines.sort(key=lambda line: order[line["row"]])
     return pd.DataFrame(lines)
+
+
+def baseline_row(session: Session, runs: pd.DataFrame) -> str:
+    """Return the row that others are compared with: the baseline, or what a search kept first."""
+    baseline, axes = session.cells[0], list(session.sweep.file.axes)
+    own = runs.loc[(runs[axes] == pd.Series(baseline.choice)[axes]).all(axis=1), "row"]
+    return str(own.iloc[0] if len(own) else runs["row"].iloc[0])
 
 
 def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]:
@@ -88,7 +97,7 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
     label = job.cell.label
     if session.sweep.file.design == "search" and job.params:
         label += " " + ", ".join(
-            f"{path.split('.')[-1]}={value:g}" for path, value in job.params.items()
+            f"{path.split('.')[-1]}={shown(value)}" for path, value in job.params.items()
         )
     return {
         "row": label,
@@ -96,17 +105,17 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
         "seed": job.seed,
         "status": outcome.status if outcome else "missing",
         "reason": outcome.reason if outcome else "",
-        **{path: value for path, value in job.params.items()},
+        **job.params,
         **_costs(job.cell),
         "tokens_per_second": record.get("tokens_per_second", float("nan")),
         "seconds": record.get("seconds", float("nan")),
         "identity": job.identity,
         **{key: record.get(key) for key in _RECORDED},
-        **{name: value for name, value in record.get("metrics", {}).items()},
+        **record.get("metrics", {}),
     }
 
 
-def _absent(session: Session, cell: Any, seed: int) -> dict[str, Any]:
+def _absent(cell: Cell, seed: int) -> dict[str, Any]:
     return {
         "row": cell.label, **cell.choice, "seed": seed, "status": "missing",
         "reason": "no tuning trial finished", **_costs(cell),
@@ -115,7 +124,7 @@ def _absent(session: Session, cell: Any, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _costs(cell: Any) -> dict[str, Any]:
+def _costs(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell.costs, name) for name in _COSTS}
 
 
@@ -148,14 +157,20 @@ def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
     chosen = {}
     for job in session.planner.jobs(outcomes):
         if job.stage == "seed":
-            chosen[job.cell.label] = ", ".join(f"{value:.3g}" for value in job.params.values())
+            chosen[job.cell.label] = ", ".join(map(shown, job.params.values()))
     won = "; ".join(f"{label}: {values}" for label, values in chosen.items())
     trials = file.n_trials or file.trials_per_cell
     return [
         f"Tuned alike: {trials} trials of {', '.join(file.search)} "
-        f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among the "
-        f"compared seeds {file.seeds}. Won: {won}."
+        f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
+        f"the compared seeds {file.seeds}. Won: {won}."
     ]
+
+
+def shown(value: Any) -> str:
+    """Return a tuned value as text: numbers in three digits."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.3g}" if is_number else str(value)
 
 
 def _bullets(lines: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -15,10 +16,16 @@ from rich.console import Console
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, StoreError
 from hymba_lab.runs import RunFolder, make_folder
-from hymba_lab.sweep.cells import Cell, make_cells
+from hymba_lab.sweep.cells import Cell, check_search, make_cells, refuse_twins
+from hymba_lab.sweep.checks import check_metrics, check_sweep
 from hymba_lab.sweep.file import Sweep, load_sweep
 from hymba_lab.sweep.match import match_budgets
 from hymba_lab.sweep.study import Planner
+from hymba_lab.training.validation import metric_names
+
+if TYPE_CHECKING:
+    from hymba_lab.sweep.coordinator import Coordinator
+    from hymba_lab.sweep.view import View
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,12 @@ class Session:
 def open_session(options: argparse.Namespace) -> Session:
     """Load the file, build data and cells; everything a user can get wrong fails here."""
     sweep = load_sweep(options.file, options.overrides)
+    check_sweep(sweep)
     mixture = _sources(sweep)
+    check_metrics(sweep, metric_names(mixture))
     cells = match_budgets(sweep, make_cells(sweep, mixture.vocab), mixture.vocab)
+    refuse_twins(sweep, cells)
+    check_search(sweep, cells[0], mixture.vocab)
     if sweep.base.n_steps < 1:
         raise ConfigError(
             f"training.tokens = {sweep.base.training.tokens} does not pay for one step of "
@@ -63,7 +74,6 @@ def open_session(options: argparse.Namespace) -> Session:
 def run_sweep(options: argparse.Namespace) -> int:
     """Run what is missing, print and write the table; 1 when a row has no result."""
     from hymba_lab.sweep.coordinator import Coordinator, Observer
-    from hymba_lab.sweep.launch import ForkServer
     from hymba_lab.sweep.mirror import Mirror
     from hymba_lab.sweep.report import write_report
     from hymba_lab.sweep.trials_db import TrialsDB
@@ -78,22 +88,32 @@ def run_sweep(options: argparse.Namespace) -> int:
         coordinator = Coordinator(
             session.planner, session.root, mirror.task, observers, retry_failed=options.retry_failed
         )
-        coordinator.run(None)
-        if coordinator.complete:
-            view.nothing_to_do()
-        else:
-            launcher = ForkServer(
-                options.workers or n_cores(), options.threads, timeout_s(session.sweep)
-            )
-            try:
-                with view.live():
-                    coordinator.run(launcher)
-            finally:
-                launcher.stop()
-        report = write_report(session, coordinator.outcomes, command_line(), options.out)
-        mirror.finish(report)
+        try:
+            _train_missing(session, coordinator, view, options)
+            report = write_report(session, coordinator.outcomes, command_line(), options.out)
+            mirror.finish(report)
+        except BaseException:
+            mirror.interrupted()
+            raise
         view.report(report, mirror.uri)
     return 0 if report.complete else 1
+
+
+def _train_missing(
+    session: Session, coordinator: "Coordinator", view: "View", options: argparse.Namespace
+) -> None:
+    from hymba_lab.sweep.launch import ForkServer
+
+    coordinator.run(None)
+    if coordinator.complete:
+        view.nothing_to_do()
+        return
+    launcher = ForkServer(options.workers or n_cores(), options.threads, timeout_s(session.sweep))
+    try:
+        with view.live():
+            coordinator.run(launcher)
+    finally:
+        launcher.stop()
 
 
 def n_cores() -> int:

@@ -5,45 +5,27 @@ already loaded.
 """
 
 import json
+import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hymba_lab.config import from_resolved
-from hymba_lab.errors import StoreError, TrialFailed, UserError
+from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
 from hymba_lab.provenance import CODE_VERSION, commit, hardware, versions
 from hymba_lab.runs import RunFolder
-from hymba_lab.sweep.pruning import Pruning
+from hymba_lab.sweep.task import Task, whole_enough
 from hymba_lab.tracking import Run, Store, preload
 from hymba_lab.training.fit import FitResult, fit
 
 preload()
-
-
-@dataclass(frozen=True)
-class Task:
-    """All a worker needs, in plain data; it may run in another process or on another machine."""
-
-    root: str
-    identity: str
-    config: dict[str, Any]  # resolved
-    seed: int
-    n_threads: int
-    facts: Mapping[str, Any]  # kept with the result: digest, data fingerprint, costs, scale
-    tracking_uri: str
-    experiment_id: str
-    parent_run: str
-    run_name: str
-    params: Mapping[str, Any]  # what MLflow lists beside the metrics
-    tags: Mapping[str, str]
-    pruning: Pruning | None = None
+commit()  # of the code loaded here and now, whatever is edited while its trials run
 
 
 def run_trial(task: Task) -> str:
@@ -55,18 +37,22 @@ def run_trial(task: Task) -> str:
     _end_with_parent()
     torch.set_num_threads(task.n_threads)
     folder = RunFolder(Path(task.root), task.identity)
+    failed_before = folder.failure
     with folder.locked():
         if whole_enough(folder.result, task.pruning):
             return "finished"
+        if folder.failure != failed_before:  # while this process waited, another one tried
+            return "failed"
         tracker = Tracker(task)
         try:
             result = tracker.train(folder)
         except (TrialFailed, UserError) as error:
-            reason = error.reason if isinstance(error, TrialFailed) else "data"
-            folder.fail(reason, str(error))
-            tracker.end("FAILED", {"hymba_lab.failure": str(error)[:500]})
+            reason, said = reason_of(error), getattr(error, "message", str(error))
+            folder.fail(reason, said)
+            tracker.end("FAILED", {"hymba_lab.failure": f"{reason}: {said}"[:500]})
             return "failed"
-        outside = time.monotonic() - started - result.seconds
+        # a resumed run's loop time is of several sessions: its remainder was not measured
+        outside = None if result.resumed_from else time.monotonic() - started - result.seconds
         folder.finish(record_of(task, result, outside, tracker.run_id))
         if not result.stopped:
             folder.checkpoint.unlink(missing_ok=True)
@@ -74,17 +60,15 @@ def run_trial(task: Task) -> str:
         return "pruned" if result.stopped else "finished"
 
 
-def whole_enough(record: Mapping[str, Any] | None, pruning: Pruning | None) -> bool:
-    """Whether a result stands for this trial: trained to its end, or given up for the same reason."""
-    if record is None:
-        return False
-    return record["stopped_by"] is None or (
-        pruning is not None and record["stopped_by"] == pruning.key
-    )
+def reason_of(error: TrialFailed | UserError) -> FailureReason:
+    """Return why a trial ended, as its folder, its MLflow run and the table say it."""
+    if isinstance(error, TrialFailed):
+        return error.reason
+    return "disk" if isinstance(error, StoreError | CheckpointError) else "data"
 
 
 def record_of(
-    task: Task, result: FitResult, outside_s: float, run_id: str | None
+    task: Task, result: FitResult, outside_s: float | None, run_id: str | None
 ) -> dict[str, Any]:
     """Return the result file's content."""
     return {
@@ -175,12 +159,16 @@ def describe(run: Run, task: Task) -> None:
 
 
 def _end_with_parent() -> None:
-    """Leave when the process that started this one is gone, so that no orphan trains on."""
-    parent = os.getppid()
+    """Leave when the process that asked for this trial is gone, so that no orphan trains on.
+
+    The fork server is no sign: it lives as long as one of its children.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:  # not started by a launcher of ours
+        return
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

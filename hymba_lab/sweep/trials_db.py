@@ -4,15 +4,21 @@ The study is a record: what to run next is derived from the runs' folders (`stud
 lost or half-written study loses nothing and is filled again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    distribution_to_json,
+)
 
 from hymba_lab.errors import StoreError
+from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.session import Session
-from hymba_lab.sweep.study import Job, Outcome, distribution, frozen_trial
+from hymba_lab.sweep.suggest import distribution, frozen_trial
 
 
 class TrialsDB:
@@ -26,19 +32,27 @@ class TrialsDB:
             **{axis: CategoricalDistribution(list(labels)) for axis, labels in file.axes.items()},
             **{path: distribution(span) for path, span in file.search.items()},
         }
-        try:
-            self.study = optuna.create_study(
-                study_name=session.name,
-                storage=self.url,
-                directions=[goal.goal for goal in self.goals],
-                load_if_exists=True,
-            )
+        with self._readable_errors():
+            self.study = self._opened(session.name)
             trials = self.study.get_trials(deepcopy=False)
-        except Exception as error:  # Optuna lets several database packages' errors through
-            raise StoreError(
-                f"{self.url}: {type(error).__name__}: {error}; delete the file, it is filled again."
-            ) from None
-        self._known = {trial.user_attrs.get("identity") for trial in trials}
+        self._known = {(trial.user_attrs.get("identity"), trial.state) for trial in trials}
+
+    def _opened(self, name: str) -> optuna.Study:
+        """Return the study; one of an earlier sweep file, with other choices, is made anew."""
+        space = {path: distribution_to_json(d) for path, d in self._distributions.items()}
+        shape = {"space": space, "goals": [goal.model_dump() for goal in self.goals]}
+        try:
+            study = optuna.load_study(study_name=name, storage=self.url)
+            if study.user_attrs == shape:
+                return study
+            optuna.delete_study(study_name=name, storage=self.url)
+        except KeyError:
+            pass
+        directions = [goal.goal for goal in self.goals]
+        study = optuna.create_study(study_name=name, storage=self.url, directions=directions)
+        for key, value in shape.items():
+            study.set_user_attr(key, value)
+        return study
 
     def started(self, job: Job) -> None:
         """A trial is recorded once it has ended."""
@@ -47,17 +61,26 @@ class TrialsDB:
         """Nothing to record."""
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
-        """Add the trial, once."""
-        if job.identity in self._known:
-            return
-        self._known.add(job.identity)
+        """Add the trial, once for each way in which it ended."""
         params = {**job.cell.choice, **job.params}
         mine = {path: span for path, span in self._distributions.items() if path in params}
         attributes: dict[str, Any] = {
             "identity": job.identity, "cell": job.cell.label, "stage": job.stage, "seed": job.seed,
             "reason": outcome.reason,
         }  # fmt: skip
+        trial = frozen_trial(job, outcome, self.goals, mine, attributes)
+        if (job.identity, trial.state) in self._known:
+            return
+        self._known.add((job.identity, trial.state))
+        with self._readable_errors():
+            self.study.add_trial(trial)
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
         try:
-            self.study.add_trial(frozen_trial(job, outcome, self.goals, mine, attributes))
-        except Exception as error:
-            raise StoreError(f"{self.url}: {type(error).__name__}: {error}.") from None
+            yield
+        except Exception as error:  # Optuna lets several database packages' errors through
+            said = " ".join(str(error).split())[:300]
+            raise StoreError(
+                f"{self.url}: {type(error).__name__}: {said}; delete the file, it is filled again."
+            ) from None

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hymba_lab import tables
+from hymba_lab.sweep.jobs import Job, Outcome, value_of
 from hymba_lab.sweep.session import Session
-from hymba_lab.sweep.study import Job, Outcome, value_of
 
 if TYPE_CHECKING:
     from hymba_lab.sweep.report import Report
@@ -57,7 +57,8 @@ class View:
         if outcome.status == "failed":
             said = f"failed ({outcome.reason}): {outcome.message}"
         total = max(self.session.planner.total(), len(self.done))
-        self.console.print(f"[{len(self.done)}/{total}] {job.name}: {said}", markup=False)
+        line = f"[{len(self.done)}/{total}] {job.name}: {said}"
+        self.console.print(line, markup=False, soft_wrap=True)  # a path stays in one piece
 
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Refresh the live table."""
@@ -83,11 +84,13 @@ class View:
             f"        then open experiment {self.session.name!r}, group runs by 'row', compare.",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
 
     def _picture(self, running: Mapping[str, Job]) -> Group:
         failed = sum(outcome.status == "failed" for _, outcome in self.done)
-        head = f"done {len(self.done)}/{self.session.planner.total()}  running {len(running)}  failed {failed}"
+        total = self.session.planner.total()
+        head = f"done {len(self.done)}/{total}  running {len(running)}  failed {failed}"
         table = Table("run", "step", self.metric.name, box=None)
         for job in running.values():
             progress = self.session.run_folder(job.identity).progress or {}

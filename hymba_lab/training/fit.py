@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from hymba_lab.training.module import LitLanguageModel
 from hymba_lab.training.progress import ProgressLine
 from hymba_lab.training.random_state import seed_all
 from hymba_lab.training.trainer import make_trainer, quiet_lightning, usual_exits
+from hymba_lab.training.validation import curve_areas
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "weights.safetensors"
 
@@ -33,7 +33,8 @@ _NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "ALLOC_FAIL
 class FitResult:
     """What a run measured.
 
-    `metrics` is the last validation and the areas under the validation curves, `history` every validation as (finished steps, metrics).
+    `metrics` is the last validation and the areas under the validation curves, `history` every
+    validation as (finished steps, metrics).
     `seconds` is the time in the loop, sessions before a resume included. `tokens_per_second` is
     from the median step, without validation and saving; NaN when this session made no step.
     """
@@ -98,32 +99,8 @@ def fit(
     )
 
 
-def curve_areas(history: list[tuple[int, Metrics]]) -> Metrics:
-    """Return `<metric>_auc` of every label's metric: its validations' mean, weighted by steps.
-
-    A task that is learned in a jump is at 0 or 1 in the end; the area says when it jumped.
-    """
-    names = [name for name in history[-1][1] if name.count("/") == 1]
-    steps = [0, *(step for step, _ in history)]
-    spans = [end - start for start, end in pairwise(steps)]
-    return {
-        f"{name}_auc": sum(
-            span * metrics[name] for span, (_, metrics) in zip(spans, history, strict=True)
-        )
-        / steps[-1]
-        for name in names
-    }
-
-
 def _model(config: Config, seed: int, mixture: Mixture) -> LanguageModel:
-    """Return the model of a seed; raises `ConfigError` when its vocabulary is too small."""
-    vocab = config.model.vocab
-    if vocab is not None and vocab < mixture.vocab:
-        raise ConfigError(
-            f"the model has {vocab} ids, the data of all sources needs {mixture.vocab}; "
-            "give at least that many, or null for what the data needs.",
-            "model.vocab",
-        )
+    """Return the model of a seed."""
     seed_all(seed)
     return build_model(config.model, mixture.vocab)
 

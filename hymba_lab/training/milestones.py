@@ -45,9 +45,15 @@ class Milestones(Callback):
         return statistics.median(timed) if timed else float("nan")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continue the random streams of the checkpoint and start the clock."""
+        """Continue the random streams of the checkpoint and start the clock.
+
+        Whoever decides about stopping is told what it said before the interruption: its decision
+        then rests on the whole curve, and one that was made but not obeyed is made again.
+        """
         if self._random is not None:
             restore_random_state(self._random)
+        if self.stop is not None and self._step < cast(LitLanguageModel, pl_module).n_steps:
+            trainer.should_stop = self.stopped = any(self.stop(*past) for past in self.history)
         self._begin = self._mark = time.perf_counter()
 
     def on_train_batch_end(

@@ -1,6 +1,8 @@
 """Metrics of a model over the fixed validation sets, every scored position counted once."""
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +50,37 @@ def evaluate(model: LanguageModel, mixture: Mixture, device: torch.device) -> di
         metrics |= _metrics(label, mixture.sources[label], tally)
     losses = [metrics[f"val/{label}_loss"] for label in tallies]
     return {"val/loss": math.fsum(losses) / len(losses), **metrics}
+
+
+def curve_areas(history: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Return `<metric>_auc` of every label's metric: its validations' mean, weighted by steps.
+
+    A task that is learned in a jump is at 0 or 1 in the end; the area says when it jumped.
+    """
+    names = [name for name in history[-1][1] if name.count("/") == 1]
+    steps = [0, *(step for step, _ in history)]
+    spans = [end - start for start, end in pairwise(steps)]
+    return {
+        f"{name}_auc": sum(
+            span * metrics[name] for span, (_, metrics) in zip(spans, history, strict=True)
+        )
+        / steps[-1]
+        for name in names
+    }
+
+
+def metric_names(mixture: Mixture) -> list[str]:
+    """Return the names of the metrics that a run on this data ends with, before it is made."""
+    each = ["val/loss"]
+    groups = []
+    for label, source in mixture.sources.items():
+        each.append(f"val/{label}_loss")
+        if source.scored == "accuracy":
+            each.append(f"val/{label}_accuracy")
+            groups += [f"val/{label}_accuracy/{group}" for group in source.groups]
+        if source.bytes_per_token is not None:
+            each.append(f"val/{label}_bits_per_byte")
+    return [*each, *groups, *(f"{name}_auc" for name in each)]
 
 
 def _group_of_each(batch: Batch, scored: Scored) -> Tensor:

@@ -1,0 +1,88 @@
+"""What runs and how it ended: jobs, outcomes, and which of them are best."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hymba_lab.config import Config
+from hymba_lab.sweep.cells import Cell
+from hymba_lab.sweep.file import Metric
+
+Params = dict[str, Any]  # path in the configuration (or axis) -> value
+Stage = Literal["tune", "seed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: `record` is the run's result file, empty after a failure."""
+
+    status: Literal["finished", "pruned", "failed"]
+    record: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of a cell."""
+
+    cell: Cell
+    stage: Stage
+    index: int  # number of the trial, or of the seed
+    seed: int
+    params: Params
+    config: Config
+    identity: str
+    history: tuple[Outcome, ...] = ()  # what a pruner compares with
+
+    @property
+    def name(self) -> str:
+        """Return the run's name in MLflow: its labels."""
+        what = f"trial {self.index}" if self.stage == "tune" else f"seed {self.seed}"
+        return f"{self.cell.label}, {what}"
+
+
+Outcomes = Mapping[str, Outcome]
+
+
+def is_whole(outcome: Outcome, values: Sequence[float]) -> bool:
+    """Whether a trial ended with a number for every goal, so that it may be compared."""
+    return outcome.status == "finished" and not any(map(math.isnan, values))
+
+
+def value_of(job: Job, outcome: Outcome, metric: Metric) -> float:
+    """Return a finished job's metric or cost; NaN when it was not measured."""
+    if metric.name.startswith("cost/"):
+        return float(getattr(job.cell.costs, metric.name.removeprefix("cost/")))
+    if outcome.status != "finished":
+        return math.nan
+    return float(outcome.record["metrics"].get(metric.name, math.nan))
+
+
+def winner(done: Sequence[tuple[Job, Outcome]], metric: Metric) -> Job | None:
+    """Return the best finished trial; the earlier one of equals, None when none finished."""
+    sign = -1 if metric.goal == "maximize" else 1
+    scored = [(sign * value_of(job, outcome, metric), job.index, job) for job, outcome in done]
+    finished = [entry for entry in scored if not math.isnan(entry[0])]
+    return min(finished, key=lambda entry: entry[:2])[2] if finished else None
+
+
+def pareto_jobs(done: Sequence[tuple[Job, Outcome]], goals: Sequence[Metric]) -> list[Job]:
+    """Return the finished trials that no other beats on every goal, each configuration once."""
+    points = []
+    for job, outcome in done:
+        values = [
+            (-1 if goal.goal == "maximize" else 1) * value_of(job, outcome, goal) for goal in goals
+        ]
+        if is_whole(outcome, values):
+            points.append((values, job))
+    front = [
+        job
+        for values, job in points
+        if not any(
+            all(o <= v for o, v in zip(other, values, strict=True)) and other != values
+            for other, _ in points
+        )
+    ]
+    return list({job.identity: job for job in front}.values())

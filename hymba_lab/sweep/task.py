@@ -1,0 +1,35 @@
+"""What a worker is told, and when a result answers it. Light: a plan imports no training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hymba_lab.sweep.pruning import Pruning
+
+
+@dataclass(frozen=True)
+class Task:
+    """All a worker needs, in plain data; it may run in another process or on another machine."""
+
+    root: str
+    identity: str
+    config: dict[str, Any]  # resolved
+    seed: int
+    n_threads: int
+    facts: Mapping[str, Any]  # kept with the result: digest, data fingerprint, costs, scale
+    tracking_uri: str
+    experiment_id: str
+    parent_run: str
+    run_name: str
+    params: Mapping[str, Any]  # what MLflow lists beside the metrics
+    tags: Mapping[str, str]
+    pruning: Pruning | None = None
+
+
+def whole_enough(record: Mapping[str, Any] | None, pruning: Pruning | None) -> bool:
+    """Whether a result stands for this trial: trained to its end, or pruned by the same rule."""
+    if record is None:
+        return False
+    return record["stopped_by"] is None or (
+        pruning is not None and record["stopped_by"] == pruning.key
+    )
