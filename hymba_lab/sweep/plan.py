@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -125,8 +126,8 @@ def _time_note(
 
 def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float]) -> Table:
     table = Table(
-        "row", "params", "vs baseline", "ssm : attention", "MFLOPs/token", "cache kB (8000 tokens)",
-        "finished", "ms/step",
+        "row", "params", "vs first", "SSM:attn", "MFLOP/tok", "cache kB", "done", "ms/step",
+        box=SIMPLE, caption="cache: fp16 after 8000 tokens; MFLOP: forward, per token", caption_justify="left",
     )  # fmt: skip
     file = session.sweep.file
     planned = f"/{file.trials_per_cell + len(file.seeds)}" if file.design != "search" else ""
