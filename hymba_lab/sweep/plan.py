@@ -127,7 +127,7 @@ def _time_note(
 def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float]) -> Table:
     table = Table(
         "row", "params", "vs first", "SSM:attn", "MFLOP/tok", "cache kB", "done", "ms/step",
-        box=SIMPLE, caption="cache: fp16 after 8000 tokens; MFLOP: forward, per token", caption_justify="left",
+        box=SIMPLE, caption="cache: fp16 after 8000 tokens; MFLOP: forward", caption_justify="left",
     )  # fmt: skip
     file = session.sweep.file
     planned = f"/{file.trials_per_cell + len(file.seeds)}" if file.design != "search" else ""
