@@ -9,11 +9,11 @@ SWEEP := $(BIN)/python -m hymba_lab.sweep
 demo: setup  ## train the first sweep at demo size and show its table
 	$(SWEEP) sweeps/demo.yaml
 
-test: setup  ## the fast suite
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+test: setup  ## the fast suite, a process per core
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
-test-all: setup  ## also the kills, the simulations and the compiler
-	$(BIN)/python -m pytest -m "not gpu"
+test-all: setup  ## also the kills and the simulations
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu"
 
 lint: setup
 	$(BIN)/ruff check .
