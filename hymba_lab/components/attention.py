@@ -1,9 +1,11 @@
 """The attention branch: built from d_model, its heads and the layer's window.
 
 It maps x (B, T, D) and a producer's keys and values (or None) to its output (B, T, H * V) and the
-keys and values it used. A consumer owns no key and value weights.
+keys and values it used. A consumer owns no key and value weights. `past` stands for the tokens of
+earlier calls while generating.
 """
 
+import math
 from typing import Annotated
 
 import torch
@@ -11,11 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hymba_lab.components.heads import AttentionHeads
+from hymba_lab.components.past import WHOLE, AttentionPast, KeyValue
 from hymba_lab.errors import ConfigError
-from hymba_lab.ops import attention
 from hymba_lab.registry import Registry
-
-KeyValue = tuple[Tensor, Tensor]  # k (B, K, S, P) after its rotation, v (B, K, S, V)
 
 attentions: Registry[nn.Module] = Registry("model.attention")
 
@@ -48,39 +48,52 @@ class SoftmaxAttention(nn.Module):
             self.k = nn.Linear(d_model, heads.n_kv_heads * heads.d_head, bias=False)
             self.v = nn.Linear(d_model, heads.n_kv_heads * heads.d_head_v, bias=False)
 
-    def forward(self, x: Tensor, kv: KeyValue | None = None) -> tuple[Tensor, KeyValue]:
-        q = self._rotate(_split(self.q(x), self.heads.d_head))
-        k, v = kv if kv is not None else self.keys_values(x)
-        o = attention(q, k, v, window=self.window, n_meta=self.n_meta)
+    def forward(
+        self, x: Tensor, kv: KeyValue | None = None, past: AttentionPast = WHOLE
+    ) -> tuple[Tensor, KeyValue]:
+        q = self._rotate(_split(self.q(x), self.heads.d_head), past)
+        k, v = kv if kv is not None else past.extend(*self.keys_values(x, past))
+        o = past.attend(q, k, v, window=self.window, n_meta=self.n_meta)
         return o.transpose(1, 2).flatten(2), (k, v)
 
-    def keys_values(self, x: Tensor) -> KeyValue:
+    def keys_values(self, x: Tensor, past: AttentionPast = WHOLE) -> KeyValue:
         """Return k (B, K, T, P), rotated, and v (B, K, T, V)."""
-        k = self._rotate(_split(self.k(x), self.heads.d_head))
+        k = self._rotate(_split(self.k(x), self.heads.d_head), past)
         return k, _split(self.v(x), self.heads.d_head_v)
+
+    def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that one row keeps after `n_tokens`: none in a consumer.
+
+        The meta tokens and the window, its newest token included, or all tokens without a window.
+        """
+        if not self.owns_kv:
+            return {}
+        n_keys = self.n_meta + min(n_tokens, self.window or n_tokens)
+        heads = self.heads
+        return {
+            "k": (heads.n_kv_heads, n_keys, heads.d_head),
+            "v": (heads.n_kv_heads, n_keys, heads.d_head_v),
+        }
 
     def cache_elements(self, n_tokens: int) -> int:
         """Return how many values generation keeps after `n_tokens`: none in a consumer."""
-        seen = n_tokens if self.window is None else min(n_tokens, self.window)
-        per_token = self.heads.n_kv_heads * (self.heads.d_head + self.heads.d_head_v)
-        return (self.n_meta + seen) * per_token if self.owns_kv else 0
+        return sum(map(math.prod, self.cache_shapes(n_tokens).values()))
 
-    def _rotate(self, x: Tensor) -> Tensor:
+    def _rotate(self, x: Tensor, past: AttentionPast) -> Tensor:
         """RoPE in the rotate-half layout: position t turns channel pair i by t * theta^(-2i/P)."""
         if self.rope_theta is None:
             return x
-        cos, sin = rope_table(x.shape[2], self.heads.d_head, self.rope_theta, x.device)
+        positions = past.positions(x.shape[2], x.device)
+        cos, sin = rope_table(positions, self.heads.d_head, self.rope_theta)
         first, second = x.chunk(2, dim=-1)
         turned = torch.cat([-second, first], dim=-1)
         return (x * cos + turned * sin).to(x.dtype)
 
 
-def rope_table(
-    n_positions: int, d_head: int, theta: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return cos and sin, each (n_positions, d_head), of positions 0..n_positions-1."""
-    frequency = theta ** (-torch.arange(0, d_head, 2, device=device, dtype=torch.float32) / d_head)
-    angle = torch.arange(n_positions, device=device, dtype=torch.float32)[:, None] * frequency
+def rope_table(positions: Tensor, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Return cos and sin, each (..., d_head), of positions (...)."""
+    pairs = torch.arange(0, d_head, 2, device=positions.device, dtype=torch.float32)
+    angle = positions.float()[..., None] * theta ** (-pairs / d_head)
     angle = torch.cat([angle, angle], dim=-1)
     return angle.cos(), angle.sin()
 

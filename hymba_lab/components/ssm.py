@@ -1,4 +1,7 @@
-"""The SSM branch: built from d_model and d_inner, maps x (B, T, D) to (B, T, d_inner)."""
+"""The SSM branch: built from d_model and d_inner, maps x (B, T, D) to (B, T, d_inner).
+
+`past` stands for the tokens of earlier calls while generating.
+"""
 
 import math
 from typing import Annotated
@@ -8,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hymba_lab.components.norm import RMSNorm
-from hymba_lab.ops import causal_conv, selective_scan
+from hymba_lab.components.past import WHOLE, SSMPast
 from hymba_lab.registry import Registry
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,19 +56,22 @@ class Mamba1(nn.Module):
         self.D = nn.Parameter(torch.empty(d_inner))
         self.reset()
 
-    def forward(self, x: Tensor) -> Tensor:
-        u, _ = causal_conv(self.x(x), self.conv_weight, self.conv_bias)
+    def forward(self, x: Tensor, past: SSMPast = WHOLE) -> Tensor:
+        u = past.conv(self.x(x), self.conv_weight, self.conv_bias)
         dt, B, C = self.dt_b_c(u).split(self.widths, dim=-1)
         dt, B, C = (norm(part) for norm, part in zip(self.norms, (dt, B, C), strict=True))
         A = -self.A_log.float().exp()
         dt = nn.functional.linear(dt, self.dt.weight)
-        y, _ = selective_scan(u, dt, A, B, C, self.D, z=self.z(x), dt_bias=self.dt.bias)
-        return y
+        return past.scan(u, dt, A, B, C, self.D, z=self.z(x), dt_bias=self.dt.bias)
+
+    def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that one row keeps, whatever the length: state and last inputs."""
+        d_inner, d_conv = self.conv_weight.shape
+        return {"h": (d_inner, self.A_log.shape[1]), "inputs": (d_conv - 1, d_inner)}
 
     def cache_elements(self, n_tokens: int) -> int:
         """Return how many values generation keeps, whatever the length: state and last inputs."""
-        d_inner, d_conv = self.conv_weight.shape
-        return d_inner * (self.A_log.shape[1] + d_conv - 1)
+        return sum(map(math.prod, self.cache_shapes(n_tokens).values()))
 
     @torch.no_grad()
     def reset(self) -> None:

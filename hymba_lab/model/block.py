@@ -2,14 +2,16 @@
 
 A mixer maps x (B, T, D) and a producer's keys and values (or None) to y (B, T, D) and the keys and
 values it used, so that pure attention, pure SSM and both in parallel are the same block.
+`past` is what its branches know of earlier tokens: nothing, or a layer of the cache.
 """
 
 from torch import Tensor, nn
 
-from hymba_lab.components.attention import KeyValue, attentions
+from hymba_lab.components.attention import attentions
 from hymba_lab.components.fusion import fusions
 from hymba_lab.components.mlp import mlps
 from hymba_lab.components.norm import RMSNorm
+from hymba_lab.components.past import NO_PAST, KeyValue, LayerPast
 from hymba_lab.components.ssm import ssms
 from hymba_lab.config import ModelConfig
 from hymba_lab.model.plan import LayerPlan
@@ -22,9 +24,11 @@ class Parallel(nn.Module):
         super().__init__()
         self.attention, self.ssm, self.fusion = attention, ssm, fusion
 
-    def forward(self, x: Tensor, kv: KeyValue | None) -> tuple[Tensor, KeyValue | None]:
-        a, kv = self.attention(x, kv)
-        return self.fusion(a, self.ssm(x)), kv
+    def forward(
+        self, x: Tensor, kv: KeyValue | None, past: LayerPast = NO_PAST
+    ) -> tuple[Tensor, KeyValue | None]:
+        a, kv = self.attention(x, kv, past.attention)
+        return self.fusion(a, self.ssm(x, past.ssm)), kv
 
 
 class AttentionOnly(nn.Module):
@@ -34,8 +38,10 @@ class AttentionOnly(nn.Module):
         super().__init__()
         self.attention, self.out = attention, out
 
-    def forward(self, x: Tensor, kv: KeyValue | None) -> tuple[Tensor, KeyValue | None]:
-        a, kv = self.attention(x, kv)
+    def forward(
+        self, x: Tensor, kv: KeyValue | None, past: LayerPast = NO_PAST
+    ) -> tuple[Tensor, KeyValue | None]:
+        a, kv = self.attention(x, kv, past.attention)
         return self.out(a), kv
 
 
@@ -46,8 +52,10 @@ class SSMOnly(nn.Module):
         super().__init__()
         self.ssm, self.out = ssm, out
 
-    def forward(self, x: Tensor, kv: KeyValue | None) -> tuple[Tensor, KeyValue | None]:
-        return self.out(self.ssm(x)), None
+    def forward(
+        self, x: Tensor, kv: KeyValue | None, past: LayerPast = NO_PAST
+    ) -> tuple[Tensor, KeyValue | None]:
+        return self.out(self.ssm(x, past.ssm)), None
 
 
 class Block(nn.Module):
@@ -61,8 +69,10 @@ class Block(nn.Module):
         self.norm2 = RMSNorm(d_model, eps) if mlp else None
         self.mlp = mlp
 
-    def forward(self, x: Tensor, kv: KeyValue | None = None) -> tuple[Tensor, KeyValue | None]:
-        y, kv = self.mixer(self.norm1(x), kv)
+    def forward(
+        self, x: Tensor, kv: KeyValue | None = None, past: LayerPast = NO_PAST
+    ) -> tuple[Tensor, KeyValue | None]:
+        y, kv = self.mixer(self.norm1(x), kv, past)
         h = x + y
         return (h + self.mlp(self.norm2(h)) if self.mlp and self.norm2 else h), kv
 

@@ -1,20 +1,34 @@
 """Token ids to logits: embedding, meta tokens, blocks, norm, head. Knows nothing of training."""
 
+from collections.abc import Mapping
+from itertools import repeat
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from hymba_lab.components.attention import KeyValue
 from hymba_lab.components.meta_tokens import MetaTokens, meta_tokens
 from hymba_lab.components.norm import RMSNorm
+from hymba_lab.components.past import NO_PAST, KeyValue
 from hymba_lab.config import ModelConfig
 from hymba_lab.errors import ConfigError
 from hymba_lab.model.block import Block, build_block
+from hymba_lab.model.cache import Cache
+from hymba_lab.model.generate import generate, stream
 from hymba_lab.model.plan import LayerPlan, plan_layers
 
 
 class LanguageModel(nn.Module):
-    """logits = head(norm(blocks(meta + embed(tokens)))), with the meta tokens cut off again."""
+    """logits = head(norm(blocks(meta + embed(tokens)))), with the meta tokens cut off again.
+
+    Attributes beside the parts: `plan`, `config` (what it was built from), `max_tokens` (longest
+    text that its positions are made for; None = not known) and `released` (the configuration file
+    that it was loaded with, None for a model of ours).
+    """
+
+    generate = generate
+    stream = stream
 
     def __init__(
         self,
@@ -24,26 +38,37 @@ class LanguageModel(nn.Module):
         norm: nn.Module,
         head: nn.Linear | None,
         plan: list[LayerPlan],
+        config: ModelConfig,
     ) -> None:
         """`head` None ties the output to the embedding."""
         super().__init__()
         self.embedding, self.meta, self.norm, self.head = embedding, meta, norm, head
         self.blocks = nn.ModuleList(blocks)
-        self.plan = plan
+        self.plan, self.config = plan, config
+        self.max_tokens: int | None = None
+        self.released: Mapping[str, Any] | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, vocab) of the next token, from tokens (B, T)."""
         return self.logits(self.features(tokens))
 
-    def features(self, tokens: Tensor) -> Tensor:
-        """Return the normalized residual stream (B, T, D), meta tokens cut off."""
+    def features(
+        self, tokens: Tensor, cache: Cache | None = None, n_real: Tensor | None = None
+    ) -> Tensor:
+        """Return the normalized residual stream (B, T, D), meta tokens cut off.
+
+        With a cache the tokens continue those it holds, and it keeps them; of row b only the first
+        `n_real[b]` are tokens, the rest is padding (None: no padding).
+        """
+        meta = self.meta if cache is None or cache.is_empty else None
+        pasts = cache.begin(tokens.shape[1], n_real) if cache else repeat(NO_PAST, len(self.plan))
         x = self.embedding(tokens)
-        x = self.meta.add(x) if self.meta else x
+        x = meta.add(x) if meta else x
         made: dict[int | None, KeyValue | None] = {}  # keys and values by the layer that made them
-        for layer, block in zip(self.plan, self.blocks, strict=True):
-            x, made[layer.index] = block(x, made.get(layer.kv_from))
+        for layer, block, past in zip(self.plan, self.blocks, pasts, strict=True):
+            x, made[layer.index] = block(x, made.get(layer.kv_from), past)
         x = self.norm(x)
-        return self.meta.drop(x) if self.meta else x
+        return meta.drop(x) if meta else x
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (..., vocab) of features (..., D)."""
@@ -71,6 +96,7 @@ def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
         RMSNorm(config.d_model, config.norm_eps),
         None if config.tie_embeddings else nn.Linear(config.d_model, vocab, bias=False),
         plan,
+        config,
     )
     _initialize(model, config.init_std)
     nn.init.normal_(model.embedding.weight, std=config.embedding_std or config.init_std)

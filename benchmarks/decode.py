@@ -1,0 +1,102 @@
+"""Decoding against the memory's bandwidth: tokens/s of the published shape with random weights.
+
+    python benchmarks/decode.py [config.json] --tokens 16 --threads 2
+
+One token reads every weight once (the tied head reads the embedding), so bytes of the weights over
+the bandwidth is the least time a token can take. A pass that only reads the weights is timed after
+every token, and the best of each is compared: both meet the same neighbours on a shared machine.
+Weights are made one by one in their final precision: there is no other copy of them.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hymba_lab.model import LanguageModel
+from hymba_lab.model.cache import Cache
+from hymba_lab.model.hf_checkpoint import meta_model
+from hymba_lab.model.hf_config import read_released
+
+PUBLISHED = Path(__file__).parents[1] / "tests/data/hymba_1p5b_config.json"
+
+
+def main() -> None:
+    """Print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, nargs="?", default=PUBLISHED)
+    parser.add_argument("--prompt", type=int, default=64, help="tokens [default: 64]")
+    parser.add_argument("--tokens", type=int, default=16, help="decoding steps [default: 16]")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = random_model(options.config, getattr(torch, options.dtype))
+    weights = sum(p.nbytes for p in model.parameters())
+    cache = Cache(model, 1, options.prompt + options.tokens).nbytes
+    steps, reads = decode(model, options.prompt, options.tokens)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        json.dumps(
+            {
+                "weights_gb": round(weights / 1e9, 3),
+                "cache_mb": round(cache / 1e6, 3),
+                "peak_rss_gb": round(peak / 1e9, 3),
+                "peak_above_weights_and_cache_gb": round((peak - weights - cache) / 1e9, 3),
+                "bandwidth_gb_per_s": round(weights / min(reads) / 1e9, 2),
+                "tokens_per_s": round(1 / min(steps), 3),
+                "share_of_bandwidth": round(min(reads) / min(steps), 3),
+                "median_tokens_per_s": round(1 / statistics.median(steps), 3),
+                "median_share_of_bandwidth": round(
+                    statistics.median(reads) / statistics.median(steps), 3
+                ),
+                "threads": options.threads,
+                "dtype": options.dtype,
+            },
+            indent=1,
+        )
+    )
+
+
+def random_model(path: Path, dtype: torch.dtype) -> LanguageModel:
+    """Return the model of a released configuration; norms are 1, all else uniform and small."""
+    model = meta_model(read_released(path)[0], path).eval()
+    for module in model.modules():
+        for name, ghost in list(module.named_parameters(recurse=False)):
+            tensor = torch.empty(ghost.shape, dtype=dtype)
+            made = tensor.fill_(1) if tensor.ndim == 1 else tensor.uniform_(-0.03, 0.03)
+            setattr(module, name, nn.Parameter(made, requires_grad=False))
+    return model
+
+
+def read(model: LanguageModel) -> None:
+    """Read every weight once and do next to nothing with it."""
+    for parameter in model.parameters():
+        plain = parameter.detach().flatten()
+        plain[: len(plain) // 4 * 4].view(torch.int64).sum()  # 4 values of 16 bits at a time
+
+
+@torch.no_grad()
+def decode(model: LanguageModel, n_prompt: int, n_steps: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of every greedy step after a random prompt, and of reads in between."""
+    tokens = torch.randint(0, model.embedding.num_embeddings, (1, n_prompt))
+    stream = model.stream(tokens, max_new_tokens=n_steps + 1)
+    next(stream)  # reads the prompt
+    steps, reads = [], []
+    for _ in range(n_steps):
+        start = time.perf_counter()
+        next(stream)
+        steps.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        read(model)
+        reads.append(time.perf_counter() - start)
+    return steps, reads
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Bad input: one clear error each, before anything is computed."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_cache import HYMBA, VOCAB, model_of
+from test_parity import FOLDER
+
+from hymba_lab import load_pretrained
+from hymba_lab.errors import CheckpointError, UserError
+from hymba_lab.generate import main
+
+IDS = torch.tensor([[1, 2, 3], [4, 5, 6]])
+
+REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
+    "id too large": (
+        {"input_ids": torch.tensor([[1, VOCAB]])},
+        r"holds 13; the vocabulary's ids are 0\.\.12",
+    ),
+    "negative id": ({"input_ids": torch.tensor([[-1, 2]])}, r"holds -1; the vocabulary"),
+    "floats": ({"input_ids": torch.tensor([[1.0]])}, r"float32 \[1, 1\]; give integers"),
+    "one axis": ({"input_ids": torch.tensor([1, 2])}, r"int64 \[2\]; give integers \(B, T\)"),
+    "no token": ({"input_ids": torch.empty(1, 0, dtype=torch.long)}, r"\[1, 0\]; give integers"),
+    "mask of another shape": (
+        {"attention_mask": torch.ones(2, 2)},
+        r"attention_mask \[2, 2\] must be of the shape of input_ids, \[2, 3\]",
+    ),
+    "mask of other values": (
+        {"attention_mask": torch.full((2, 3), 2)},
+        "with 1 at tokens and 0 at padding",
+    ),
+    "a row of padding": (
+        {"attention_mask": torch.tensor([[1, 1, 1], [0, 0, 0]])},
+        r"rows \[1\] of attention_mask are all padding",
+    ),
+    "negative temperature": ({"temperature": -0.5}, r"temperature = -0\.5: give 0 .* or a finite"),
+    "no temperature": ({"temperature": math.nan}, "temperature = nan: give 0"),
+    "infinite temperature": ({"temperature": math.inf}, "temperature = inf: give 0"),
+    "top_k": ({"top_k": 0}, "top_k = 0: give at least 1"),
+    "top_p of nothing": ({"top_p": 0.0}, r"top_p = 0\.0: give a share in \(0, 1\]"),
+    "top_p above one": ({"top_p": 1.5}, r"top_p = 1\.5: give a share"),
+    "no new token": ({"max_new_tokens": 0}, "max_new_tokens = 0: give at least 1"),
+    "chunk": ({"chunk_size": 0}, "chunk_size = 0: give at least 1 token"),
+    "eos": ({"eos": [2, 99]}, r"eos = \[2, 99\]: the vocabulary's ids are 0\.\.12"),
+}
+
+
+@pytest.mark.parametrize("case", REQUESTS)
+def test_a_request_that_cannot_be(case: str) -> None:
+    options, message = REQUESTS[case]
+    with pytest.raises(UserError, match=message):
+        model_of(n_layers=1).stream(**{"input_ids": IDS} | options)
+
+
+def test_ids_of_padding_do_not_matter() -> None:
+    model = model_of(**HYMBA)
+    ids, mask = torch.tensor([[1, 2, -100]]), torch.tensor([[1, 1, 0]])
+    made = model.generate(ids, mask, max_new_tokens=3)
+    assert torch.equal(made[:, 3:], model.generate(ids[:, :2], max_new_tokens=3)[:, 2:])
+
+
+@pytest.mark.parametrize(("n_prompt", "n_new"), [(129, 1), (128, 1), (100, 29)])
+def test_a_prompt_longer_than_the_positions(n_prompt: int, n_new: int) -> None:
+    """The tiny checkpoint's NTK RoPE is stretched to 128 positions."""
+    model = load_pretrained(FOLDER)
+    ids = torch.ones(1, n_prompt, dtype=torch.long)
+    with pytest.raises(UserError, match=rf"{n_prompt} tokens.*max_new_tokens = {n_new}.* for 128"):
+        model.generate(ids, max_new_tokens=n_new)
+    fitting = model.generate(ids[:, :99], max_new_tokens=29)
+    assert fitting.shape[1] == 128
+
+
+# --- checkpoints
+
+
+def config_with(**values: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+
+    return change
+
+
+def weights_cut(share: float) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: int(len(content) * share)])
+
+    return change
+
+
+def weights_with(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def rewrite(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors")
+
+    return rewrite
+
+
+def header_damaged(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[8:40] = b"\xff" * 32
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def pickle_damaged(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    content = (folder / "pytorch_model.bin").read_bytes()
+    (folder / "pytorch_model.bin").write_bytes(content[: len(content) // 2])
+    (folder / "model.safetensors").unlink()
+
+
+def pickle_of_code(folder: Path) -> None:
+    torch.save({"model.memory_tokens": Path("x")}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def shard_missing(folder: Path) -> None:
+    index = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+def index_elsewhere(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../other"}}')
+
+
+def several_tensors(weights: dict[str, Any]) -> None:
+    del weights["model.layers.2.mamba.D.0"], weights["model.layers.0.mamba.A_log.0"]
+    weights["model.layers.9.mamba.D.0"] = torch.zeros(3)
+    weights["model.final_layernorm.weight"] = torch.zeros(47)
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "truncated": (weights_cut(0.7), "not a whole safetensors file"),
+    "cut in the header": (weights_cut(0.001), "not a whole safetensors file"),
+    "header damaged": (header_damaged, "not a whole safetensors file"),
+    "pickle truncated": (pickle_damaged, "not a whole torch file"),
+    "pickle of more than tensors": (pickle_of_code, "not a whole torch file of tensors"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no weights; expected"),
+    "shard missing": (shard_missing, "missing are model-00002-of-00002.safetensors"),
+    "index out of the folder": (index_elsewhere, "not an index of shards"),
+    "no configuration": (lambda folder: (folder / "config.json").unlink(), "no such file"),
+    "broken configuration": (
+        lambda folder: (folder / "config.json").write_text("{"),
+        "config.json: not a JSON file",
+    ),
+    "another model": (config_with(model_type="llama"), "model_type is 'llama'; this loads 'hymba'"),
+    "values not covered": (
+        config_with(kq_norm="rms", num_experts=4, mamba_d_state="16"),
+        r"(?s)num_experts: 4 given.*kq_norm: 'rms' given.*mamba_d_state: '16' given",
+    ),
+    "dynamic rope": (config_with(rope_type="dynamic_ntk"), "rope_type: 'dynamic_ntk' given"),
+    "ntk without its start": (
+        config_with(orig_max_position_embeddings=None),
+        "orig_max_position_embeddings is not given",
+    ),
+    "odd heads": (config_with(num_attention_heads=5), "48 is no multiple of num_attention_heads"),
+    "head of another width": (config_with(kq_head_dim=16), "kq_head_dim = 16: .* works with 8"),
+    "unequal windows": (config_with(kv_reuse_group=[[2, 3]]), r"group \[2, 3\] must list"),
+    "layer out of range": (config_with(global_attn_idx=[0, 9]), r"\[0, 9\] must list different"),
+    "shape of another model": (
+        config_with(intermediate_size=100),
+        r"misshapen: model.layers.0.moe.experts.0.down_proj.weight is \[48, 96\], .* \[48, 100\]",
+    ),
+    "several tensors": (
+        weights_with(several_tensors),
+        r"(?s)misshapen: model.final_layernorm.weight.*missing: model.layers.0.mamba.A_log.0"
+        r".*missing: model.layers.2.mamba.D.0.*not of this model: model.layers.9.mamba.D.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_a_folder_that_cannot_be_loaded(case: str, tmp_path: Path) -> None:
+    change, message = FOLDERS[case]
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(FOLDER / name, tmp_path / name)
+    change(tmp_path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_precision_that_is_none() -> None:
+    for dtype in ("bfloat", torch.int8, "int64"):
+        with pytest.raises(CheckpointError, match="give float32, bfloat16"):
+            load_pretrained(FOLDER, dtype)
+
+
+COMMANDS: dict[str, tuple[list[str], str]] = {
+    "nothing to do": ([str(FOLDER)], "nothing to continue"),
+    "words for ids": ([str(FOLDER), "--ids", "one two"], "write numbers"),
+    "no tokenizer": ([str(FOLDER), "--prompt", "a"], "no tokenizer.json"),
+    "no folder": (["nowhere", "--ids", "1"], "no such file"),
+    "no prompt at all": ([str(FOLDER), "--ids", ""], "give integers"),
+    "weights of no run": (
+        [str(FOLDER / "model.safetensors"), "--ids", "1"],
+        "holds no configuration",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_a_command_that_cannot_run(case: str) -> None:
+    arguments, message = COMMANDS[case]
+    with pytest.raises(UserError, match=message):
+        main(arguments)
