@@ -262,7 +262,7 @@ BASE = [
     Case("a budget below one step", ["training.tokens", "63", "one step"],
          base=("tokens: 640", "tokens: 63")),
     Case("a vocabulary too small", ["model.vocab", "8", "16"],
-         base=("  n_layers: 2", "  n_layers: 2\n  vocab: 8")),
+         base=("  n_layers: 1", "  n_layers: 1\n  vocab: 8")),
     Case("an unknown kind of data", ["data.recall.name: no component 'mqra'", "'mqar'"],
          base=("name: mqar", "name: mqra")),
     Case("a label of data with a blank", ["data.the recall", "should match pattern"],

@@ -39,6 +39,7 @@ axes:
     mean: {model.fusion: {name: mean}}
     gate: {model.fusion: {name: gate}}
 """
+SMALL = TINY.replace("n_layers: 2", "n_layers: 1")
 SEARCH = """\
 search:
   optimizer.lr: {low: 1.0e-3, high: 1.0e-2, log: true}
@@ -87,7 +88,7 @@ class Inline:
 class Lab:
     """`<folder>/tiny.yaml`, `<folder>/sweep.yaml` and what a command makes of them."""
 
-    def __init__(self, folder: Path, sweep: str = SWEEP, base: str = TINY) -> None:
+    def __init__(self, folder: Path, sweep: str = SWEEP, base: str = SMALL) -> None:
         self.folder = folder
         self.write("tiny.yaml", base)
         self.write("sweep.yaml", sweep)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TINY
 from sweeping import SEARCH, SWEEP, Lab
 
 from hymba_lab.errors import ConfigError
@@ -25,7 +26,7 @@ TWO_AXES = {
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path)
+    return Lab(tmp_path, base=TINY)
 
 
 def rows(lab: Lab, **keys: Any) -> dict[str, tuple[str, str]]:

@@ -1,0 +1,121 @@
+"""What generation keeps: held by this lab, counted by the paper, held by the released code."""
+
+from collections import Counter
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from torch import nn
+
+from hymba_lab.config import ModelConfig
+from hymba_lab.cost.model import meta_model
+from hymba_lab.model import LanguageModel
+from hymba_lab.model.block import Block
+from hymba_lab.model.cache import Cache
+
+FP16 = 2  # bytes a value, as in the paper
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A component that keeps something from token to token when it generates."""
+
+    def cache_elements(self, n_tokens: int) -> int:
+        """Return how many values it keeps after `n_tokens`."""
+        ...
+
+
+def cache_elements(model: nn.Module, n_tokens: int) -> int:
+    """Return how many values `model` keeps after `n_tokens` [tokens of one sequence]."""
+    stateful = (module for module in model.modules() if isinstance(module, Stateful))
+    return sum(module.cache_elements(n_tokens) for module in stateful)
+
+
+def held_bytes(config: ModelConfig, vocab: int, n_tokens: int, dtype: torch.dtype) -> int:
+    """Return the bytes of this lab's cache for one sequence of `n_tokens` tokens.
+
+    Keys, values and last inputs in the weights' `dtype`, the state of an SSM in float32 at least:
+    the size of the buffers that `model.Cache` makes. A component of a plugin that states its
+    elements but not its shapes is taken to keep `dtype`.
+    """
+    model = meta_model(config, vocab).to(dtype)
+    try:
+        return Cache(model, 1, n_tokens).nbytes
+    except TypeError:  # it cannot generate here; its size is known all the same
+        return cache_elements(model, n_tokens) * dtype.itemsize
+
+
+def paper_bytes(config: ModelConfig, model: LanguageModel, n_tokens: int) -> float:
+    """Return the cache [bytes] as the paper counts it, in FP16:
+
+        2 (n_full (S + n_meta) kv + n_window / g (W - 1) kv + n_layers d_inner d_state)
+
+    S = n_tokens, kv = key and value channels of a token, W the window. Layers that share in groups
+    of g count one part in g, fractions kept (9 layers in pairs are 4.5). Meta tokens count in full
+    layers only. The query's own key, one of our W, is not counted. The last inputs of the
+    convolution count only where no layer attends. Derived from the printed figures.
+    """
+    n_meta = model.meta.n_meta if model.meta else 0
+    layers = _attending(model)
+    groups = _group_sizes(model)
+    total = 0.0
+    for index, per_token in layers.items():
+        window = model.plan[index].window
+        seen = n_tokens + n_meta if window is None else min(n_tokens, window - 1)
+        total += seen * per_token / groups[window]
+    return FP16 * (total + _states(config, model, conv=0 if layers else -1))
+
+
+def released_bytes(config: ModelConfig, model: LanguageModel, n_tokens: int) -> int:
+    """Return what the released code holds [bytes] after n_tokens, in FP16.
+
+    As ours, but W - 1 keys in a window layer besides the meta tokens, FP16 states and d_conv inputs
+    where d_conv - 1 are needed.
+    """
+    n_meta = model.meta.n_meta if model.meta else 0
+    total = 0
+    for index, per_token in _attending(model).items():
+        window = model.plan[index].window
+        seen = n_tokens if window is None else min(n_tokens, window - 1)
+        total += (seen + n_meta) * per_token * model.plan[index].owns_kv
+    return FP16 * (total + _states(config, model, conv=1))
+
+
+def _attending(model: LanguageModel) -> dict[int, int]:
+    """Return layer -> values that one token adds to the keys and values which the layer reads."""
+    grows = {}
+    for layer in model.plan:
+        if layer.kv_from is not None:
+            producer = cast(Block, model.blocks[layer.kv_from]).mixer.get_submodule("attention")
+            if isinstance(producer, Stateful):
+                grows[layer.index] = producer.cache_elements(1) - producer.cache_elements(0)
+    return grows
+
+
+def _group_sizes(model: LanguageModel) -> dict[int | None, int]:
+    """Return window -> the commonest number of layers that read one triple of keys and values.
+
+    The larger of two equally common. (Hymba-1.5B: 13 pairs and one triple, so 2.)
+    """
+    readers = Counter(layer.kv_from for layer in model.plan if layer.kv_from is not None)
+    common: dict[int | None, Counter[int]] = {}
+    for producer, size in readers.items():
+        common.setdefault(model.plan[producer].window, Counter())[size] += 1
+    return {
+        window: max(sizes, key=lambda size: (sizes[size], size)) for window, sizes in common.items()
+    }
+
+
+def _states(config: ModelConfig, model: LanguageModel, conv: int) -> int:
+    """Return the values of all SSM branches; `conv` > 0: d_conv inputs, 0: none, < 0: d_conv - 1.
+
+    An SSM without an option `d_conv` counts as it says itself.
+    """
+    d_conv = config.ssm.options().get("d_conv")
+    total = 0
+    for layer, block in zip(model.plan, model.blocks, strict=True):
+        ssm = getattr(cast(Block, block).mixer, "ssm", None)
+        if isinstance(ssm, Stateful) and layer.heads.d_inner:
+            total += ssm.cache_elements(0)
+            if d_conv and conv >= 0:
+                total += layer.heads.d_inner * (1 if conv else 1 - d_conv)
+    return total
