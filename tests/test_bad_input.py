@@ -57,6 +57,20 @@ def test_there_are_enough_cases_and_each_has_a_name() -> None:
     assert len({case.id for case in CASES}) == len(CASES)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--workers", "0"], "--workers must be at least 1, got 0"),
+        (["--set", "seeds=[]"], "--set seeds=[]: seeds: list should have at least 1 item"),
+    ],
+)
+def test_the_real_command_says_it_as_well(tmp_path: Path, arguments: list[str], said: str) -> None:
+    command = Lab(tmp_path).start(*arguments)
+    out, err = command.communicate(timeout=300)
+    assert_one_message(Ended(command.returncode, out, err), [said])
+    assert out == ""
+
+
 # --- stores that are damaged, locked, full or gone
 
 

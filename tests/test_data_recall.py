@@ -247,7 +247,10 @@ def test_impossible_tasks_are_refused(name, seq_len, options, message):
     ],
 )
 def test_the_largest_possible_tasks_work(name, options):
-    make(name, **options).train_batch(0, 0)
+    source = make(name, **options)
+    batch = source.train_batch(0, 0)
+    assert batch.tokens.shape == batch.targets.shape
+    assert 0 <= batch.tokens.min() <= batch.tokens.max() < source.vocab
 
 
 class TestMixture:

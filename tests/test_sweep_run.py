@@ -368,6 +368,38 @@ def test_retries_are_counted(lab: Lab) -> None:
     assert three.asked == 4
 
 
+def test_waiting_for_another_process_is_no_failure(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time limit passes while a worker only waits for the run's lock, held elsewhere."""
+    monkeypatch.setattr("hymba_lab.sweep.coordinator._RELEASE_S", 0.05)
+    held: list[FileLock] = []
+
+    class Waiting(Inline):
+        waits = 0
+
+        def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
+            if task.tags["hymba_lab.cell"] != "mean":
+                return super().submit(function, task)
+            if self.waits == 0:
+                folder = RunFolder(Path(task.root), task.identity)
+                folder.path.mkdir(parents=True)
+                held.append(FileLock(folder.path / "lock"))
+                held[0].acquire()
+            if self.waits == 3:
+                held[0].release()
+                return super().submit(function, task)
+            self.waits += 1
+            future: Future[str] = Future()
+            future.set_exception(TimeoutError())
+            return future
+
+    ended = lab.run("--set", "seeds=[0]", "--set", "retries=0", launcher=Waiting)
+    assert (ended.code, ended.err) == (0, "")
+    assert "failed" not in ended.out
+    assert not list(lab.folder.glob("runs/*/failure.json"))
+
+
 BROKEN = """\
 import torch
 from torch import nn

@@ -157,7 +157,7 @@ def _known_speeds(session: Session) -> dict[str, float]:
         stored = json.loads((session.folder / "calibration.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = stored.get(hardware(), {})
+    known = stored.get(hardware(), {}) if isinstance(stored, dict) else {}
     return {c.label: known[c.config.digest] for c in session.cells if c.config.digest in known}
 
 
