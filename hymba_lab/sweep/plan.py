@@ -49,35 +49,42 @@ def plan_notes(
     session: Session, outcomes: Outcomes, speeds: Mapping[str, float], n_workers: int
 ) -> list[str]:
     """Return what a reader should know before starting, warnings included."""
-    file = session.sweep.file
-    total = session.planner.total()
-    failed = sum(outcome.status == "failed" for outcome in outcomes.values())
-    done = f"{len(outcomes) - failed} finished{f', {failed} failed' if failed else ''}"
-    notes = [
-        f"{total} runs ({len(session.cells)} rows x ({file.trials_per_cell} tuning trials + "
-        f"{len(file.seeds)} seeds)), {done}."
-        if file.design != "search"
-        else f"{file.n_trials} trials over the axes, then {len(file.seeds)} seeds of each that no "
-        f"other beats; {done}.",
-        f"{session.sweep.base.training.tokens:,} tokens = {session.sweep.base.n_steps:,} steps "
-        f"a run, scale {session.sweep.base.scale}.",
+    base = session.sweep.base
+    return [
+        _runs_note(session, outcomes),
+        f"{base.training.tokens:,} tokens = {base.n_steps:,} steps a run, scale {base.scale}.",
         _time_note(session, outcomes, speeds, n_workers),
         *_power_notes(session, outcomes),
+        *_budget_notes(session),
     ]
-    if file.match:
-        worst = max(session.cells, key=lambda cell: abs(cell.residual))
-        notes.append(
-            f"Matched {'parameters' if file.match.params else 'FLOPs'} by {file.match.by}; the "
-            f"largest residual is {worst.residual:+.2%} ({worst.label}), allowed "
-            f"{file.match.tolerance}."
+
+
+def _runs_note(session: Session, outcomes: Outcomes) -> str:
+    file = session.sweep.file
+    failed = sum(outcome.status == "failed" for outcome in outcomes.values())
+    done = f"{len(outcomes) - failed} finished{f', {failed} failed' if failed else ''}"
+    if file.design == "search":
+        return (
+            f"{file.n_trials} trials over the axes, then {len(file.seeds)} seeds of each that no "
+            f"other beats; {done}."
         )
-    elif any(
-        abs(cell.costs.params / session.cells[0].costs.params - 1) > 0.02 for cell in session.cells
-    ):
-        notes.append(
-            "Warning: rows differ by more than 2 % in parameters; add match: to the sweep."
-        )
-    return notes
+    return (
+        f"{session.planner.total()} runs ({len(session.cells)} rows x ({file.trials_per_cell} "
+        f"tuning trials + {len(file.seeds)} seeds)), {done}."
+    )
+
+
+def _budget_notes(session: Session) -> list[str]:
+    match, cells = session.sweep.file.match, session.cells
+    if match:
+        worst = max(cells, key=lambda cell: abs(cell.residual))
+        return [
+            f"Matched {'parameters' if match.params else 'FLOPs'} by {match.by}; the largest "
+            f"residual is {worst.residual:+.2%} ({worst.label}), allowed {match.tolerance}."
+        ]
+    if any(abs(cell.costs.params / cells[0].costs.params - 1) > 0.02 for cell in cells):
+        return ["Warning: rows differ by more than 2 % in parameters; add match: to the sweep."]
+    return []
 
 
 def _power_notes(session: Session, outcomes: Outcomes) -> list[str]:
