@@ -12,8 +12,8 @@ demo: setup  ## train the first sweep at demo size and show its table
 test: setup  ## the fast suite, a process per core
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
-test-all: setup  ## also the kills and the simulations
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu"
+test-all: test  ## also the kills, one after another: they watch processes
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 lint: setup
 	$(BIN)/ruff check .
