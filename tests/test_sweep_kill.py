@@ -26,9 +26,10 @@ PATIENCE_S = 600.0  # machines are shared
 WORKERS = ("--workers", "2")
 # what depends on the moment: speed, and the repository, which someone may be working in
 OTHER = {"tokens_per_second", "seconds", "commit", "dirty"}
-# 60 steps with a checkpoint after every second one: a trial takes a second or two
+# 180 steps with a checkpoint after every second one: longer than a test waits before it kills, so
+# that a fast machine does not finish the sweep first
 SLOWER = TINY.replace(
-    "tokens: 640, val_every: 5", "tokens: 3840, val_every: 20, checkpoint_every: 2"
+    "tokens: 640, val_every: 5", "tokens: 11520, val_every: 60, checkpoint_every: 2"
 )
 
 
@@ -123,6 +124,7 @@ def test_killed_at_five_moments_the_sweep_ends_the_same(
             finished_once |= {
                 run: when for run, when in lab.results().items() if run not in finished_once
             }
+            command.communicate(timeout=PATIENCE_S)  # its pipes, until the last worker has left
             command = lab.start(*WORKERS)
     command.communicate(timeout=PATIENCE_S)
     if command.returncode:  # a run was killed more often than one command retries it
@@ -230,6 +232,8 @@ def test_ctrl_c_in_the_terminal_reaches_everyone_and_loses_nothing(
         [sys.executable, "-m", "hymba_lab.sweep", *lab.argv(*WORKERS)],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=lab.folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        # a shell starts background jobs with SIGINT ignored, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     until(lambda: len(lab.results()) >= 2, command)
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does
