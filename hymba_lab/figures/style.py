@@ -1,0 +1,156 @@
+"""What all figures share: colours, panels, legends, and files that are the same bytes each time."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hymba_lab.errors import UserError
+from hymba_lab.runs import make_folder
+
+WIDE, COLUMN = 6.6, 3.3  # inches: across a page or a screen, and one column of a paper
+INK, QUIET, PALE = "#1a1a1a", "#595959", "#c8c8c8"
+SIZE = 8.0  # points
+
+# Okabe and Ito's palette, told apart by colour-blind readers; its yellow is too pale for lines.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X"), ("-", (0, (4, 2)), (0, (1, 1.5)))
+BRANCHES = {"attention": "#0072B2", "ssm": "#D55E00"}
+BRANCH_NAMES = {"attention": "attention", "ssm": "SSM"}
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.size": SIZE,
+    "axes.titlesize": SIZE,
+    "axes.labelsize": SIZE,
+    "legend.fontsize": SIZE,
+    "xtick.labelsize": SIZE - 1,
+    "ytick.labelsize": SIZE - 1,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+styled = rc_context(STYLE)  # as a decorator: every text of a figure is made inside
+
+Mark = dict[str, Any]
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `folder/name` as .svg, .png (200 dots per inch) and .pdf; return the three paths.
+
+    Equal figures give equal bytes: no dates, no program names, identifiers salted with the name.
+    """
+    make_folder(folder)
+    nothing: dict[str, dict[str, Any]] = {
+        "svg": {"Date": None, "Creator": None},
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    paths = []
+    with rc_context({**STYLE, "svg.hashsalt": name}):
+        for kind, metadata in nothing.items():
+            paths.append(folder / f"{name}.{kind}")
+            figure.savefig(paths[-1], metadata=metadata, dpi=200)
+    return paths
+
+
+def panels(
+    n: int, width: float, height: float, *, least: float = 1.55
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure `width` [inch] wide with n panels of `height` [inch], at least `least` wide.
+
+    The axes are shared; panels that are left over at the end are taken out.
+    """
+    n_columns = max(1, min(n, int(width / least)))
+    n_rows = math.ceil(n / n_columns)
+    figure = Figure(
+        figsize=(width, height * n_rows + 0.35), facecolor="white", layout="constrained"
+    )
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for ax in grid[n:]:
+        ax.remove()
+    for place, ax in enumerate(grid[:n]):
+        plain(ax)
+        if place + n_columns >= n:  # the lowest of its column, also over a gap
+            ax.tick_params(labelbottom=True)
+    return figure, list(grid[:n])
+
+
+def plain(ax: Axes) -> None:
+    """Take the frame off but its lower left corner; pale lines for the y ticks."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="#ececec", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=2.5, width=0.6)
+
+
+def title(ax: Axes, text: str, width: float) -> None:
+    """Write a panel's title at its left, broken to `width` [inch]."""
+    ax.set_title("\n".join(textwrap.wrap(text, letters(width)) or [""]), loc="left", pad=3)
+
+
+def letters(width: float) -> int:
+    """Return how many letters of the usual size stand in `width` [inch]."""
+    return max(8, int(width * 72 / (SIZE * 0.58)))
+
+
+def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Put a legend under the figure, in as many columns as its width has room for."""
+    room = letters(figure.get_figwidth()) - 2
+    longest = max(map(len, labels)) + 6  # mark and gap
+    wrapped = ["\n".join(textwrap.wrap(label, room - 6)) for label in labels]
+    n_columns = max(1, min(len(labels), room // longest))
+    figure.legend(
+        list(handles), wrapped, loc="outside lower left", ncols=n_columns,
+        frameon=False, handlelength=1.6, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def marks(rows: Iterable[str]) -> dict[str, Mark]:
+    """Return row -> colour, marker and line style; no two of the first 21 rows are alike."""
+    found: dict[str, Mark] = {}
+    for place, row in enumerate(rows):
+        turn = place // len(PALETTE)
+        found[row] = {
+            "color": PALETTE[place % len(PALETTE)],
+            "marker": MARKERS[(place + turn) % len(MARKERS)],
+            "linestyle": DASHES[turn % len(DASHES)],
+        }
+    return found
+
+
+def rows_of(frame: pd.DataFrame) -> list[str]:
+    """Return the rows in the order of their first appearance, which is the sweep's."""
+    return list(dict.fromkeys(frame["row"].astype(str)))
+
+
+def needed(frame: pd.DataFrame, columns: Sequence[str], figure: str) -> pd.DataFrame:
+    """Return the frame; raises `UserError` where a column is absent or nothing is left to draw."""
+    absent = [name for name in columns if name not in frame]
+    if absent:
+        raise UserError(f"{figure}: the frame has no column {', '.join(absent)}.")
+    if frame.empty:
+        raise UserError(f"{figure}: there are no values to draw; see `python -m hymba_lab.probes`.")
+    return frame
+
+
+def chosen(frame: pd.DataFrame, column: str, value: str, figure: str) -> pd.DataFrame:
+    """Return the lines with `column` == `value`; `UserError` names the values there are."""
+    found = frame[frame[column] == value]
+    if found.empty:
+        there = ", ".join(sorted(map(str, frame[column].unique()))) or "nothing"
+        raise UserError(f"{figure}: no {column} {value!r}; there is {there}.")
+    return found

@@ -1,0 +1,21 @@
+"""What trained models do inside: maps, branches, removal, needle. `python -m hymba_lab.probes`.
+
+Written per sweep, in `<out>/<sweep>/probes/`, one tidy CSV each; every file begins with the columns
+`sweep, row, seed`, then:
+
+| file | columns | value |
+|---|---|---|
+| mass.csv | data, layer, branch, head, category, value | share of a text token's map [fraction] |
+| meta_attention.csv | data, layer, token, value | attention on one meta token [fraction] |
+| entropy.csv | data, layer, branch, head, value, uniform | entropy of a map's row [nats] |
+| distance.csv | data, layer, branch, value | mean distance the last token looks back [tokens] |
+| erf.csv | data, tokens, cache_bytes, value | effective receptive field [tokens] |
+| magnitudes.csv | data, layer, branch, what, value | see `branches` |
+| removal.csv | layer, branch, metric, whole, value, change | metric with the branch silenced |
+| needle.csv | length, depth, trained_length, n, chance, value | accuracy [fraction] |
+
+`data` is the label of a source (recall, text), `layer` counts from 0, `branch` is attention or ssm,
+`head` counts attention heads and is empty for the SSM (a mean over its channels), `category` is
+Meta, BOS, Self or Cross (they sum to 1), `change` = value - whole. What a model lacks has no line:
+no meta tokens, no meta_attention.csv lines; a file without lines is not written.
+"""
