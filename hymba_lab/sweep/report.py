@@ -1,6 +1,6 @@
 """From outcomes to the table: the tidy frame of the compared runs, its verdicts, the files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,19 @@ from typing import Any
 import pandas as pd
 
 from hymba_lab import tables
-from hymba_lab.provenance import hardware
 from hymba_lab.runs import make_folder, write_atomically
 from hymba_lab.sweep.cells import Cell
-from hymba_lab.sweep.jobs import Job, Outcome, Outcomes
+from hymba_lab.sweep.export import (
+    Facts,
+    curve,
+    curve_metrics,
+    curves_csv,
+    documents,
+    facts_json,
+    parse_export,
+    to_csv,
+)
+from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Stage
 from hymba_lab.sweep.session import Session, resolved_sweep
 
 _COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
@@ -39,34 +48,64 @@ class Report:
 
 
 def write_report(session: Session, outcomes: Outcomes, command: str, out: Path | None) -> Report:
-    """Return the report and write it into the sweep's folder (and `out`/<name>, where given)."""
-    file = session.sweep.file
+    """Return the report and write it into the sweep's folder (and `out`/<name>, where given).
+
+    The table is made from the export's own text, as `hymba_lab.report` makes it again.
+    """
+    jobs = session.planner.jobs(outcomes)
     runs = runs_frame(session, outcomes)
-    table = tables.result_table(
-        runs,
-        metric=file.metric.name,
-        goal=file.metric.goal,
+    facts = Facts(
+        command=command,
         baseline=baseline_row(session, runs),
-        also=file.also,
-        reference=paper_frame(session),
-        alpha=file.alpha,
+        hardware=sorted({str(found["hardware"]) for found in _records(jobs, outcomes)}),
+        hours={
+            "of compared runs": _hours(_records(jobs, outcomes, "seed")),
+            "of tuning": _hours(_records(jobs, outcomes, "tune")),
+        },
+        notes=[*data_notes(session), *tuning_notes(session, outcomes)],
     )
-    origin = tables.provenance(runs, command, hardware())
-    head = [f"# {file.question}", "", file.source, ""]
-    extra = [*data_notes(session), *tuning_notes(session, outcomes)]
-    markdown = "\n".join([*head, tables.to_markdown(table), *_bullets([*extra, *origin])])
-    files = {
-        "table.md": markdown,
-        "table.csv": tables.to_csv(table),
-        "table.tex": tables.to_latex(table),
-        "runs.csv": runs.to_csv(index=False, lineterminator="\n"),
-        "sweep.resolved.json": resolved_sweep(session),
+    texts = {
+        "export.json": facts_json(facts),
+        "sweep.resolved.json": resolved_sweep(session) + "\n",
+        "runs.csv": to_csv(runs),
+        "curves.csv": curves_csv(curve_lines(session, jobs, outcomes)),
     }
+    export = parse_export(session.folder, texts)
+    table, tables_by_name = documents(export)
+    files = {**texts, **tables_by_name}
     for folder in [session.folder, *([out / session.name] if out else [])]:
         make_folder(folder)
         for name, text in files.items():
-            write_atomically(folder / name, text.rstrip("\n") + "\n")
+            write_atomically(folder / name, text)
     return Report(table, runs, files, out / session.name if out else session.folder)
+
+
+def curve_lines(
+    session: Session, jobs: Sequence[Job], outcomes: Outcomes
+) -> Iterator[dict[str, Any]]:
+    """Yield a line per validation and metric of every compared run that finished."""
+    for job in jobs:
+        outcome = outcomes.get(job.identity)
+        if job.stage == "seed" and outcome and outcome.status == "finished":
+            yield from curve(
+                row_label(session, job),
+                job.seed,
+                outcome.record["history"],
+                curve_metrics(session.sweep.file),
+                job.config.training.tokens / outcome.record["n_steps"],
+            )
+
+
+def _records(
+    jobs: Sequence[Job], outcomes: Outcomes, stage: Stage | None = None
+) -> list[Mapping[str, Any]]:
+    """Return the records of what was trained, of one stage or of both."""
+    ended = [outcomes.get(job.identity) for job in jobs if stage in (None, job.stage)]
+    return [outcome.record for outcome in ended if outcome and "hardware" in outcome.record]
+
+
+def _hours(records: Sequence[Mapping[str, Any]]) -> float:
+    return round(sum(float(record["seconds"]) for record in records) / 3600, 4)
 
 
 def runs_frame(session: Session, outcomes: Outcomes) -> pd.DataFrame:
@@ -94,13 +133,8 @@ def baseline_row(session: Session, runs: pd.DataFrame) -> str:
 
 def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]:
     record = outcome.record if outcome else {}
-    label = job.cell.label
-    if session.sweep.file.design == "search" and job.params:
-        label += " " + ", ".join(
-            f"{path.split('.')[-1]}={shown(value)}" for path, value in job.params.items()
-        )
     return {
-        "row": label,
+        "row": row_label(session, job),
         **job.cell.choice,
         "seed": job.seed,
         "status": outcome.status if outcome else "missing",
@@ -115,6 +149,14 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
     }
 
 
+def row_label(session: Session, job: Job) -> str:
+    """Return the table's row of a compared run: a search's rows differ in tuned values, too."""
+    if session.sweep.file.design != "search" or not job.params:
+        return job.cell.label
+    told = (f"{path.split('.')[-1]}={shown(value)}" for path, value in job.params.items())
+    return f"{job.cell.label} {', '.join(told)}"
+
+
 def _absent(cell: Cell, seed: int) -> dict[str, Any]:
     return {
         "row": cell.label, **cell.choice, "seed": seed, "status": "missing",
@@ -126,16 +168,6 @@ def _absent(cell: Cell, seed: int) -> dict[str, Any]:
 
 def _costs(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell.costs, name) for name in _COSTS}
-
-
-def paper_frame(session: Session) -> pd.DataFrame | None:
-    """Return the paper's numbers for the table's own column, None where there are none."""
-    paper = session.sweep.file.paper
-    if paper is None:
-        return None
-    return pd.DataFrame(
-        [{"row": row, "value": value, "note": paper.label} for row, value in paper.values.items()]
-    )
 
 
 def data_notes(session: Session) -> list[str]:
@@ -171,7 +203,3 @@ def shown(value: Any) -> str:
     """Return a tuned value as text: numbers in three digits."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return f"{value:.3g}" if is_number else str(value)
-
-
-def _bullets(lines: list[str]) -> list[str]:
-    return [f"- {line}" for line in lines]

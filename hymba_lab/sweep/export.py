@@ -1,0 +1,198 @@
+"""A sweep's results as a folder of small text files, enough to make every table and figure again.
+
+    <name>/  export.json  sweep.resolved.json  runs.csv  curves.csv
+
+`name` is the sweep and its scale. Neither torch nor the trained runs are needed to read it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pandas as pd
+from pydantic import ValidationError
+
+from hymba_lab import tables
+from hymba_lab.csv_frame import read_csv
+from hymba_lab.errors import StoreError
+from hymba_lab.registry import Section
+from hymba_lab.sweep.file import Range, SweepFile
+
+S = TypeVar("S", bound=Section)
+
+FILES = ("export.json", "sweep.resolved.json", "runs.csv", "curves.csv")
+
+_CURVE_TEXT = ("row", "metric")
+_CURVE_NUMBERS = ("seed", "step", "tokens", "value")
+_RUN_TEXT = ("row", "status", "reason", "identity", "data_fingerprint", "scale", "commit")
+
+
+class Facts(Section):
+    """What no line of `runs.csv` can say: export.json."""
+
+    format: Literal[1] = 1
+    command: str  # that trains the runs and writes the export
+    baseline: str  # the row that the others are compared with
+    hardware: list[str]  # that the runs were trained on
+    hours: dict[str, float]  # of training [h]: of the compared runs, of tuning
+    notes: list[str]  # on the data and on how every row was tuned
+
+
+@dataclass(frozen=True)
+class Export:
+    """One sweep's results: `runs` as `tables` wants it, `curves` a line per validation.
+
+    `curves` has the columns row, seed, step, tokens, metric, value. `base` is the experiment that
+    the rows vary, resolved. `files` are the four texts, as they stand in the folder.
+    """
+
+    name: str
+    sweep: SweepFile
+    base: Mapping[str, Any]
+    facts: Facts
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    files: Mapping[str, str]
+
+    @property
+    def scale(self) -> str:
+        """Return the scale of every run, e.g. nano."""
+        return str(self.base.get("scale", ""))
+
+
+class _Resolved(Section):
+    sweep: SweepFile
+    base: dict[str, Any]
+
+
+def read_export(folder: Path) -> Export:
+    """Return the export in a folder; a `StoreError` names the file and what is wrong with it."""
+    files = {}
+    for name in FILES:
+        try:
+            files[name] = (folder / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            sweep = folder.name.rpartition("-")[0] or folder.name
+            raise StoreError(
+                f"{folder / name}: missing; write the export with "
+                f"`python -m hymba_lab.sweep sweeps/{sweep}.yaml --out {folder.parent}`."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{folder / name}: cannot be read: {error}.") from None
+    return parse_export(folder, files)
+
+
+def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
+    """Return the export that these texts are; `folder` gives its name and stands in errors."""
+    resolved = _parse(_Resolved, folder / "sweep.resolved.json", files["sweep.resolved.json"])
+    facts = _parse(Facts, folder / "export.json", files["export.json"])
+    sweep = resolved.sweep
+    text = {*_RUN_TEXT, *sweep.axes, *(path for path, span in sweep.search.items() if _words(span))}
+    runs = read_csv(folder / "runs.csv", files["runs.csv"], text)
+    curves = read_csv(folder / "curves.csv", files["curves.csv"], _CURVE_TEXT)
+    _require(folder / "runs.csv", runs, ["row", *sweep.axes])
+    _require(folder / "curves.csv", curves, [*_CURVE_TEXT, *_CURVE_NUMBERS])
+    return Export(folder.name, sweep, resolved.base, facts, runs, curves, dict(files))
+
+
+def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
+    """Return the table of an export, and it as Markdown, CSV and LaTeX by file name."""
+    sweep, runs, facts = export.sweep, export.runs, export.facts
+    table = tables.result_table(
+        runs,
+        metric=sweep.metric.name,
+        goal=sweep.metric.goal,
+        baseline=facts.baseline,
+        also=sweep.also,
+        reference=paper_frame(sweep),
+        alpha=sweep.alpha,
+    )
+    bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
+    head = f"# {sweep.question}\n\n{sweep.source}\n\n"
+    return table, {
+        "table.md": head + tables.to_markdown(table) + "".join(bullets),
+        "table.csv": tables.to_csv(table),
+        "table.tex": tables.to_latex(table),
+    }
+
+
+def origin(export: Export) -> list[str]:
+    """Return where the table comes from: command, commit, runs, data, hardware, hours, a line each."""
+    hours = ", ".join(f"{value:.2f} h {what}" for what, value in export.facts.hours.items())
+    lines = tables.provenance(
+        export.runs, export.facts.command, "; ".join(export.facts.hardware) or "unknown"
+    )
+    return [*lines, f"Training time: {hours}"]
+
+
+def paper_frame(sweep: SweepFile) -> pd.DataFrame | None:
+    """Return the paper's numbers for the table's own column, None where there are none."""
+    if sweep.paper is None:
+        return None
+    return pd.DataFrame(
+        [
+            {"row": row, "value": value, "note": sweep.paper.label}
+            for row, value in sweep.paper.values.items()
+        ]
+    )
+
+
+def curve_metrics(sweep: SweepFile) -> list[str]:
+    """Return the metrics whose courses are exported: those of the table, areas by their curve."""
+    names = [sweep.metric.name, *sweep.also]
+    courses = [name.removesuffix("_auc") for name in names if not name.startswith("cost/")]
+    return list(dict.fromkeys(courses))
+
+
+def curve(
+    row: str,
+    seed: int,
+    history: Iterable[tuple[int, Mapping[str, float]]],
+    metrics: Sequence[str],
+    tokens_per_step: float,
+) -> Iterator[dict[str, Any]]:
+    """Yield one run's lines of `curves.csv`: its validations, values in six digits."""
+    for step, values in history:
+        at = {"row": row, "seed": seed, "step": step, "tokens": round(step * tokens_per_step)}
+        for name in metrics:
+            if name in values:
+                yield {**at, "metric": name, "value": f"{values[name]:.6g}"}
+
+
+def to_csv(runs: pd.DataFrame) -> str:
+    """Return a frame as CSV text: numbers exact to the last bit, empty where there are none."""
+    return str(runs.to_csv(index=False, lineterminator="\n"))
+
+
+def curves_csv(lines: Iterable[Mapping[str, Any]]) -> str:
+    """Return `curves.csv`, with its header where no run finished."""
+    columns = ["row", "seed", "step", "tokens", "metric", "value"]
+    return to_csv(pd.DataFrame(list(lines), columns=columns))
+
+
+def facts_json(facts: Facts) -> str:
+    """Return `export.json`."""
+    return json.dumps(facts.model_dump(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _require(path: Path, frame: pd.DataFrame, columns: Iterable[str]) -> None:
+    absent = [name for name in columns if name not in frame]
+    if absent:
+        raise StoreError(f"{path}: has no column {', '.join(absent)}; write the export again.")
+
+
+def _parse(kind: type[S], path: Path, text: str) -> S:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        said = f"{where}: {fault['msg']}" if where else fault["msg"]
+        raise StoreError(f"{path}: {said}; write the export again.") from None
+
+
+def _words(span: Range) -> bool:
+    """Whether a searched value is a word rather than a number."""
+    return any(isinstance(choice, str) for choice in span.choices or ())
