@@ -10,10 +10,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from hymba_lab.power import detectable_effect, detectable_in_sd, paired_sd
 from hymba_lab.provenance import hardware
 from hymba_lab.runs import make_folder, write_atomically
-from hymba_lab.stats import all_alike_by_luck
+from hymba_lab.stats import all_alike_by_luck, detectable_effect, detectable_in_sd, paired_sd
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.jobs import Outcomes, value_of
 from hymba_lab.sweep.session import Session, n_cores, open_session

@@ -75,6 +75,32 @@ def detectable_in_sd(
     return detectable_effect(1.0, n_seeds, n_rows, alpha=alpha, power=power)
 
 
+def showable_margin(
+    sd_of_differences: float,
+    n_seeds: int,
+    n_rows: int,
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> float:
+    """Smallest margin within which `compare` shows a row without any effect with that `power`.
+
+    The X with P(|mean| + t(1 - alpha / n_rows, n - 1) sd / sqrt(n) < X) = power at a true effect
+    of 0: both one-sided tests at Holm's first, strictest step. Infinite below 2 seeds.
+    """
+    if n_seeds < 2:
+        return math.inf
+    critical = critical_t(2 * alpha / n_rows, n_seeds)
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    widths = critical * np.sqrt(chdtri(n_seeds - 1, quantiles) / (n_seeds - 1))
+
+    def surplus(x: float) -> float:
+        inside = np.clip(2 * ndtr(x - widths) - 1, 0, None)
+        return float(inside.mean()) - power
+
+    return sd_of_differences * float(brentq(surplus, 0.0, widths.max() + 10.0)) / math.sqrt(n_seeds)
+
+
 def paired_sd(values: Mapping[str, Mapping[int, float]], baseline: str | None = None) -> float:
     """Standard deviation of a paired difference, as far as finished runs tell; NaN if they do not.
 
