@@ -215,9 +215,9 @@ AXES = [
 ]  # fmt: skip
 
 MATCH = [
-    Case("an equality of nothing", ["match: give one of params: baseline and flops"],
+    Case("an equality of nothing", ["match: give one of params and flops"],
          {"match": {"by": "model.mlp.d_ff"}}),
-    Case("two equalities", ["match: give one of params: baseline and flops"],
+    Case("two equalities", ["match: give one of params and flops"],
          match(flops="baseline")),
     Case("a match with a row", ["match.params:", "'baseline'", "'mean'"], match(params="mean")),
     Case("a tolerance that is no number", ["match.tolerance: 'abc%' is no share such as 0.5%"],

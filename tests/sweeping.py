@@ -107,7 +107,7 @@ class Lab:
     def session(self, *overrides: str) -> Session:
         file = self.folder / "sweep.yaml"
         return open_session(
-            argparse.Namespace(file=file, overrides=list(overrides), root=self.folder)
+            argparse.Namespace(file=file, overrides=list(overrides), scale=None, root=self.folder)
         )
 
     def with_store(self) -> "Lab":

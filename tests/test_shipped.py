@@ -28,7 +28,7 @@ def test_every_experiment_loads_plans_and_pays_for_a_step(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_plans_rows_of_equal_budget(path: Path, tmp_path: Path) -> None:
-    session = open_session(argparse.Namespace(file=path, overrides=[], root=tmp_path))
+    session = open_session(argparse.Namespace(file=path, overrides=[], scale=None, root=tmp_path))
     baseline = session.cells[0].costs.params
     assert len(session.cells) > 1
     assert len({cell.config.digest for cell in session.cells}) == len(session.cells)

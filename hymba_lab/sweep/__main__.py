@@ -11,6 +11,9 @@ def arguments() -> argparse.ArgumentParser:
     """Return the command line; importing what runs a sweep waits until it is asked for."""
     parser = cli.parser("sweep", "Answer one question with one table; run again to continue.")
     parser.add_argument(
+        "--scale", metavar="NAME", help="one of scales/ beside the sweep, e.g. nano, 125m"
+    )
+    parser.add_argument(
         "--plan", action="store_true", help="show cells, costs and time; train nothing"
     )
     parser.add_argument(

@@ -122,7 +122,7 @@ def _check_match(sweep: Sweep) -> None:
     if match is None:
         return
     if (match.params is None) == (match.flops is None):
-        raise sweep.wrong(["match"], "give one of params: baseline and flops: baseline.")
+        raise sweep.wrong(["match"], "give one of params and flops: baseline, or a number.")
     try:
         fraction = float(match.tolerance.removesuffix("%"))
     except ValueError:
@@ -130,6 +130,8 @@ def _check_match(sweep: Sweep) -> None:
     if not match.tolerance.endswith("%") or not 0 < fraction < 50:
         raise sweep.wrong(["match", "tolerance"], f"{match.tolerance!r} is no share such as 0.5%.")
     require_path(sweep, ["match", "by"], match.by)
+    for row, path in match.rows.items():
+        require_path(sweep, ["match", "rows", row], path)
     owners = dict.fromkeys(sweep.file.search, "search") | {
         path: f"axis {axis!r}"
         for axis, choices in sweep.file.axes.items()

@@ -15,6 +15,7 @@ from hymba_lab.config import Config, load_document, resolve
 from hymba_lab.config_errors import explain
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
+from hymba_lab.sweep.scale import at_scale
 from hymba_lab.yaml_file import Document, parse_value
 
 Count = Annotated[int, Field(ge=1)]
@@ -39,16 +40,17 @@ class Range(Section):
 
 
 class Match(Section):
-    """Every variant gets the baseline's budget by solving one free integer."""
+    """Every row gets one budget, the baseline's or a number, by solving one free integer."""
 
-    params: Literal["baseline"] | None = None
-    flops: Literal["baseline"] | None = None
+    params: Literal["baseline"] | Count | None = None
+    flops: Literal["baseline"] | Count | None = None
     by: str
+    rows: dict[str, str] = {}  # rows that free another integer than `by`, e.g. for want of an MLP
     tolerance: str = "0.5%"
 
     @property
     def fraction(self) -> float:
-        """The tolerance as a fraction of the baseline's budget."""
+        """The tolerance as a fraction of the budget."""
         return float(self.tolerance.rstrip("%")) / 100
 
 
@@ -84,6 +86,7 @@ class SweepFile(Section):
 
     question: str
     source: str = ""
+    scale: str | None = None  # see `scale`: gives base and defaults
     base: str
     metric: Metric
     also: list[str] = []  # further metrics, shown without a verdict
@@ -120,9 +123,9 @@ class Sweep:
         return ConfigError(f"{self.document.where(place)}: {'.'.join(map(str, place))}: {said}")
 
 
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> Sweep:
     """Load a sweep and its base; overrides of the sweep's own keys go to it, others to the base."""
-    document = load_document(path)
+    document = at_scale(load_document(path), path, scale)
     own = [text for text in overrides if _names_own_key(text)]
     for text in own:
         key, _, value = text.partition("=")

@@ -8,18 +8,22 @@ from hymba_lab.yaml_file import Document
 
 
 def match_budgets(sweep: Sweep, cells: list[Cell], vocab: int) -> list[Cell]:
-    """Return the cells with `match.by` solved so that all have the first one's budget.
+    """Return the cells with `match.by` solved so that all have the asked budget.
 
     Raises `ConfigError` naming every row whose best integer misses the tolerance.
     """
     match = sweep.file.match
     if match is None:
         return cells
-    baseline = cells[0]
-    target = budget(sweep, baseline)
-    matched = [baseline, *(_solve(sweep, cell, target, vocab) for cell in cells[1:])]
+    asked = match.params or match.flops
+    if isinstance(asked, int):
+        target, of = float(asked), "asked"
+        matched = [_solve(sweep, cell, target, vocab) for cell in cells]
+    else:
+        target, of = budget(sweep, cells[0]), "baseline's"
+        matched = [cells[0], *(_solve(sweep, cell, target, vocab) for cell in cells[1:])]
     misses = [
-        f"  {cell.label!r}: {match.by} = {cell.document.get(match.by)} gives "
+        f"  {cell.label!r}: {free(sweep, cell)} = {cell.document.get(free(sweep, cell))} gives "
         f"{budget(sweep, cell):,.0f}, {cell.residual:+.2%}"
         for cell in matched
         if abs(cell.residual) > match.fraction
@@ -27,7 +31,7 @@ def match_budgets(sweep: Sweep, cells: list[Cell], vocab: int) -> list[Cell]:
     if misses:
         raise sweep.wrong(
             ["match"],
-            f"{match.by} cannot give every row the baseline's {target:,.0f} "
+            f"{match.by} cannot give every row the {of} {target:,.0f} "
             f"{'parameters' if match.params else 'FLOPs per token'} within {match.tolerance}:\n"
             + "\n".join(misses)
             + "\nAllow a larger tolerance, free another integer, or change the row.",
@@ -41,10 +45,15 @@ def budget(sweep: Sweep, cell: Cell) -> float:
     return cell.costs.params if sweep.file.match.params else cell.costs.flops_per_token
 
 
+def free(sweep: Sweep, cell: Cell) -> str:
+    """Return the path of the integer that a row's budget is matched by."""
+    assert sweep.file.match is not None
+    return sweep.file.match.rows.get(cell.label, sweep.file.match.by)
+
+
 def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
     """Solve budget(n) = target: widths enter linearly, so two points give the line; look around."""
-    assert sweep.file.match is not None
-    by = sweep.file.match.by
+    by = free(sweep, cell)
     mark = sweep.document.where(["match"])
     start = _integer(sweep, cell.document, by)
     seen: dict[int, Cell] = {start: cell}

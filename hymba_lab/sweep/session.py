@@ -55,7 +55,7 @@ class Session:
 
 def open_session(options: argparse.Namespace) -> Session:
     """Load the file, build data and cells; everything a user can get wrong fails here."""
-    sweep = load_sweep(options.file, options.overrides)
+    sweep = load_sweep(options.file, options.overrides, options.scale)
     check_sweep(sweep)
     mixture = _sources(sweep)
     check_metrics(sweep, metric_names(mixture))
