@@ -9,7 +9,7 @@ and moved in. Whoever holds `lock` trains; the lock dies with its process.
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -136,17 +136,17 @@ def make_folder(path: Path) -> None:
 
 def write_atomically(path: Path, text: str, durable: bool = True) -> None:
     """Write a text file so that a reader, or a crash, sees the old or the new one, whole."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with beside.open("x", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            os.replace(name, path)
+            os.replace(beside, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror}.") from None

@@ -6,6 +6,8 @@ The only file that imports mlflow, and only when a store is opened.
 import logging
 import math
 import os
+import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +29,20 @@ SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained 
 
 _BATCH = 1000  # the most metrics one log_batch takes
 _LOCK_PATIENCE_S = 60.0
+
+_RECORDED = ("tokens", "code_version", "hardware", "seconds", "tokens_per_second")
+
+
+def record_tags(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a finished run's tags keep of its record, for tables made from the store."""
+    return {
+        f"hymba_lab.{key}": str(record[key]) for key in _RECORDED if record.get(key) is not None
+    }
+
+
+def param_name(axis: str) -> str:
+    """Return an axis as a parameter's name: MLflow takes no other characters."""
+    return re.sub(r"[^\w.:/-]", "_", axis)
 
 
 def default_uri(root: Path) -> str:
@@ -77,6 +93,32 @@ class Store:
         """Return the experiment's trial runs by identity (MLflow's own run objects)."""
         found = self._search(experiment_id, f"tags.`{ROLE}` = 'trial'")
         return {run.data.tags[IDENTITY]: run for run in found if IDENTITY in run.data.tags}
+
+    def sweeps(self) -> dict[str, str]:
+        """Return experiment id by name of every experiment that a sweep has written."""
+        found = self.call(self.client.search_experiments)
+        return {
+            experiment.name: experiment.experiment_id
+            for experiment in sorted(found, key=lambda one: str(one.name))
+            if any(self._search(experiment.experiment_id, f"tags.`{ROLE}` = 'sweep'"))
+        }
+
+    def attached(self, experiment_id: str) -> dict[str, str]:
+        """Return the text files attached to the sweep's own run, by name."""
+        (parent,) = list(self._search(experiment_id, f"tags.`{ROLE}` = 'sweep'"))[:1]
+        found = self.call(self.client.list_artifacts, parent.info.run_id)
+        with tempfile.TemporaryDirectory() as folder:
+            return {
+                file.path: Path(
+                    self.call(self.client.download_artifacts, parent.info.run_id, file.path, folder)
+                ).read_text(encoding="utf-8")
+                for file in found
+            }
+
+    def course(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """Return a metric's (step, value) in order; of a step logged twice, the last value."""
+        found = self.call(self.client.get_metric_history, run_id, metric)
+        return sorted({point.step: point.value for point in found}.items())
 
     def find(self, experiment_id: str, identity: str) -> "Run | None":
         """Return the experiment's run with this identity tag, or None."""

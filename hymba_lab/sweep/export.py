@@ -6,6 +6,7 @@
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
 
 
 def origin(export: Export) -> list[str]:
-    """Return where the table comes from: command, commit, runs, data, hardware, hours, a line each."""
+    """Return where the table comes from: command, commit, runs, data, hardware, time."""
     hours = ", ".join(f"{value:.2f} h {what}" for what, value in export.facts.hours.items())
     lines = tables.provenance(
         export.runs, export.facts.command, "; ".join(export.facts.hardware) or "unknown"
@@ -155,7 +156,8 @@ def curve(
 ) -> Iterator[dict[str, Any]]:
     """Yield one run's lines of `curves.csv`: its validations, values in six digits."""
     for step, values in history:
-        at = {"row": row, "seed": seed, "step": step, "tokens": round(step * tokens_per_step)}
+        tokens = "" if math.isnan(tokens_per_step) else round(step * tokens_per_step)
+        at = {"row": row, "seed": seed, "step": step, "tokens": tokens}
         for name in metrics:
             if name in values:
                 yield {**at, "metric": name, "value": f"{values[name]:.6g}"}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,15 @@ from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.pruning import Pruning
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.task import Task
-from hymba_lab.tracking import IDENTITY, ROLE, SHARED_FROM, Store, default_uri
+from hymba_lab.tracking import (
+    IDENTITY,
+    ROLE,
+    SHARED_FROM,
+    Store,
+    default_uri,
+    param_name,
+    record_tags,
+)
 
 if TYPE_CHECKING:
     from hymba_lab.sweep.report import Report
@@ -84,7 +91,7 @@ class Mirror:
             for step, metrics in outcome.record["history"]:
                 run.log(metrics, step)
             run.log(outcome.record["metrics"], outcome.record["n_steps"])
-            run.describe({}, {"hymba_lab.status": outcome.status})
+            run.describe({}, {"hymba_lab.status": outcome.status, **record_tags(outcome.record)})
         else:
             run.describe({}, {"hymba_lab.failure": f"{outcome.reason}: {outcome.message}"[:500]})
         run.end("FAILED" if outcome.status == "failed" else "FINISHED")
@@ -121,13 +128,14 @@ class Mirror:
         costs = job.cell.costs
         params: dict[str, Any] = {
             "row": job.cell.label,
-            **{_key(axis): label for axis, label in job.cell.choice.items()},
+            **{param_name(axis): label for axis, label in job.cell.choice.items()},
             **job.params,
             "seed": job.seed,
             "stage": job.stage,
             "params": costs.params,
             "flops_per_token": round(costs.flops_per_token),
             "cache_bytes": costs.cache_bytes,
+            "ssm_to_attention": costs.ssm_to_attention,
         }
         return {key: value for key, value in params.items() if not _is_nan(value)}
 
@@ -145,11 +153,6 @@ class Mirror:
             "hymba_lab.dirty": str(commit().dirty),
             "mlflow.source.git.commit": commit().sha,
         }
-
-
-def _key(axis: str) -> str:
-    """Return an axis as a parameter's name: MLflow takes no other characters."""
-    return re.sub(r"[^\w.:/-]", "_", axis)
 
 
 def _is_nan(value: Any) -> bool:

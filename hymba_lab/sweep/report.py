@@ -10,6 +10,7 @@ import pandas as pd
 from hymba_lab import tables
 from hymba_lab.runs import make_folder, write_atomically
 from hymba_lab.sweep.cells import Cell
+from hymba_lab.sweep.designs import row_label, shown
 from hymba_lab.sweep.export import (
     Facts,
     curve,
@@ -88,7 +89,7 @@ def curve_lines(
         outcome = outcomes.get(job.identity)
         if job.stage == "seed" and outcome and outcome.status == "finished":
             yield from curve(
-                row_label(session, job),
+                row_label(session.sweep.file.design, job.cell.label, job.params),
                 job.seed,
                 outcome.record["history"],
                 curve_metrics(session.sweep.file),
@@ -134,7 +135,7 @@ def baseline_row(session: Session, runs: pd.DataFrame) -> str:
 def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]:
     record = outcome.record if outcome else {}
     return {
-        "row": row_label(session, job),
+        "row": row_label(session.sweep.file.design, job.cell.label, job.params),
         **job.cell.choice,
         "seed": job.seed,
         "status": outcome.status if outcome else "missing",
@@ -147,14 +148,6 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
         **{key: record.get(key) for key in _RECORDED},
         **record.get("metrics", {}),
     }
-
-
-def row_label(session: Session, job: Job) -> str:
-    """Return the table's row of a compared run: a search's rows differ in tuned values, too."""
-    if session.sweep.file.design != "search" or not job.params:
-        return job.cell.label
-    told = (f"{path.split('.')[-1]}={shown(value)}" for path, value in job.params.items())
-    return f"{job.cell.label} {', '.join(told)}"
 
 
 def _absent(cell: Cell, seed: int) -> dict[str, Any]:
@@ -197,9 +190,3 @@ def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
         f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
         f"the compared seeds {file.seeds}. Won: {won}."
     ]
-
-
-def shown(value: Any) -> str:
-    """Return a tuned value as text: numbers in three digits."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:.3g}" if is_number else str(value)

@@ -21,7 +21,7 @@ from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFa
 from hymba_lab.provenance import CODE_VERSION, commit, hardware, versions
 from hymba_lab.runs import RunFolder
 from hymba_lab.sweep.task import Task, whole_enough
-from hymba_lab.tracking import Run, Store, preload
+from hymba_lab.tracking import Run, Store, preload, record_tags
 from hymba_lab.training.fit import FitResult, fit
 
 preload()
@@ -53,11 +53,13 @@ def run_trial(task: Task) -> str:
             return "failed"
         # a resumed run's loop time is of several sessions: its remainder was not measured
         outside = None if result.resumed_from else time.monotonic() - started - result.seconds
-        folder.finish(record_of(task, result, outside, tracker.run_id))
+        record = record_of(task, result, outside, tracker.run_id)
+        folder.finish(record)
         if not result.stopped:
             folder.checkpoint.unlink(missing_ok=True)
-        tracker.end("FINISHED", {"hymba_lab.status": "pruned" if result.stopped else "finished"})
-        return "pruned" if result.stopped else "finished"
+        status = "pruned" if result.stopped else "finished"
+        tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
+        return status
 
 
 def reason_of(error: TrialFailed | UserError) -> FailureReason:

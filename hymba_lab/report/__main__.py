@@ -1,0 +1,48 @@
+"""`python -m hymba_lab.report [SWEEP ...]`: tables, figures and pages from the committed export."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hymba_lab import cli
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hymba_lab.report",
+        description="Make tables, figures and pages again from exported runs; needs no torch.",
+    )
+    add = parser.add_argument
+    add("sweeps", nargs="*", metavar="SWEEP", help="fusion, fusion-nano or a path; default: all")
+    add(
+        "--results", type=Path, default=Path("results"), metavar="DIR",
+        help="where the exports stand and the report is written (default: results)",
+    )  # fmt: skip
+    add(
+        "--tracking-uri", metavar="URI",
+        help="export the sweeps from this MLflow store first, e.g. sqlite:///mlflow.db",
+    )  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report and return 0."""
+    options = arguments().parse_args(argv)
+    from hymba_lab.report.find import chosen
+    from hymba_lab.report.write import write_index, write_sweep
+
+    if options.tracking_uri:
+        from hymba_lab.report.mlflow_runs import export_from
+
+        options.sweeps = export_from(options.tracking_uri, options.sweeps, options.results)
+    for export in chosen(options.results, options.sweeps):
+        print(write_sweep(export, options.results), flush=True)
+    print(write_index(options.results))
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "agg")
+    cli.run(main)

@@ -1,0 +1,50 @@
+"""From the names a user gives to the exports in results/."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hymba_lab.config_errors import suggest
+from hymba_lab.errors import StoreError, UserError
+from hymba_lab.sweep.export import FILES, Export, read_export
+
+
+def exported(results: Path) -> list[Path]:
+    """Return the folders in `results` that hold an export or a part of one."""
+    if not results.is_dir():
+        raise StoreError(f"{results}: no such folder; name the folder of exports with --results.")
+    found = [path.parent for name in FILES for path in results.glob(f"*/{name}")]
+    return sorted(set(found))
+
+
+def chosen(results: Path, names: Sequence[str]) -> list[Export]:
+    """Return the exports of these sweeps at all their scales (none named: of every sweep).
+
+    A name is a sweep (`fusion`), one of its scales (`fusion-nano`), or the path of either.
+    Raises `UserError` for a name that is not there, and where there is nothing at all.
+    """
+    folders = exported(results)
+    if not folders:
+        raise UserError(
+            f"{results}: holds no export of a sweep; write one with `python -m hymba_lab.sweep "
+            f"sweeps/NAME.yaml --out {results}`, or name another folder with --results."
+        )
+    wanted: list[Path] = [] if names else folders
+    for name in names:
+        own = [folder for folder in folders if is_called(folder.name, name)]
+        if not own:
+            known = suggest(name, [folder.name for folder in folders])
+            raise UserError(f"{results}: no export of {name!r}{known}")
+        wanted += own
+    return [read_export(folder) for folder in dict.fromkeys(wanted)]
+
+
+def sweep_of(name: str) -> str:
+    """Return the sweep's part of `<sweep>-<scale>`."""
+    return name.rpartition("-")[0] or name
+
+
+def is_called(folder: str, name: str) -> bool:
+    """Whether a user may call `<sweep>-<scale>` so: by sweep, by both, by a path of either."""
+    given = Path(name)
+    asked = given.stem if given.suffix == ".yaml" else given.name
+    return asked in (folder, sweep_of(folder))

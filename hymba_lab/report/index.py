@@ -1,0 +1,92 @@
+"""All sweeps on one page, and the table of sweeps in results/README.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from hymba_lab.render import Table
+from hymba_lab.report.page import document
+from hymba_lab.report.sections import scale_note
+from hymba_lab.report.verdict import sentence
+from hymba_lab.runs import write_atomically
+from hymba_lab.sweep.export import Export
+
+START = "<!-- sweeps: this table is written by python -m hymba_lab.report -->"
+END = "<!-- end of sweeps -->"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sweep in the list: its export and its table."""
+
+    export: Export
+    table: Table
+
+
+def index_html(entries: Sequence[Entry]) -> str:
+    """Return the page that lists every sweep with its verdict."""
+    scales = ", ".join(sorted({entry.export.scale for entry in entries}))
+    done = sum(int((entry.export.runs["status"] == "finished").sum()) for entry in entries)
+    body = f"""<header>
+<h1>Ablations of hybrid-head models: what was asked, and what was found</h1>
+<p><span class="scale">scale: {escape(scales)}</span> {len(entries)} sweeps, {done} compared runs.
+A verdict is about the seeds, data and budget of its own table.</p>
+</header>
+<main>
+{"".join(map(_article, entries))}</main>"""
+    return document("hymba_lab: results", body)
+
+
+def _article(entry: Entry) -> str:
+    export, name = entry.export, escape(entry.export.name)
+    hours = sum(export.facts.hours.values())
+    return f"""<article>
+<h2><a href="{name}/report.html">{escape(export.sweep.question)}</a></h2>
+<p><span class="scale">scale: {escape(export.scale)}</span> {escape(scale_note(export))}</p>
+<p class="verdict">{escape(sentence(entry.table))}</p>
+<p class="quiet">{name}: {_finished(export)} runs finished, {hours:.2f} h of training with tuning.
+<code>{escape(export.facts.command)}</code></p>
+</article>
+"""
+
+
+def readme_table(entries: Sequence[Entry]) -> str:
+    """Return the Markdown table of all sweeps, between its marks."""
+    lines = [
+        START,
+        "",
+        "| sweep | question | verdict | runs | written by |",
+        "|---|---|---|---:|---|",
+    ]
+    for entry in entries:
+        name, sweep = entry.export.name, entry.export.sweep
+        cells = [
+            f"[{name}]({name}/table.md), [page]({name}/report.html)",
+            _cell(sweep.question),
+            _cell(sentence(entry.table)),
+            _finished(entry.export),
+            f"`{_cell(entry.export.facts.command)}`",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", END])
+
+
+def keep_readme(path: Path, entries: Sequence[Entry]) -> bool:
+    """Put the table between its marks in a README; False where there is none with marks."""
+    if not path.is_file():
+        return False
+    before, start, rest = path.read_text(encoding="utf-8").partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        return False
+    write_atomically(path, before + readme_table(entries) + after)
+    return True
+
+
+def _finished(export: Export) -> str:
+    return f"{int((export.runs['status'] == 'finished').sum())} of {len(export.runs)}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,184 @@
+"""From a sweep's runs in MLflow to its export: the same frame as from the runs' folders."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hymba_lab.config_errors import suggest
+from hymba_lab.errors import StoreError, UserError
+from hymba_lab.report.find import is_called
+from hymba_lab.runs import make_folder, write_atomically
+from hymba_lab.sweep.designs import design_choices, row_label
+from hymba_lab.sweep.export import (
+    Facts,
+    curve,
+    curve_metrics,
+    curves_csv,
+    facts_json,
+    parse_export,
+    to_csv,
+)
+from hymba_lab.sweep.file import SweepFile
+from hymba_lab.tracking import Store, param_name
+
+COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
+_TAGS = {  # column of the frame -> tag of the run
+    "identity": "hymba_lab.identity",
+    "data_fingerprint": "hymba_lab.data",
+    "tokens": "hymba_lab.tokens",
+    "code_version": "hymba_lab.code_version",
+    "scale": "hymba_lab.scale",
+    "commit": "mlflow.source.git.commit",
+    "dirty": "hymba_lab.dirty",
+    "tokens_per_second": "hymba_lab.tokens_per_second",
+    "seconds": "hymba_lab.seconds",
+}
+
+
+def export_from(uri: str, names: Sequence[str], results: Path) -> list[str]:
+    """Write the exports of these sweeps (none named: of all) into `results`; return their names.
+
+    Raises `StoreError` for a store that is not there, `UserError` for a sweep that is not in it.
+    """
+    file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if uri.startswith("sqlite:///") and not file.is_file():
+        raise StoreError(f"tracking store {uri}: no such file; name another with --tracking-uri.")
+    store = Store(uri, Path())
+    there = store.sweeps()
+    wanted = [] if names else list(there)
+    for name in names:
+        own = [known for known in there if is_called(known, name)]
+        if not own:
+            raise UserError(f"{uri}: no experiment of a sweep {name!r}{suggest(name, there)}")
+        wanted += own
+    if not wanted:
+        raise UserError(f"{uri}: no sweep has written to it; run one first.")
+    for name in dict.fromkeys(wanted):
+        texts = export_texts(store, there[name], name)
+        make_folder(results / name)
+        for file_name, text in texts.items():
+            write_atomically(results / name / file_name, text)
+    return list(dict.fromkeys(wanted))
+
+
+def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
+    """Return the export's files, made from the experiment's runs and what its sweep attached."""
+    attached = store.attached(experiment)
+    if "sweep.resolved.json" not in attached:
+        raise StoreError(f"experiment {name!r}: its sweep attached no sweep.resolved.json.")
+    file = SweepFile.model_validate(json.loads(attached["sweep.resolved.json"])["sweep"])
+    trials = list(store.runs_by_identity(experiment).values())
+    found = [(_line(file, run), run) for run in trials if run.data.params.get("stage") == "seed"]
+    lines = [line for line, _ in found]
+    runs = sorted([*lines, *_absent(file, lines)], key=partial(_place, file))
+    curves = (
+        line
+        for own, run in sorted(found, key=lambda pair: _place(file, pair[0]))
+        for line in _curve(store, file, own, run.info.run_id)
+    )
+    texts = {
+        "export.json": attached.get("export.json") or facts_json(_facts(file, name, runs, trials)),
+        "sweep.resolved.json": attached["sweep.resolved.json"],
+        "runs.csv": to_csv(pd.DataFrame(runs)),
+        "curves.csv": curves_csv(curves),
+    }
+    parse_export(Path(name), texts)
+    return texts
+
+
+def _line(file: SweepFile, run: Any) -> dict[str, Any]:
+    params, tags = run.data.params, run.data.tags
+    tuned = {path: _value(params[path]) for path in file.search if path in params}
+    status, reason = _state(run)
+    return {
+        "row": row_label(file.design, params["row"], tuned),
+        **{axis: params[param_name(axis)] for axis in file.axes},
+        "seed": int(params["seed"]),
+        "status": status,
+        "reason": reason,
+        **tuned,
+        **{cost: float(params.get(cost, "nan")) for cost in COSTS},
+        **{column: tags.get(tag, "") for column, tag in _TAGS.items()},
+        **{key: value for key, value in run.data.metrics.items() if key.startswith("val/")},
+    }
+
+
+def _state(run: Any) -> tuple[str, str]:
+    tags, ended = run.data.tags, run.info.status
+    if ended == "FAILED":
+        return "failed", tags.get("hymba_lab.failure", "").partition(":")[0]
+    if ended == "FINISHED":
+        return tags.get("hymba_lab.status", "finished"), ""
+    return "missing", f"its run is {ended.lower()}"
+
+
+def _absent(file: SweepFile, lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a line for every planned run that is not in the store (a search plans none)."""
+    if file.design == "search":
+        return
+    there = {(line["row"], line["seed"]) for line in lines}
+    known = {line["row"]: {cost: line[cost] for cost in COSTS} for line in lines}
+    nothing = {**dict.fromkeys(_TAGS, ""), **dict.fromkeys(COSTS, math.nan)}
+    for row, choice in design_choices(file).items():
+        for seed in file.seeds:
+            if (row, seed) not in there:
+                why = {"status": "missing", "reason": "not in the store"}
+                yield {"row": row, **choice, "seed": seed, **why, **nothing, **known.get(row, {})}
+
+
+def _place(file: SweepFile, line: Mapping[str, Any]) -> tuple[int, int]:
+    """Return where a line belongs: rows as in the sweep's file, the baseline first, then seeds."""
+    rows = list(design_choices(file))
+    if line["row"] == (file.baseline or rows[0]):
+        return -1, line["seed"]
+    return rows.index(line["row"]) if line["row"] in rows else len(rows), line["seed"]
+
+
+def _curve(
+    store: Store, file: SweepFile, line: Mapping[str, Any], run_id: str
+) -> Iterator[dict[str, Any]]:
+    if line["status"] != "finished":
+        return
+    history: dict[int, dict[str, float]] = {}
+    for metric in curve_metrics(file):
+        for step, value in store.course(run_id, metric):
+            history.setdefault(step, {})[metric] = value
+    per_step = float(line["tokens"] or "nan") / max(history, default=1)
+    yield from curve(
+        line["row"], line["seed"], sorted(history.items()), curve_metrics(file), per_step
+    )
+
+
+def _facts(
+    file: SweepFile, name: str, runs: Sequence[Mapping[str, Any]], trials: Sequence[Any]
+) -> Facts:
+    """Return what the runs tell by themselves: the sweep has not come to its own export yet."""
+    hours = {"seed": 0.0, "tune": 0.0}
+    for run in trials:
+        seconds = float(run.data.tags.get("hymba_lab.seconds", 0))
+        hours[run.data.params.get("stage", "seed")] += seconds / 3600
+    hardware = {run.data.tags.get("hymba_lab.hardware", "") for run in trials} - {""}
+    sweep = name.rpartition("-")[0]
+    return Facts(
+        command=f"python -m hymba_lab.sweep sweeps/{sweep}.yaml --out results",
+        baseline=file.baseline or str(runs[0]["row"]),
+        hardware=sorted(hardware),
+        hours={
+            "of compared runs": round(hours["seed"], 4), "of tuning": round(hours["tune"], 4)
+        },
+        notes=["Made from the runs in MLflow before the sweep had written its own notes."],
+    )  # fmt: skip
+
+
+def _value(text: str) -> str | int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,151 @@
+"""Which figures a sweep has, and what each shows in words."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hymba_lab import figures
+from hymba_lab.csv_frame import read_csv
+from hymba_lab.errors import StoreError
+from hymba_lab.render import Table
+from hymba_lab.report.verdict import listed, metric_words
+from hymba_lab.sweep.export import Export
+
+PROBE_WORDS = ("sweep", "row", "data", "branch", "category", "what", "metric")
+COSTS = {"cache_bytes": "cache", "flops_per_token": "FLOPs per token"}
+_ALIKE = 0.01  # costs within 1 % of each other make no picture
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure: `draw(width=...)` [inch] makes it, `says` is what it shows without it."""
+
+    name: str
+    title: str
+    caption: str
+    says: str
+    draw: Callable[..., Figure]
+
+
+def pictures(export: Export, table: Table, folder: Path) -> list[Picture]:
+    """Return the figures of a sweep: courses, costs, and the probes in `folder`/probes."""
+    return [*_courses(export), *_costs(table), *_probes(read_probes(folder))]
+
+
+def read_probes(folder: Path) -> dict[str, pd.DataFrame]:
+    """Return probe -> frame of every `folder`/probes/*.csv."""
+    frames = {}
+    for path in sorted((folder / "probes").glob("*.csv")):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path}: cannot be read: {error}.") from None
+        frames[path.stem] = read_csv(path, text, PROBE_WORDS)
+    return frames
+
+
+def _courses(export: Export) -> Iterator[Picture]:
+    """A figure per metric of a whole task; the groups within one are left to the table."""
+    for metric in dict.fromkeys(export.curves["metric"]):
+        if metric.count("/") > 1:
+            continue
+        words = metric_words(metric)
+        yield Picture(
+            f"training_curves_{metric.partition('/')[2]}",
+            f"Learning curves: {words}",
+            "Mean of the seeds, in a band from the lowest to the highest of them.",
+            f"{_upper(words)} over training, {_ends(export.curves, metric)}.",
+            partial(figures.training_curves, export.curves, metric=metric),
+        )
+
+
+def _ends(curves: pd.DataFrame, metric: str) -> str:
+    own = curves[curves["metric"] == metric]
+    last = own[own["step"] == own.groupby("row")["step"].transform("max")]
+    means = last.groupby("row", sort=False)["value"].mean()
+    return "at the end " + listed(f"{row} {value:.3g}" for row, value in means.items())
+
+
+def _costs(table: Table) -> Iterator[Picture]:
+    for cost in differing_costs(table):
+        words = COSTS[cost]
+        yield Picture(
+            f"trade_off_{cost}",
+            f"Quality against {words}",
+            f"Mean with its 95 % interval; {words} is exact. Dashed: what no other row beats in "
+            "both.",
+            f"{_upper(metric_words(table.metric))} against {words}; the numbers are in the table.",
+            partial(figures.trade_off, table.frame, goal=table.goal, cost=cost),
+        )
+
+
+def differing_costs(table: Table) -> list[str]:
+    """Return the costs in which measured rows differ by more than 1 %."""
+    measured = table.frame.dropna(subset=["mean"])
+    known = {cost: measured[cost].dropna().astype("float64") for cost in COSTS}
+    return [
+        cost
+        for cost, values in known.items()
+        if len(values) and values.max() > values.min() * (1 + _ALIKE)
+    ]
+
+
+def _upper(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def _probes(frames: dict[str, pd.DataFrame]) -> Iterator[Picture]:
+    for name, (title, caption) in _PROBES.items():
+        if name not in frames or frames[name].empty:
+            continue
+        draw = partial(getattr(figures, _FUNCTIONS.get(name, name)), frames[name])
+        if name != "removal":
+            yield Picture(name, title, caption, f"{title}. {caption}", draw)
+            continue
+        for metric in dict.fromkeys(frames[name]["metric"]):
+            words = f"{title}: {metric_words(metric)}"
+            label = f"removal_{metric.partition('/')[2].replace('/', '_')}"
+            yield Picture(
+                label, words, caption, f"{words}. {caption}", partial(draw, metric=metric)
+            )
+
+
+_FUNCTIONS = {"erf": "erf_against_cache"}
+_PROBES = {
+    "removal": (
+        "One branch of one layer silenced",
+        "Bars: mean over seeds; dots: every seed. The paper's figures 3 and 13 ask this of its own "
+        "models and tasks.",
+    ),
+    "mass": (
+        "Where the maps put their weight",
+        "Shares of attention and SSM maps on meta tokens, the first token (BOS), the token itself "
+        "and all others; the paper's figure 7.",
+    ),
+    "meta_attention": (
+        "Attention on each meta token",
+        "Mean over layers; band: lowest to highest seed; the paper's figure 5.",
+    ),
+    "entropy": (
+        "Entropy of the attention maps",
+        "Per layer; right: as a share of a uniform map's entropy; the paper's figure 15.",
+    ),
+    "magnitudes": (
+        "Size of the branches",
+        "Branch outputs, what they add after the fusion, and its scales, per layer; the paper's "
+        "figure 12.",
+    ),
+    "erf": (
+        "Effective receptive field against cache",
+        "How far back the last token looks; dots: seeds; the paper's figure 11.",
+    ),
+    "needle": (
+        "Needle in a row of tokens",
+        "Accuracy by depth and length; right of the line: longer than in training; the paper's "
+        "figure 10.",
+    ),
+}

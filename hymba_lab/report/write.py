@@ -1,0 +1,75 @@
+"""From an export to the files of a report."""
+
+import io
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from hymba_lab.errors import UserError
+from hymba_lab.figures import COLUMN, WIDE, save
+from hymba_lab.figures.style import STYLE
+from hymba_lab.render import Table
+from hymba_lab.report.find import chosen, exported, sweep_of
+from hymba_lab.report.index import Entry, index_html, keep_readme
+from hymba_lab.report.page import Drawn, report_html
+from hymba_lab.report.pictures import Picture, pictures
+from hymba_lab.runs import make_folder, write_atomically
+from hymba_lab.sweep.export import Export, documents
+
+
+def write_sweep(export: Export, results: Path) -> Path:
+    """Write tables, figures and page of one sweep into its folder; return the page."""
+    folder = results / export.name
+    try:
+        table, texts = documents(export)
+        drawn = draw(pictures(export, table, folder), folder / "figures")
+    except UserError as error:
+        raise type(error)(f"{folder}: {error}") from None
+    others = [
+        path.name
+        for path in exported(results)
+        if sweep_of(path.name) == sweep_of(export.name) and path.name != export.name
+    ]
+    for name, text in {**texts, "report.html": report_html(export, table, drawn, others)}.items():
+        write_atomically(folder / name, text)
+    return folder / "report.html"
+
+
+def write_index(results: Path) -> Path:
+    """Write the page of all sweeps and the table in README.md; return the page."""
+    entries = [Entry(export, table_of(export, results)) for export in chosen(results, [])]
+    write_atomically(results / "index.html", index_html(entries))
+    keep_readme(results / "README.md", entries)
+    return results / "index.html"
+
+
+def table_of(export: Export, results: Path) -> Table:
+    """Return the table of an export; a refusal names its folder."""
+    try:
+        return documents(export)[0]
+    except UserError as error:
+        raise type(error)(f"{results / export.name}: {error}") from None
+
+
+def draw(wanted: list[Picture], folder: Path) -> list[Drawn]:
+    """Draw and save the pictures, and take away those of an earlier report."""
+    make_folder(folder)
+    drawn, kept = [], set()
+    for picture in wanted:
+        kept |= set(save(picture.draw(width=WIDE), folder, picture.name))
+        wide = (folder / f"{picture.name}.svg").read_text(encoding="utf-8")
+        narrow = svg(picture.draw(width=COLUMN), f"{picture.name}-narrow")
+        drawn.append(Drawn(picture, wide, narrow))
+    for path in folder.iterdir():
+        if path not in kept and path.suffix in (".svg", ".png", ".pdf"):
+            path.unlink()
+    return drawn
+
+
+def svg(figure: Figure, name: str) -> str:
+    """Return a figure as SVG text, the same bytes each time."""
+    text = io.StringIO()
+    with rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
