@@ -7,7 +7,7 @@ What was not measured is an em dash for readers and an empty field in the CSV, n
 import io
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -38,25 +38,9 @@ _LATEX = {
     **{char: f"{{{char}}}" for char in "[*"},  # after \\ both would be read as its arguments
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
     MISSING: "---",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of results: `frame` holds raw numbers, a row per cell of the sweep in file order.
-
-    `axes` and `also` name the frame's columns of labels and of further metrics. `notes` are part
-    of the table: what was not measured, how verdicts were made, which scale it is.
-    """
-
-    frame: pd.DataFrame
-    metric: str
-    goal: Goal
-    baseline: str
-    axes: tuple[str, ...]
-    also: tuple[str, ...]
-    notes: list[str]
 
 
 class Column(NamedTuple):
@@ -68,6 +52,34 @@ class Column(NamedTuple):
     part: Literal["label", "result", "cost"] = "result"
 
 
+class Second(NamedTuple):
+    """A further table under the first; `name` is that of its CSV file."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    columns: list[Column]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of results: `frame` holds raw numbers, a row per cell of the sweep in file order.
+
+    `axes` and `also` name the frame's columns of labels and of further metrics. `notes` are part
+    of the table: what was not measured, how verdicts were made, which scale it is. `more` are
+    further tables that belong to it.
+    """
+
+    frame: pd.DataFrame
+    metric: str
+    goal: Goal
+    baseline: str
+    axes: tuple[str, ...]
+    also: tuple[str, ...]
+    notes: list[str]
+    more: Sequence[Second] = ()
+
+
 def to_csv(table: Table) -> str:
     """The raw numbers, exact to the last bit; empty where nothing was measured."""
     return str(table.frame.to_csv(index=False, lineterminator="\n"))
@@ -75,22 +87,35 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """A GitHub-flavored Markdown table, the notes as a list under it."""
-    columns = display(table)
+    parts = [_markdown_table(display(table))]
+    for second in table.more:
+        parts += [_markdown(second.title) + ":", _markdown_table(second.columns)]
+    notes = "\n".join(f"- {_markdown(note)}" for note in table.notes)
+    return "\n\n".join([*parts, notes]) + "\n"
+
+
+def _markdown_table(columns: list[Column]) -> str:
     lines = [
         [_markdown(column.heading) for column in columns],
         ["---:" if column.numeric else "---" for column in columns],
         *_rows([[_markdown(cell) for cell in column.cells] for column in columns]),
     ]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "\n".join(f"- {_markdown(note)}" for note in table.notes)
-    return f"{text}\n\n{notes}\n"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def to_latex(table: Table) -> str:
     """A `tabular` for the booktabs package, the notes in small print under it."""
-    columns = display(table)
+    lines = _latex_table(display(table))
+    for second in table.more:
+        title = rf"\par\medskip {_latex(second.title)}:\par\smallskip"
+        lines += [title, *_latex_table(second.columns)]
+    lines.append(r"\par\smallskip{\footnotesize")
+    return "\n".join([*lines, *(_latex(note) + r"\par" for note in table.notes), "}"]) + "\n"
+
+
+def _latex_table(columns: list[Column]) -> list[str]:
     body = _rows([[_latex(cell, column.numeric) for cell in column.cells] for column in columns])
-    lines = [
+    return [
         rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in columns)}}}",
         r"\toprule",
         rf"{' & '.join(_latex(column.heading) for column in columns)} \\",
@@ -98,11 +123,7 @@ def to_latex(table: Table) -> str:
         *(rf"{' & '.join(row)} \\" for row in body),
         r"\bottomrule",
         r"\end{tabular}",
-        r"\par\smallskip{\footnotesize",
-        *(_latex(note) + r"\par" for note in table.notes),
-        "}",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def to_rich(table: Table) -> Group:
@@ -112,7 +133,8 @@ def to_rich(table: Table) -> Group:
         _rich_table([column for column in columns if column.part in ("label", part)])
         for part in ("result", "cost")
     ]
-    return Group(*parts, Text("\n".join(table.notes)))
+    more = [part for one in table.more for part in (Text(one.title), _rich_table(one.columns))]
+    return Group(*parts, *more, Text("\n".join(table.notes)))
 
 
 def _rich_table(columns: list[Column]) -> rich.table.Table:

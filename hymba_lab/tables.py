@@ -9,19 +9,24 @@ Only finished runs give numbers: what a failed or pruned run reached is no resul
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from hymba_lab.errors import UserError
+from hymba_lab.factorial import interaction_table
 from hymba_lab.render import Table, display, to_csv, to_latex, to_markdown, to_rich, to_text
-from hymba_lab.stats import (
-    Comparison,
-    Goal,
-    all_alike_by_luck,
-    compare,
-    mean_interval,
-    two_levels,
+from hymba_lab.stats import Comparison, Goal, Looks, compare, mean_interval
+from hymba_lab.table_notes import (
+    PARAMS_TOLERANCE,
+    equivalence_notes,
+    expected_seeds,
+    flag_notes,
+    jump_notes,
+    known_value,
+    look_notes,
+    method_note,
+    missing_notes,
+    scale_note,
 )
 
 __all__ = [
@@ -42,8 +47,6 @@ _COSTS = ("params", "ssm_to_attention", "cache_bytes", "flops_per_token")
 _OTHER = ("row", "seed", "status", "reason", "tokens_per_second", "identity", "commit", "dirty")
 _STATUSES = ("finished", "failed", "pruned", "missing")
 _EFFECT = ["effect", "low", "high", "p", "p_holm"]
-_PARAMS_TOLERANCE = 2.0  # percent; beyond it a row may win by size alone
-
 Values = dict[str, dict[int, float]]
 
 
@@ -91,6 +94,9 @@ def result_table(
     also: Sequence[str] = (),
     reference: pd.DataFrame | None = None,
     alpha: float = 0.05,
+    margin: float | None = None,
+    looks: Looks | None = None,
+    factorial: Sequence[str] = (),
 ) -> Table:
     """The table of `runs`: a row per cell in the order of first appearance, failed ones included.
 
@@ -99,32 +105,40 @@ def result_table(
     (to the baseline), params_flagged (beyond 2 %), ssm_to_attention, cache_bytes, flops_per_token,
     tokens_per_second (median), for each of `also` its mean with _low and _high, and metric, scale.
     `reference` (columns row, value, note) puts the paper's number in a column of its own, paper.
+    A `margin` adds margin and p_within, `looks` the column look; `factorial` names axes of which
+    every combination was run, and adds the table of their interactions to `more`.
 
     Raises UserError as `guard` does, and for an unknown baseline, metric or reference column.
     """
     guard(runs)
     values = _values(runs, metric)
-    comparisons = compare(values, baseline, goal=goal, alpha=alpha)
+    found = compare(values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks)
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
     others = tuple(name for name in dict.fromkeys(also) if name != metric)
     parts = [
         runs.drop_duplicates("row")[["row", *axes]].reset_index(drop=True),
-        _verdict_columns(values, comparisons, alpha),
+        _verdict_columns(values, found, alpha, margin, looks),
         _cost_columns(runs, baseline),
         *(_mean_columns(name, _values(runs, name)) for name in others),
     ]
-    frame = pd.concat(parts, axis=1).assign(metric=metric, scale=_known(runs["scale"], ""))
+    frame = pd.concat(parts, axis=1).assign(metric=metric, scale=known_value(runs["scale"], ""))
+    n_tests = len(found) if looks else sum(not math.isnan(one.p) for one in found)
     notes = [
-        _scale_note(runs),
-        _method_note(baseline, sum(not math.isnan(found.p) for found in comparisons), alpha),
-        *_missing_notes(runs, values, metric),
-        *_flag_notes(frame),
-        *_jump_notes(values, comparisons, alpha),
+        scale_note(runs),
+        method_note(baseline, n_tests, alpha),
+        *equivalence_notes(n_tests, alpha, margin),
+        *look_notes(found, looks, alpha),
+        *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
+        *flag_notes(frame),
+        *jump_notes(values, found, alpha),
     ]
+    more = []
+    if len(factorial) > 1:
+        more = [interaction_table(runs, values, factorial, baseline, goal=goal, alpha=alpha)]
     if reference is not None:
         frame, paper_notes = _with_paper(frame, reference)
         notes += paper_notes
-    return Table(frame, metric, goal, baseline, axes, others, notes)
+    return Table(frame, metric, goal, baseline, axes, others, notes, more)
 
 
 def _is_axis(runs: pd.DataFrame, name: str) -> bool:
@@ -147,13 +161,20 @@ def _values(runs: pd.DataFrame, metric: str) -> Values:
 
 
 def _verdict_columns(
-    values: Values, comparisons: Sequence[Comparison], alpha: float
+    values: Values,
+    comparisons: Sequence[Comparison],
+    alpha: float,
+    margin: float | None,
+    looks: Looks | None,
 ) -> pd.DataFrame:
     own = [mean_interval(seeds.values(), alpha=alpha) for seeds in values.values()]
     means = pd.DataFrame(own, columns=["mean", "mean_low", "mean_high", "seeds"])
-    found = pd.DataFrame(map(vars, comparisons), columns=["label", *_EFFECT, "verdict"])
+    shown = [*_EFFECT, *(["p_within"] if margin else []), *(["look"] if looks else [])]
+    found = pd.DataFrame(map(vars, comparisons), columns=["label", *shown, "verdict"])
     effects = found.set_index("label").reindex(list(values)).reset_index(drop=True)
-    numbers = effects[_EFFECT].astype("float64")
+    numbers = effects[shown].astype(
+        {name: "Int64" if name == "look" else "float64" for name in shown}
+    )
     numbers = numbers.rename(columns={"low": "effect_low", "high": "effect_high"})
     means.insert(0, "seeds", means.pop("seeds"))
     return pd.concat([means, numbers, effects["verdict"].fillna("baseline")], axis=1)
@@ -175,7 +196,7 @@ def _cost_columns(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     columns = {
         "params": list(params.values()),
         "params_diff_percent": differences,
-        "params_flagged": [abs(difference) > _PARAMS_TOLERANCE for difference in differences],
+        "params_flagged": [abs(difference) > PARAMS_TOLERANCE for difference in differences],
         **{name: [_cost(group, name) for group in groups.values()] for name in _COSTS[1:]},
         "tokens_per_second": [float(speed.astype("float64").median()) for speed in speeds],
     }
@@ -191,72 +212,6 @@ def _cost(group: pd.DataFrame, column: str) -> float:
             f"({', '.join(f'{value:,}' for value in known)}): they are not runs of one model."
         )
     return float(known[0]) if len(known) else math.nan
-
-
-def _known(column: "pd.Series[Any]", default: Any) -> Any:
-    """The one value that `guard` found in the column, runs that know none left aside."""
-    return next((value for value in column.dropna() if value != ""), default)
-
-
-def _scale_note(runs: pd.DataFrame) -> str:
-    scale, budget = _known(runs["scale"], "unknown"), _known(runs["tokens"], math.nan)
-    told = "unknown" if math.isnan(budget) else f"{int(budget):,}"
-    return f"Results at scale {scale!r}, {told} training tokens per run; not the paper's scale."
-
-
-def _method_note(baseline: str, n_rows: int, alpha: float) -> str:
-    return (
-        f"Effect: row minus {baseline!r}, paired by seed; verdicts by two-sided paired t-tests at "
-        f"alpha = {alpha:g} over the table's {n_rows} comparisons (Holm), the intervals of effects "
-        f"simultaneous to match; intervals of means each at {100 * (1 - alpha):g} %."
-    )
-
-
-def _missing_notes(runs: pd.DataFrame, values: Values, metric: str) -> list[str]:
-    seeds = sorted({seed for row in values.values() for seed in row})
-    why = {
-        (str(row), int(seed)): _absence(str(status), str(reason or ""), metric)
-        for row, seed, status, reason in zip(
-            runs["row"], runs["seed"], runs["status"], runs["reason"].fillna(""), strict=True
-        )
-    }
-    notes = []
-    for row, measured in values.items():
-        absent = [seed for seed in seeds if not math.isfinite(measured.get(seed, math.nan))]
-        if absent:
-            told = "; ".join(f"seed {seed} {why.get((row, seed), 'never run')}" for seed in absent)
-            notes.append(f"Not measured, {row}: {len(absent)} of {len(seeds)} seeds ({told}).")
-    return notes
-
-
-def _absence(status: str, reason: str, metric: str) -> str:
-    what = f"finished without a finite {metric}" if status == "finished" else status
-    return f"{what}: {reason}" if reason else what
-
-
-def _flag_notes(frame: pd.DataFrame) -> list[str]:
-    flagged = ", ".join(frame.loc[frame["params_flagged"], "row"])
-    if not flagged:
-        return []
-    return [f"(!) Parameters more than {_PARAMS_TOLERANCE:g} % off the baseline's: {flagged}."]
-
-
-def _jump_notes(values: Values, comparisons: Sequence[Comparison], alpha: float) -> list[str]:
-    levels = two_levels(values)
-    n = min((found.n for found in comparisons if found.n >= 2), default=0)
-    if levels is None or n == 0:
-        return []
-    note = (
-        f"Seeds jump between about {levels[0]:.3g} and {levels[1]:.3g}: a mean is no typical run."
-    )
-    luck = all_alike_by_luck(n, len(comparisons))
-    if luck > alpha:
-        note += (
-            f" The t-test assumes a bell shape; with {n} seeds, luck alone can put all of a row and"
-            f" all of the baseline on opposite levels (probability up to {luck:.2g}): add seeds, or"
-            " compare the step at which a level is reached."
-        )
-    return [note]
 
 
 def _with_paper(frame: pd.DataFrame, reference: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

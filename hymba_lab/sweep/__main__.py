@@ -29,6 +29,10 @@ def arguments() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="also write the table's files here, e.g. results/"
     )
     parser.add_argument(
+        "--until-decided", type=int, nargs="?", const=12, metavar="N",
+        help="add seeds to undecided rows and the baseline, N a row at most (12 where not given)",
+    )  # fmt: skip
+    parser.add_argument(
         "--retry-failed", action="store_true", help="try failed cells again, also after a nan"
     )
     return parser
@@ -42,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
+    if options.until_decided is not None:
+        options.overrides.append(f"until_decided={options.until_decided}")
     if options.plan:
         from hymba_lab.sweep.plan import print_plan
 

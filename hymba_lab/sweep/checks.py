@@ -6,6 +6,7 @@ from math import prod
 
 from hymba_lab.config_errors import suggest
 from hymba_lab.cost import Costs
+from hymba_lab.errors import UserError
 from hymba_lab.sweep.file import Range, Sweep
 from hymba_lab.sweep.paths import check_axes, require_path, require_variable
 
@@ -61,6 +62,12 @@ def _check_seeds(sweep: Sweep) -> None:
             f"{file.tune_seed} is one of the seeds {file.seeds}; a row tuned on the runs that "
             "judge it wins by luck. Take another.",
         )
+    if file.until_decided is not None and file.design == "search":
+        raise sweep.wrong(["until_decided"], "is for designs with named rows, not for search.")
+    try:
+        _ = file.looks
+    except UserError as error:
+        raise sweep.wrong(["until_decided"], str(error)) from None
 
 
 def _check_design(sweep: Sweep) -> None:

@@ -109,6 +109,9 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         also=sweep.also,
         reference=paper_frame(sweep),
         alpha=sweep.alpha,
+        margin=sweep.margin,
+        looks=sweep.looks,
+        factorial=list(sweep.axes) if sweep.design == "factorial" else (),
     )
     bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
     head = f"# {sweep.question}\n\n{sweep.source}\n\n"
@@ -116,6 +119,7 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         "table.md": head + tables.to_markdown(table) + "".join(bullets),
         "table.csv": tables.to_csv(table),
         "table.tex": tables.to_latex(table),
+        **{f"{second.name}.csv": to_csv(second.frame) for second in table.more},
     }
 
 
@@ -125,7 +129,7 @@ def origin(export: Export) -> list[str]:
     lines = tables.provenance(
         export.runs, export.facts.command, "; ".join(export.facts.hardware) or "unknown"
     )
-    return [*lines, f"Training time: {hours}"]
+    return [*lines, f"Training time: {hours or 'unknown'}"]
 
 
 def paper_frame(sweep: SweepFile) -> pd.DataFrame | None:

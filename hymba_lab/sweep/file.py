@@ -15,6 +15,7 @@ from hymba_lab.config import Config, load_document, resolve
 from hymba_lab.config_errors import explain
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
+from hymba_lab.stats import Looks, plan_looks
 from hymba_lab.sweep.scale import at_scale
 from hymba_lab.yaml_file import Document, parse_value
 
@@ -103,9 +104,18 @@ class SweepFile(Section):
     match: Match | None = None
     design: Design = "one_factor"
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    margin: Annotated[float, Field(gt=0)] | None = None  # show "equivalent within", metric's unit
+    until_decided: Annotated[int, Field(ge=2, le=1000)] | None = None  # seeds a row at most
     trial_timeout_minutes: Annotated[float, Field(gt=0)] | None = None
     retries: Annotated[int, Field(ge=0)] = 1  # after a crash; a nan is never tried again
     paper: Paper | None = None
+
+    @property
+    def looks(self) -> Looks | None:
+        """The planned looks of `until_decided`; None where the seeds are fixed."""
+        if self.until_decided is None:
+            return None
+        return plan_looks(self.seeds, self.until_decided, reserved=[self.tune_seed])
 
 
 @dataclass(frozen=True)
@@ -141,10 +151,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = No
 
 
 def _names_own_key(override: str) -> bool:
-    """Whether `a.b=c` sets a key of the sweep itself; without `=` it is refused with the rest."""
-    return (
-        "=" in override and override.split("=")[0].strip().split(".")[0] in SweepFile.model_fields
-    )
+    """Whether `a.b=c` sets a key of the sweep itself; without `=` it is refused with the rest.
+
+    `scale=...` is the base's label; a sweep's scale is an option of its own, --scale.
+    """
+    key = override.split("=")[0].strip().split(".")[0]
+    return "=" in override and key != "scale" and key in SweepFile.model_fields
 
 
 def _base(path: Path, name: str, document: Document, overrides: Sequence[str]) -> Document:

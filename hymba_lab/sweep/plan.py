@@ -10,12 +10,18 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from hymba_lab.provenance import hardware
+from hymba_lab.provenance import hardware, n_cores
 from hymba_lab.runs import make_folder, write_atomically
-from hymba_lab.stats import all_alike_by_luck, detectable_effect, detectable_in_sd, paired_sd
+from hymba_lab.stats import (
+    all_alike_by_luck,
+    detectable_effect,
+    detectable_in_sd,
+    paired_sd,
+    showable_margin,
+)
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.jobs import Outcomes, value_of
-from hymba_lab.sweep.session import Session, n_cores, open_session
+from hymba_lab.sweep.session import Session, open_session
 
 
 def print_plan(options: argparse.Namespace) -> int:
@@ -107,6 +113,14 @@ def _power_notes(session: Session, outcomes: Outcomes) -> list[str]:
         size = detectable_effect(spread, n_seeds, n_rows, alpha=file.alpha)
         found = f"{size:.3g} in {metric} (from the runs so far)"
     notes = [f"Smallest effect that {n_seeds} seeds detect in {n_rows} rows: {found}."]
+    if file.margin is not None and not math.isnan(spread):
+        size = showable_margin(spread, n_seeds, n_rows, alpha=file.alpha)
+        notes.append(
+            f"Equivalence within {file.margin:g}: {n_seeds} seeds show margins down to {size:.3g}."
+        )
+    if file.looks is not None:
+        later = ", ".join(map(str, file.looks.sizes[1:]))
+        notes.append(f"Until decided: undecided rows and the baseline go on to {later} seeds.")
     luck = all_alike_by_luck(n_seeds, n_rows)
     if luck > 0.2:
         notes.append(

@@ -1,8 +1,9 @@
 """What to run next, as a pure function of what has finished.
 
 A cell first tunes its hyperparameters on a seed of its own (`tune_seed`), then repeats the winner
-over `seeds`. No state survives a process: whoever starts again derives the same jobs from the same
-results, whatever the order in which they came in.
+over `seeds`, and over further ones until it is decided where that is asked for. No state survives a
+process: whoever starts again derives the same jobs from the same results, whatever the order in
+which they came in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +11,19 @@ from dataclasses import replace
 
 from hymba_lab.config import resolve
 from hymba_lab.runs import run_identity
+from hymba_lab.stats import Looks, compare
 from hymba_lab.sweep.cells import Cell, cell_costs
 from hymba_lab.sweep.file import Metric, Range, Sweep
-from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Params, Stage, pareto_jobs, winner
+from hymba_lab.sweep.jobs import (
+    Job,
+    Outcome,
+    Outcomes,
+    Params,
+    Stage,
+    pareto_jobs,
+    value_of,
+    winner,
+)
 from hymba_lab.sweep.suggest import suggest
 
 
@@ -29,10 +40,11 @@ class Planner:
         """Return every job that the outcomes so far determine, finished ones included."""
         if self.sweep.file.design == "search":
             return list(self._search_jobs(outcomes))
-        return [job for cell in self.cells for job in self._cell_jobs(cell, outcomes)]
+        jobs = [job for cell in self.cells for job in self._cell_jobs(cell, outcomes)]
+        return [*jobs, *self._later_looks(jobs, outcomes)]
 
     def total(self) -> int:
-        """Return how many jobs the sweep comes to (with design search: at least)."""
+        """Return how many jobs the sweep comes to (design search, until decided: at least)."""
         file = self.sweep.file
         if file.design == "search":
             return (file.n_trials or 0) + len(file.seeds)
@@ -57,6 +69,44 @@ class Planner:
         params = best.params if best else {}
         for index, seed in enumerate(file.seeds):
             yield self._job(cell, "seed", index, seed, params)
+
+    def _later_looks(self, jobs: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
+        """Further seeds of the baseline and of the rows that the looks so far left undecided."""
+        looks = self.sweep.file.looks
+        jobs = list(jobs)
+        for number in range(1, len(looks.sizes) if looks else 1):
+            if looks is None or known(jobs, outcomes) is None:
+                return
+            going_on = self._undecided(jobs, outcomes, looks.first(number))
+            added = [
+                self._job(cell, "seed", index, looks.seeds[index], going_on[cell.label])
+                for cell in self.cells
+                if cell.label in going_on
+                for index in range(*looks.sizes[number - 1 : number + 1])
+            ]
+            yield from added
+            jobs += added
+
+    def _undecided(
+        self, jobs: Sequence[Job], outcomes: Outcomes, looks: Looks
+    ) -> dict[str, Params]:
+        """The tuned values of the rows to go on with, the baseline's among them; {} at the end.
+
+        A row of which no seed finished is given up.
+        """
+        file, params = self.sweep.file, {job.cell.label: job.params for job in jobs}
+        values: dict[str, dict[int, float]] = {cell.label: {} for cell in self.cells}
+        for job in jobs:
+            if job.stage == "seed":
+                value = value_of(job, outcomes[job.identity], file.metric)
+                values[job.cell.label][job.seed] = value
+        baseline = self.cells[0].label
+        found = compare(
+            values, baseline, goal=file.metric.goal, alpha=file.alpha, margin=file.margin,
+            looks=looks,
+        )  # fmt: skip
+        rows = [one.label for one in found if not one.decided and one.n]
+        return {label: params[label] for label in [baseline, *rows]} if rows else {}
 
     def _search_jobs(self, outcomes: Outcomes) -> Iterator[Job]:
         """Optuna chooses the labels too; what no other trial beats is repeated over the seeds."""

@@ -1,0 +1,131 @@
+"""What stands under a result table: scale, method, what is missing, what to beware of."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from hymba_lab.stats import Comparison, Looks, all_alike_by_luck, two_levels
+
+PARAMS_TOLERANCE = 2.0  # percent; beyond it a row may win by size alone
+
+Values = Mapping[str, Mapping[int, float]]
+
+
+def known_value(column: "pd.Series[Any]", default: Any) -> Any:
+    """The one value that `tables.guard` found in a column, runs that know none left aside."""
+    return next((value for value in column.dropna() if value != ""), default)
+
+
+def scale_note(runs: pd.DataFrame) -> str:
+    """At which scale and budget the runs are."""
+    scale, budget = known_value(runs["scale"], "unknown"), known_value(runs["tokens"], math.nan)
+    told = "unknown" if math.isnan(budget) else f"{int(budget):,}"
+    return f"Results at scale {scale!r}, {told} training tokens per run; not the paper's scale."
+
+
+def method_note(baseline: str, n_rows: int, alpha: float) -> str:
+    """How verdicts and intervals were made."""
+    return (
+        f"Effect: row minus {baseline!r}, paired by seed; verdicts by two-sided paired t-tests at "
+        f"alpha = {alpha:g} over the table's {n_rows} comparisons (Holm), the intervals of effects "
+        f"simultaneous to match; intervals of means each at {100 * (1 - alpha):g} %."
+    )
+
+
+def equivalence_notes(n_rows: int, alpha: float, margin: float | None) -> list[str]:
+    """How "equivalent within" was shown, where a margin was given."""
+    if margin is None:
+        return []
+    return [
+        f"Equivalent within {margin:g}: by two one-sided paired t-tests (TOST) at alpha = "
+        f"{alpha:g} of their own over the table's {n_rows} comparisons (Holm); the two-sided interval beside "
+        "it is wider and may reach beyond the margin."
+    ]
+
+
+def look_notes(comparisons: Sequence[Comparison], looks: Looks | None, alpha: float) -> list[str]:
+    """How many looks there were, what they spent, and which row was decided at which."""
+    if looks is None:
+        return []
+    ends = [
+        f"{found.label} at {looks.sizes[found.look - 1]}" for found in comparisons if found.decided
+    ]
+    undecided = [found.label for found in comparisons if not found.decided]
+    spent = ", ".join(f"{alpha * share:.3g}" for _, share in looks)
+    return [
+        f"Seeds were added to undecided rows and the baseline only, in at most {len(looks.sizes)} "
+        f"looks, at {', '.join(map(str, looks.sizes))} seeds; they may spend {spent} of alpha = "
+        f"{alpha:g}, so verdicts and intervals hold over all looks together. Decided: "
+        f"{', '.join(ends) or 'none'}. Undecided after the last look: "
+        f"{', '.join(undecided) or 'none'}. The effect of a row that was decided early is on "
+        "average too large."
+    ]
+
+
+def missing_notes(
+    runs: pd.DataFrame, values: Values, metric: str, expected: Mapping[str, Collection[int]]
+) -> list[str]:
+    """Which of the `expected` seeds (by row) have no value, and why."""
+    why = {
+        (str(row), int(seed)): _absence(str(status), str(reason or ""), metric)
+        for row, seed, status, reason in zip(
+            runs["row"], runs["seed"], runs["status"], runs["reason"].fillna(""), strict=True
+        )
+    }
+    notes = []
+    for row, measured in values.items():
+        seeds = sorted(expected[row])
+        absent = [seed for seed in seeds if not math.isfinite(measured.get(seed, math.nan))]
+        if absent:
+            told = "; ".join(f"seed {seed} {why.get((row, seed), 'never run')}" for seed in absent)
+            notes.append(f"Not measured, {row}: {len(absent)} of {len(seeds)} seeds ({told}).")
+    return notes
+
+
+def expected_seeds(
+    values: Values, comparisons: Sequence[Comparison], looks: Looks | None
+) -> dict[str, set[int]]:
+    """The seeds that every row should have: all of the table's, or those of its last look."""
+    if looks is None:
+        everyone = {seed for row in values.values() for seed in row}
+        return dict.fromkeys(values, everyone)
+    n_looks = {found.label: found.look for found in comparisons}
+    last = max(n_looks.values(), default=1)
+    return {
+        row: {*seeds, *looks.seeds[: looks.sizes[n_looks.get(row, last) - 1]]}
+        for row, seeds in values.items()
+    }
+
+
+def _absence(status: str, reason: str, metric: str) -> str:
+    what = f"finished without a finite {metric}" if status == "finished" else status
+    return f"{what}: {reason}" if reason else what
+
+
+def flag_notes(frame: pd.DataFrame) -> list[str]:
+    """Which rows differ in size by so much that size alone may explain their effect."""
+    flagged = ", ".join(frame.loc[frame["params_flagged"], "row"])
+    if not flagged:
+        return []
+    return [f"(!) Parameters more than {PARAMS_TOLERANCE:g} % off the baseline's: {flagged}."]
+
+
+def jump_notes(values: Values, comparisons: Sequence[Comparison], alpha: float) -> list[str]:
+    """Whether seeds jump between two levels, where a t-test may be misled."""
+    levels = two_levels(values)
+    n = min((found.n for found in comparisons if found.n >= 2), default=0)
+    if levels is None or n == 0:
+        return []
+    note = (
+        f"Seeds jump between about {levels[0]:.3g} and {levels[1]:.3g}: a mean is no typical run."
+    )
+    luck = all_alike_by_luck(n, len(comparisons))
+    if luck > alpha:
+        note += (
+            f" The t-test assumes a bell shape; with {n} seeds, luck alone can put all of a row and"
+            f" all of the baseline on opposite levels (probability up to {luck:.2g}): add seeds, or"
+            " compare the step at which a level is reached."
+        )
+    return [note]
