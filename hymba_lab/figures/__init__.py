@@ -18,8 +18,9 @@ lines to draw, is a `UserError`. The columns of probes are those of `hymba_lab.p
 | `cache_against_length` | 2 | model, kind, tokens, cache_bytes (`hymba_lab.cost.lengths`) |
 """
 
-from hymba_lab.figures.costs import cache_against_length, erf_against_cache, trade_off
+from hymba_lab.figures.costs import erf_against_cache, trade_off
 from hymba_lab.figures.curves import needle, training_curves
+from hymba_lab.figures.lengths import cache_against_length
 from hymba_lab.figures.maps import entropy, mass, meta_attention
 from hymba_lab.figures.parts import magnitudes, removal
 from hymba_lab.figures.style import COLUMN, WIDE, save

@@ -1,4 +1,8 @@
-"""Quality and reach against cost: figures 2, 9 and 11."""
+"""Quality and reach against cost: figures 9 and 11."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -7,12 +11,13 @@ from matplotlib.lines import Line2D
 
 from hymba_lab.figures.style import (
     INK,
-    PALETTE,
     QUIET,
     WIDE,
+    Mark,
     legend,
     marks,
     needed,
+    only,
     plain,
     rows_of,
     styled,
@@ -21,10 +26,11 @@ from hymba_lab.render import metric_heading
 from hymba_lab.stats import Goal, pareto_front
 
 COSTS = {
-    "cache_bytes": ("cache after 8000 tokens", {1e9: "GB", 1e6: "MB", 1e3: "kB", 1.0: "bytes"}),
-    "params": ("parameters", {1e9: "billions", 1e6: "millions", 1e3: "thousands", 1.0: "count"}),
-    "flops_per_token": ("forward FLOPs per token", {1e9: "G", 1e6: "M", 1e3: "k", 1.0: "FLOP"}),
+    "cache_bytes": ("cache after 8000 tokens", {1e9: "GB", 1e6: "MB", 1e3: "kB"}),
+    "params": ("parameters", {1e9: "billions", 1e6: "millions", 1e3: "thousands"}),
+    "flops_per_token": ("forward FLOPs per token", {1e9: "G", 1e6: "M", 1e3: "k"}),
 }
+_PAPER: Any = {"marker": "D", "markerfacecolor": "none", "linestyle": "none", "markersize": 6}
 
 
 @styled
@@ -40,137 +46,129 @@ def trade_off(
     """Quality against one cost, with the Pareto front; the paper's points have their own panel.
 
     `table` is the frame of `tables.result_table`: row, mean, mean_low, mean_high, metric, and the
-    column `cost` (cache_bytes, params or flops_per_token). A row that was not measured is left out
-    of the picture, and the legend says so. `paper`: row, cost, value (of `paper_metric`, higher is
-    better), drawn as open diamonds: other models, data and scale.
+    column `cost` (cache_bytes, params or flops_per_token). Points of nearly one cost stand side by
+    side. A row that was not measured has no point, and the legend says so. `paper`: row, cost,
+    value (of `paper_metric`, higher is better), drawn as open diamonds: other models, data, scale.
     """
     columns = ["row", "mean", "mean_low", "mean_high", "metric", cost]
     drawn = needed(table, columns, "trade_off")
-    n = 1 if paper is None else 2
-    side = width > 5
-    figure = Figure(figsize=(width, 2.9 if side else 2.5 * n + 0.3), layout="constrained")
+    side, n = width > 5, 1 if paper is None else 2
+    figure = Figure(figsize=(width, 2.5 if side else 2.2 * n), layout="constrained")
     axes = figure.subplots(*((1, n) if side else (n, 1)), squeeze=False).flatten()
-    styles, handles, labels = marks(rows_of(drawn)), [], []
-    ours = drawn.dropna(subset=["mean", cost])
-    scale, unit = _scaled(ours[cost], cost)
-    for line in drawn.to_dict("records"):
-        style = {**styles[str(line["row"])], "linestyle": "none"}
-        handles.append(Line2D([], [], markersize=5, **style))
-        missing = pd.isna(line["mean"]) or pd.isna(line[cost])
-        labels.append(f"{line['row']} (not measured)" if missing else str(line["row"]))
-        if not missing:
-            away = _away(line)
-            axes[0].errorbar(
-                line[cost] / scale, line["mean"], yerr=away, markersize=5, elinewidth=0.8, **style
-            )
-    _front(axes[0], ours[cost] / scale, ours["mean"], goal)
-    _frame(axes[0], unit, metric_heading(str(drawn["metric"].iloc[0]), goal))
+    styles = marks(drawn["row"])
+    heading = metric_heading(str(drawn["metric"].iloc[0]), goal)
+    _scatter(axes[0], drawn.astype({cost: float}), cost, goal, styles)
+    _frame(axes[0], cost, drawn[cost], heading)
+    missing = drawn["mean"].isna() | drawn[cost].isna()
+    handles = [Line2D([], [], markersize=5, **_dot(style)) for style in styles.values()]
+    pairs = zip(drawn["row"], missing, strict=True)
+    labels = [f"{row} (not measured)" if absent else str(row) for row, absent in pairs]
     if paper is not None:
         needed(paper, ["row", "cost", "value"], "trade_off")
-        _paper_panel(axes[1], paper, cost, paper_metric, styles)
-        handles.append(Line2D([], [], **_OPEN, color=INK))
-        labels.append("the paper's, other models and scale")
+        _paper_panel(axes[1], paper, cost, styles)
+        _frame(axes[1], cost, paper["cost"], f"paper: {paper_metric}")
+        handles.append(Line2D([], [], color=INK, **_PAPER))
+        labels.append("the paper's: other models, data and scale")
     handles.append(Line2D([], [], color=QUIET, linestyle="--", linewidth=1))
     legend(figure, handles, [*labels, "Pareto front"])
     return figure
 
 
-_OPEN = {"marker": "D", "markerfacecolor": "none", "linestyle": "none", "markersize": 5}
+def _scatter(ax: Axes, drawn: pd.DataFrame, cost: str, goal: Goal, styles: dict[str, Mark]) -> None:
+    scale, _ = _unit(drawn[cost], cost)
+    known = drawn.dropna(subset=["mean", cost])
+    costs = (known[cost] / scale).to_list()
+    _widen(ax, costs)
+    places = _side_by_side(costs, 0.028 * (ax.get_xlim()[1] - ax.get_xlim()[0]))
+    ends = zip(known["mean"], known["mean_low"], known["mean_high"], strict=True)
+    for row, place, (mean, low, high) in zip(known["row"], places, ends, strict=True):
+        away = None if math.isnan(low + high) else [[mean - low], [high - mean]]
+        ax.errorbar(place, mean, yerr=away, markersize=5, elinewidth=0.8, **_dot(styles[row]))
+    _front(ax, costs, known["mean"].to_list(), goal)
 
 
-def _paper_panel(
-    ax: Axes, paper: pd.DataFrame, cost: str, metric: str, styles: dict[str, dict[str, str]]
-) -> None:
-    scale, unit = _scaled(paper["cost"], cost)
-    for line in paper.to_dict("records"):
-        color = styles.get(str(line["row"]), {}).get("color", INK)
-        ax.plot(line["cost"] / scale, line["value"], color=color, **_OPEN)
-    _front(ax, paper["cost"] / scale, paper["value"], "maximize")
-    _frame(ax, unit, f"paper: {metric}")
+def _paper_panel(ax: Axes, paper: pd.DataFrame, cost: str, styles: dict[str, Mark]) -> None:
+    scale, _ = _unit(paper["cost"], cost)
+    costs, values = (paper["cost"] / scale).to_list(), paper["value"].to_list()
+    _widen(ax, costs)
+    for row, place, value in zip(paper["row"].astype(str), costs, values, strict=True):
+        ax.plot(place, value, color=styles[row]["color"] if row in styles else INK, **_PAPER)
+    _front(ax, costs, values, "maximize")
 
 
-def _away(line: dict[str, float]) -> list[list[float]] | None:
-    if pd.isna(line["mean_low"]) or pd.isna(line["mean_high"]):
-        return None
-    return [[line["mean"] - line["mean_low"]], [line["mean_high"] - line["mean"]]]
+def _dot(style: Mark) -> Mark:
+    return {**style, "linestyle": "none"}
 
 
-def _front(ax: Axes, costs: "pd.Series[float]", values: "pd.Series[float]", goal: Goal) -> None:
+def _widen(ax: Axes, costs: Sequence[float]) -> None:
+    """Set the x axis; costs that differ by less than a tenth stay close together."""
+    low, high = min(costs, default=0.0), max(costs, default=1.0)
+    span = max(high - low, 0.2 * high) or 1.0
+    middle = (low + high) / 2
+    ax.set_xlim(middle - 0.58 * span, middle + 0.58 * span)
+
+
+def _side_by_side(costs: Sequence[float], step: float) -> list[float]:
+    """Return x of every point: those within one `step` of their neighbour are spread around it."""
+    places = list(costs)
+    order = sorted(range(len(costs)), key=lambda i: (costs[i], i))
+    group: list[int] = []
+    for at, i in enumerate(order):
+        group.append(i)
+        if at + 1 == len(order) or costs[order[at + 1]] - costs[i] > step:
+            middle = sum(costs[j] for j in group) / len(group)
+            for number, j in enumerate(sorted(group)):
+                places[j] = middle + (number - (len(group) - 1) / 2) * step
+            group = []
+    return places
+
+
+def _front(ax: Axes, costs: Sequence[float], values: Sequence[float], goal: Goal) -> None:
     """Draw the staircase through the points that no other beats in both."""
-    points = list(zip(costs.astype(float), values.astype(float), strict=True))
-    kept = sorted(
-        point
-        for point, on in zip(points, pareto_front(points, ["minimize", goal]), strict=True)
-        if on
-    )
-    ax.step(*zip(*kept, strict=True), where="post", color=QUIET, linestyle="--", lw=1, zorder=0)
+    points = list(zip(costs, values, strict=True))
+    on = pareto_front(points, ["minimize", goal])
+    kept = sorted({point for point, best in zip(points, on, strict=True) if best})
+    if kept:
+        kept.append((ax.get_xlim()[1], kept[-1][1]))  # more cost buys nothing more
+        ax.step(*zip(*kept, strict=True), where="post", color=QUIET, linestyle="--", lw=1, zorder=0)
 
 
-def _scaled(costs: "pd.Series[float]", cost: str) -> tuple[float, str]:
-    name, units = COSTS.get(cost, (cost, {1.0: ""}))
+def _unit(costs: "pd.Series[Any]", cost: str) -> tuple[float, str]:
+    """Return what to divide by, and the axis label with its unit."""
+    name, units = COSTS.get(cost, (cost, {}))
     largest = float(costs.max()) if len(costs) else 0.0
-    scale = next((unit for unit in units if largest >= unit), min(units))
-    return scale, f"{name} [{units[scale]}]" if units[scale] else name
+    scale = next((unit for unit in units if largest >= unit), 1.0)
+    return scale, f"{name} [{units[scale]}]" if scale in units else name
 
 
-def _frame(ax: Axes, x: str, y: str) -> None:
+def _frame(ax: Axes, cost: str, costs: "pd.Series[Any]", label: str) -> None:
     plain(ax)
-    ax.set(xlabel=x, ylabel=y)
+    ax.set(xlabel=_unit(costs, cost)[1], ylabel=label)
 
 
 @styled
 def erf_against_cache(erf: pd.DataFrame, *, data: str | None = None, width: float = WIDE) -> Figure:
-    """Effective receptive field [tokens] against the cache; a mark per row, a dot per seed.
+    """Effective receptive field [tokens] against the cache: a mark per row, a dot per seed.
 
     `erf`: row, seed, data, value [tokens], cache_bytes, tokens. Means over data (None: all kinds).
     """
-    drawn = needed(
-        erf, ["row", "seed", "data", "value", "cache_bytes", "tokens"], "erf_against_cache"
-    )
-    drawn = drawn if data is None else drawn[drawn["data"] == data]
-    rows = rows_of(drawn)
-    seeds = (
-        drawn.groupby(["row", "seed"], sort=False)[["value", "cache_bytes"]].mean().reset_index()
-    )
-    scale, unit = _scaled(seeds["cache_bytes"], "cache_bytes")
-    figure = Figure(figsize=(width, 2.9 if width > 5 else 2.5), layout="constrained")
+    columns = ["row", "seed", "data", "value", "cache_bytes", "tokens"]
+    drawn = only(needed(erf, columns, "erf_against_cache"), "data", data, "erf_against_cache")
+    styles = marks(rows_of(drawn))
+    scale, _ = _unit(drawn["cache_bytes"], "cache_bytes")
+    by_seed = drawn.groupby(["row", "seed"], sort=False)[["value", "cache_bytes"]]
+    seeds = by_seed.mean().reset_index()
+    figure = Figure(figsize=(width, 2.5 if width > 5 else 2.2), layout="constrained")
     ax = figure.subplots()
-    for row, style in marks(rows).items():
-        own = seeds[seeds["row"].astype(str) == row]
-        at = own["cache_bytes"] / scale
-        ax.plot(at, own["value"], ".", color=style["color"], markersize=3.5)
-        style = {**style, "linestyle": "none"}
-        ax.plot(at.mean(), own["value"].mean(), markersize=6, label=row, **style)
-    _frame(ax, unit, f"effective receptive field [tokens of {drawn['tokens'].iloc[0]:g}]")
+    costs = (seeds.groupby("row", sort=False)["cache_bytes"].mean() / scale).to_list()
+    _widen(ax, costs)
+    places = _side_by_side(costs, 0.028 * (ax.get_xlim()[1] - ax.get_xlim()[0]))
+    for place, (row, style) in zip(places, styles.items(), strict=True):
+        values = seeds.loc[seeds["row"] == row, "value"]
+        ax.plot([place] * len(values), values, ".", color=style["color"], markersize=4, alpha=0.6)
+        ax.plot(place, values.mean(), markersize=6, **_dot(style))
+    _frame(ax, "cache_bytes", drawn["cache_bytes"], "effective receptive field\n[tokens]")
     ax.set_ylim(bottom=0)
-    legend(figure, *ax.get_legend_handles_labels())
-    return figure
-
-
-@styled
-def cache_against_length(cache: pd.DataFrame, *, width: float = WIDE) -> Figure:
-    """Cache against the length of the sequence, exact; models of equal cache share a line.
-
-    `cache`: model, kind ("hybrid" or "transformer"), tokens, cache_bytes.
-    """
-    drawn = needed(cache, ["model", "kind", "tokens", "cache_bytes"], "cache_against_length")
-    figure = Figure(figsize=(width, 3.4 if width > 5 else 3.8), layout="constrained")
-    ax = figure.subplots()
-    table = drawn.pivot_table(index="model", columns="tokens", values="cache_bytes", sort=False)
-    kinds = drawn.drop_duplicates("model").set_index("model")["kind"]
-    shared: dict[tuple[float, ...], list[str]] = {}
-    for model, values in table.iterrows():
-        shared.setdefault(tuple(values), []).append(str(model))
-    handles, labels = [], []
-    for place, (values, models) in enumerate(sorted(shared.items(), key=lambda item: -item[0][-1])):
-        hybrid = any(kinds[model] == "hybrid" for model in models)
-        color = PALETTE[place % len(PALETTE)]
-        handles += ax.plot(
-            [length / 1000 for length in table.columns], [value / 1e6 for value in values],
-            color=color, linewidth=2.4 if hybrid else 1.2, linestyle="-" if hybrid else "--",
-        )  # fmt: skip
-        labels.append(", ".join(models))
-    ax.set_yscale("log")
-    _frame(ax, "sequence [thousands of tokens]", "cache [MB, FP16]")
-    legend(figure, handles, labels)
+    handles = [Line2D([], [], markersize=6, **_dot(style)) for style in styles.values()]
+    legend(figure, handles, list(styles))
     return figure

@@ -4,7 +4,6 @@ from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from hymba_lab.figures.style import (
@@ -12,14 +11,14 @@ from hymba_lab.figures.style import (
     PALE,
     PALETTE,
     WIDE,
-    chosen,
     legend,
     marks,
     needed,
+    only,
     panels,
     rows_of,
+    spread,
     styled,
-    title,
 )
 from hymba_lab.render import metric_heading
 
@@ -40,35 +39,31 @@ def training_curves(
     panel; more get a panel each, before the pale means of all others.
     """
     needed(curves, ["row", "seed", x, "metric", "value"], "training_curves")
-    drawn = chosen(curves, "metric", metric, "training_curves").dropna(subset=["value"])
-    needed(drawn, [], "training_curves")
-    rows = rows_of(drawn)
-    spread = drawn.groupby(["row", x], sort=False)["value"].agg(["mean", "min", "max"])
+    drawn = needed(only(curves, "metric", metric, "training_curves"), [], "training_curves")
+    rows, bands = rows_of(drawn), spread(drawn, ["row", x]).sort_values(x)
     scale, unit = _unit(float(drawn[x].max()), x)
-    bands = {row: spread.loc[row].sort_index() for row in rows}
+    bands[x] = bands[x] / scale
     if len(rows) <= _TOGETHER:
-        figure, axes = panels(1, width, 0.55 * width if width > 5 else 0.7 * width)
+        figure, (ax,) = panels([""], width, 0.45 * width if width > 5 else 0.62 * width)
         styles = marks(rows)
-        for row, band in bands.items():
-            _band(axes[0], band, scale, styles[row]["color"])
+        for row in rows:
+            _band(ax, bands[bands["row"] == row], x, styles[row]["color"])
         if len(rows) > 1:
-            legend(figure, axes[0].lines, rows)
+            legend(figure, ax.lines, rows)
     else:
-        figure, axes = panels(len(rows), width, 1.25)
-        each = width / max(1, int(width / 1.55)) - 0.2
+        figure, axes = panels(rows, width, 1.05)
         for ax, row in zip(axes, rows, strict=True):
-            for other in bands.values():
-                ax.plot(other.index / scale, other["mean"], color=PALE, linewidth=0.6)
-            _band(ax, bands[row], scale, PALETTE[0])
-            title(ax, row, each)
-    figure.supxlabel(unit, fontsize="medium")
-    figure.supylabel(metric_heading(metric), fontsize="medium")
+            for _, other in bands.groupby("row", sort=False):
+                ax.plot(other[x], other["mean"], color=PALE, linewidth=0.6)
+            _band(ax, bands[bands["row"] == row], x, PALETTE[0])
+    figure.supxlabel(unit)
+    figure.supylabel(metric_heading(metric))
     return figure
 
 
-def _band(ax: Axes, band: pd.DataFrame, scale: float, color: str) -> None:
-    ax.plot(band.index / scale, band["mean"], color=color)
-    ax.fill_between(band.index / scale, band["min"], band["max"], color=color, alpha=0.18, lw=0)
+def _band(ax: Axes, band: pd.DataFrame, x: str, color: str) -> None:
+    ax.plot(band[x], band["mean"], color=color)
+    ax.fill_between(band[x], band["low"], band["high"], color=color, alpha=0.16, lw=0)
 
 
 def _unit(largest: float, x: str) -> tuple[float, str]:
@@ -85,36 +80,32 @@ def needle(needle: pd.DataFrame, *, width: float = WIDE) -> Figure:
     """Accuracy by depth of the needle and length of the row, a heat map per row of the sweep.
 
     `needle`: row, seed, length [tokens], depth (0 start, 1 end), value [fraction],
-    trained_length.
-    Cells are means over seeds; a line stands where lengths go beyond the training length.
+    trained_length. Cells are means over seeds; right of the white line is beyond training.
     """
     columns = ["row", "seed", "length", "depth", "value", "trained_length"]
     drawn = needed(needle, columns, "needle")
     rows = rows_of(drawn)
     lengths, depths = sorted(drawn["length"].unique()), sorted(drawn["depth"].unique())
-    figure, axes = panels(len(rows), width, 1.5)
-    each = width / max(1, int(width / 1.55)) - 0.2
-    picture: ScalarMappable | None = None
+    figure, axes = panels(rows, width, 0.22 * len(depths) + 0.1)
     for ax, row in zip(axes, rows, strict=True):
-        own = drawn[drawn["row"].astype(str) == row]
+        own = drawn[drawn["row"] == row]
         cells = own.pivot_table(index="depth", columns="length", values="value")
-        cells = cells.reindex(index=depths, columns=lengths)
-        picture = ax.imshow(cells.to_numpy(), vmin=0, vmax=1, cmap="cividis", aspect="auto")
-        for line, depth in enumerate(depths):
-            for place, length in enumerate(lengths):
-                value = cells.loc[depth, length]
-                if pd.notna(value):
-                    color = INK if value > 0.6 else "white"
-                    said = f"{value:.2f}"
-                    ax.text(place, line, said, ha="center", va="center", color=color, size=6)
-        beyond = sum(length <= own["trained_length"].iloc[0] for length in lengths)
-        ax.axvline(beyond - 0.5, color="white", linewidth=1.6)
+        values = cells.reindex(index=depths, columns=lengths).to_numpy()
+        picture = ax.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        for (line, place), value in zip(_places(values.shape), values.flat, strict=True):
+            said = "" if pd.isna(value) else f"{value:.2f}"
+            color = INK if value > 0.55 else "white"
+            ax.text(place, line, said, ha="center", va="center", color=color, size=6.5)
+        trained = sum(length <= own["trained_length"].iloc[0] for length in lengths)
+        ax.axvline(trained - 0.5, color="white", linewidth=2)
         ax.grid(visible=False)
         ax.set_xticks(range(len(lengths)), [f"{length:g}" for length in lengths])
         ax.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
-        title(ax, row, each)
-    assert picture is not None
-    figure.colorbar(picture, ax=axes, label="accuracy [fraction]", aspect=30, pad=0.02)
-    figure.supxlabel("length [tokens]; right of the white line: beyond training", fontsize="medium")
-    figure.supylabel("depth of the needle (0 start, 1 end)", fontsize="medium")
+    figure.colorbar(picture, ax=axes, label="accuracy [fraction]", fraction=0.05, pad=0.02)
+    figure.supxlabel("length [tokens]; right of the white line: beyond training")
+    figure.supylabel("depth of the needle")
     return figure
+
+
+def _places(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(line, place) for line in range(shape[0]) for place in range(shape[1])]

@@ -12,19 +12,18 @@ from hymba_lab.figures.style import (
     PALE,
     PALETTE,
     WIDE,
-    chosen,
     legend,
-    letters,
     marks,
     needed,
+    only,
     panels,
     plain,
     rows_of,
+    spread,
     styled,
-    title,
 )
 
-CATEGORIES = {"Meta": "#E69F00", "BOS": "#56B4E9", "Self": "#009E73", "Cross": "#c8c8c8"}
+CATEGORIES = {"Meta": "#E69F00", "BOS": "#56B4E9", "Self": "#009E73", "Cross": "#d9d9d9"}
 
 
 @styled
@@ -35,40 +34,41 @@ def mass(mass: pd.DataFrame, *, data: str | None = None, width: float = WIDE) ->
     layers, then seeds, of one kind of data (None: of all kinds).
     """
     columns = ["row", "seed", "data", "layer", "branch", "category", "value"]
-    drawn = needed(mass, columns, "mass")
-    drawn = drawn if data is None else chosen(drawn, "data", data, "mass")
-    shares = drawn.groupby(["row", "branch", "category"], sort=False)["value"].mean()
-    rows = rows_of(drawn)
-    bars = [(row, b) for row in rows for b in BRANCH_NAMES if (row, b) in shares.index.droplevel(2)]
-    figure = Figure(
-        figsize=(width, 0.2 * len(bars) + 0.08 * len(rows) + 0.85), layout="constrained"
-    )
+    drawn = only(needed(mass, columns, "mass"), "data", data, "mass")
+    shares = spread(drawn, ["row", "branch", "category"])
+    known = set(zip(shares["row"], shares["branch"], strict=True))
+    n_rows = len(rows_of(drawn))
+    figure = Figure(figsize=(width, 0.2 * (len(known) + n_rows) + 0.4), layout="constrained")
     ax = figure.subplots()
     plain(ax)
     ax.grid(visible=False)
-    places: list[float] = []
-    for number, (row, _) in enumerate(bars):
-        gap = 0.35 if number and bars[number - 1][0] != row else 0.0
-        places.append(places[-1] + 1 + gap if places else 0.0)
-    for place, (row, branch) in zip(places, bars, strict=True):
-        left = 0.0
-        for category, color in CATEGORIES.items():
-            share = float(shares.get((row, branch, category), 0.0))
-            ax.barh(place, share, left=left, height=0.85, color=color)
-            if share > 0.3 / width:
-                ax.text(left + share / 2, place, f"{share:.2f}", ha="center", va="center", size=6.5)
-            left += share
-    ax.set_yticks(places, [_bar_name(row, branch, width) for row, branch in bars])
+    ticks: dict[float, str] = {}
+    place = 0.0
+    for row in rows_of(drawn):
+        ax.text(0, place, row, va="center", ha="left", weight="bold")
+        for branch in (branch for branch in BRANCH_NAMES if (row, branch) in known):
+            place += 1.0
+            ticks[place] = BRANCH_NAMES[branch]
+            of_bar = shares[(shares["row"] == row) & (shares["branch"] == branch)]
+            _bar(figure, place, dict(zip(of_bar["category"], of_bar["mean"], strict=True)))
+        place += 1.15
+    ax.set_yticks(list(ticks), list(ticks.values()))
     ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.set(xlim=(0, 1), ylim=(places[-1] + 0.6, -0.6), xlabel="share of the map [fraction]")
+    ax.set(xlim=(0, 1), ylim=(place - 0.5, -0.6), xlabel="share of the map [fraction]")
     legend(figure, [Patch(color=color) for color in CATEGORIES.values()], list(CATEGORIES))
     return figure
 
 
-def _bar_name(row: str, branch: str, width: float) -> str:
-    room = letters(width * 0.4) - 12
-    short = row if len(row) <= room else row[: room - 1] + "…"
-    return f"{short}, {BRANCH_NAMES[branch]}"
+def _bar(figure: Figure, place: float, shares: dict[str, float]) -> None:
+    """Stack the categories; a share is written where it is wide enough for its digits."""
+    (ax,) = figure.axes
+    left = 0.0
+    for category, color in CATEGORIES.items():
+        share = shares.get(category, 0.0)
+        ax.barh(place, share, left=left, height=0.86, color=color)
+        if share * (figure.get_figwidth() - 0.8) > 0.25:
+            ax.text(left + share / 2, place, f"{share:.2f}", ha="center", va="center", size=6.5)
+        left += share
 
 
 @styled
@@ -81,22 +81,17 @@ def meta_attention(meta_attention: pd.DataFrame, *, width: float = WIDE) -> Figu
     columns = ["row", "seed", "data", "layer", "token", "value"]
     drawn = needed(meta_attention, columns, "meta_attention")
     rows, kinds = rows_of(drawn), list(dict.fromkeys(drawn["data"]))
-    figure, axes = panels(len(rows), width, 1.5, least=2.1)
-    by_seed = drawn.groupby(["row", "data", "token", "seed"], sort=False)["value"].mean()
-    spread = by_seed.groupby(level=["row", "data", "token"]).agg(["mean", "min", "max"])
-    each = width / max(1, int(width / 2.1)) - 0.2
+    bands = spread(drawn, ["row", "data", "token"]).sort_values("token")
+    figure, axes = panels(rows, width, 1.4, least=1.9)
     for ax, row in zip(axes, rows, strict=True):
         for kind, color in zip(kinds, PALETTE, strict=False):
-            if (row, kind) not in spread.index.droplevel(2):
-                continue
-            band = spread.loc[(row, kind)].sort_index()
-            ax.plot(band.index, band["mean"], color=color, marker=".", markersize=3)
-            ax.fill_between(band.index, band["min"], band["max"], color=color, alpha=0.18, lw=0)
-        title(ax, row, each)
+            band = bands[(bands["row"] == row) & (bands["data"] == kind)]
+            ax.plot(band["token"], band["mean"], color=color, marker=".", markersize=3, lw=1)
+            ax.fill_between(band["token"], band["low"], band["high"], color=color, alpha=0.16, lw=0)
         ax.set_ylim(bottom=0)
     legend(figure, axes[0].lines, kinds)
-    figure.supxlabel("meta token", fontsize="medium")
-    figure.supylabel("attention [fraction]", fontsize="medium")
+    figure.supxlabel("meta token")
+    figure.supylabel("attention [fraction]")
     return figure
 
 
@@ -113,31 +108,29 @@ def entropy(
     `entropy`: row, seed, data, layer, branch, head, value, uniform [nats]. Means over heads and
     data, then seeds; bars reach from the lowest to the highest seed. A uniform map over more
     visible tokens has more entropy, so rows with other windows or more meta tokens are compared
-    on the right.
+    by the share.
     """
     columns = ["row", "seed", "data", "layer", "branch", "value", "uniform"]
-    drawn = chosen(needed(entropy, columns, "entropy"), "branch", branch, "entropy")
-    drawn = drawn if data is None else chosen(drawn, "data", data, "entropy")
-    seeds = drawn.groupby(["row", "layer", "seed"], sort=False)[["value", "uniform"]].mean()
-    seeds["share"] = seeds["value"] / seeds["uniform"]
+    drawn = only(needed(entropy, columns, "entropy"), "branch", branch, "entropy")
+    drawn = only(drawn, "data", data, "entropy")
+    drawn = drawn.assign(share=drawn["value"] / drawn["uniform"])
     rows = rows_of(drawn)
-    styles = marks(rows)
-    figure = Figure(figsize=(width, 2.3 if width > 5 else 4.2), layout="constrained")
+    figure = Figure(figsize=(width, 2.3 if width > 5 else 3.8), layout="constrained")
     axes = figure.subplots(*((1, 2) if width > 5 else (2, 1))).flatten()
-    sides = {"value": "entropy [nats]", "share": "share of a uniform map's [fraction]"}
-    layers = sorted(drawn["layer"].unique())
+    sides = {"value": "entropy [nats]", "share": "share of a uniform\nmap's [fraction]"}
     for ax, (column, label) in zip(axes, sides.items(), strict=True):
         plain(ax)
-        for place, row in enumerate(rows):
-            spread = seeds.loc[row].groupby("layer")[column].agg(["mean", "min", "max"])
-            away = [spread["mean"] - spread["min"], spread["max"] - spread["mean"]]
+        points = spread(drawn, ["row", "layer"], column).sort_values("layer")
+        for place, (row, style) in enumerate(marks(rows).items()):
+            own = points[points["row"] == row]
             shift = (place - (len(rows) - 1) / 2) * 0.3 / max(len(rows), 4)
+            away = [own["mean"] - own["low"], own["high"] - own["mean"]]
             ax.errorbar(
-                spread.index + shift, spread["mean"], yerr=away, markersize=4, elinewidth=0.8,
-                **styles[row],
-            )  # fmt: skip
-        ax.set(xlabel="layer", ylabel=label, xticks=layers)
+                own["layer"] + shift, own["mean"], yerr=away, markersize=4, elinewidth=0.8, **style
+            )
+        ax.set(ylabel=label, xticks=sorted(drawn["layer"].unique()))
         ax.set_ylim(bottom=0)
     axes[1].axhline(1, color=PALE, linewidth=0.8, zorder=0)
-    legend(figure, axes[0].lines[: len(rows)], rows)
+    figure.supxlabel("layer")
+    legend(figure, axes[0].containers, rows)
     return figure

@@ -3,27 +3,29 @@
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from hymba_lab.figures.style import (
     BRANCH_NAMES,
     BRANCHES,
+    LINE,
     QUIET,
     WIDE,
-    chosen,
     legend,
     needed,
+    only,
     panels,
     plain,
     rows_of,
+    spread,
     styled,
-    title,
 )
 from hymba_lab.render import metric_heading
 
 QUANTITIES = {
-    "output": "branch output [RMS]",
-    "contribution": "part of the sum [RMS]",
-    "scale": "norm weight [mean |β|]",
+    "output": "branch output\n[RMS]",
+    "contribution": "part of the mixer's\nsum [RMS]",
+    "scale": "norm weight\n[mean |β|]",
 }
 
 
@@ -35,25 +37,22 @@ def removal(removal: pd.DataFrame, *, metric: str, width: float = WIDE) -> Figur
     every seed.
     """
     columns = ["row", "seed", "layer", "branch", "metric", "change"]
-    drawn = chosen(needed(removal, columns, "removal"), "metric", metric, "removal")
+    drawn = only(needed(removal, columns, "removal"), "metric", metric, "removal")
     rows, layers = rows_of(drawn), sorted(drawn["layer"].unique())
     least = max(1.55, min(0.16 * len(layers), width))
-    figure, axes = panels(len(rows), width, 1.45, least=least)
-    each = width / max(1, int(width / least)) - 0.2
+    figure, axes = panels(rows, width, 1.25, least=least)
     for ax, row in zip(axes, rows, strict=True):
-        own = drawn[drawn["row"].astype(str) == row]
         for side, (branch, color) in zip((-0.2, 0.2), BRANCHES.items(), strict=True):
-            one = own[own["branch"] == branch]
-            means = one.groupby("layer")["change"].mean()
-            ax.bar(means.index + side, means, width=0.36, color=color, alpha=0.55)
-            ax.plot(one["layer"] + side, one["change"], ".", color=color, markersize=3.5)
+            own = drawn[(drawn["row"] == row) & (drawn["branch"] == branch)]
+            means = own.groupby("layer")["change"].mean()
+            ax.bar(means.index + side, means, width=0.36, color=color, alpha=0.5)
+            ax.plot(own["layer"] + side, own["change"], ".", color=color, markersize=4)
         ax.axhline(0, color=QUIET, linewidth=0.8)
         ax.set_xticks(layers)
-        title(ax, row, each)
-    handles = [Line2D([], [], color=color, linewidth=5, alpha=0.55) for color in BRANCHES.values()]
+    handles = [Patch(color=color, alpha=0.5) for color in BRANCHES.values()]
     legend(figure, handles, [f"without {BRANCH_NAMES[branch]}" for branch in BRANCHES])
-    figure.supxlabel("layer", fontsize="medium")
-    figure.supylabel(f"change of {metric_heading(metric)}", fontsize="medium")
+    figure.supxlabel("layer")
+    figure.supylabel(f"change of {metric_heading(metric)}")
     return figure
 
 
@@ -66,27 +65,26 @@ def magnitudes(magnitudes: pd.DataFrame, *, width: float = WIDE) -> Figure:
     """
     columns = ["row", "seed", "layer", "branch", "what", "value"]
     drawn = needed(magnitudes, columns, "magnitudes")
-    rows, layers = rows_of(drawn), sorted(drawn["layer"].unique())
-    figure = Figure(figsize=(width, 1.25 * len(rows) + 0.7), layout="constrained")
+    rows, points = rows_of(drawn), spread(drawn, ["row", "what", "branch", "layer"])
+    points = points.sort_values("layer")
+    figure = Figure(figsize=(width, (0.85 + LINE) * len(rows) + 0.6), layout="constrained")
     grid = figure.subplots(len(rows), len(QUANTITIES), squeeze=False, sharex=True, sharey="col")
-    seeds = drawn.groupby(["row", "what", "branch", "layer", "seed"], sort=False)["value"].mean()
     for line, row in zip(grid, rows, strict=True):
-        for ax, (what, label) in zip(line, QUANTITIES.items(), strict=True):
+        line[0].set_title(row, loc="left", pad=3)
+        for ax, what in zip(line, QUANTITIES, strict=True):
             plain(ax)
-            ax.set_xticks(layers)
-            if row == rows[0]:
-                ax.set_ylabel(label)
             for branch, color in BRANCHES.items():
-                if (row, what, branch) not in seeds.index.droplevel([3, 4]):
-                    continue
-                spread = seeds.loc[(row, what, branch)].groupby("layer").agg(["mean", "min", "max"])
-                away = [spread["mean"] - spread["min"], spread["max"] - spread["mean"]]
+                of = (points["row"] == row) & (points["what"] == what)
+                own = points[of & (points["branch"] == branch)]
+                away = [own["mean"] - own["low"], own["high"] - own["mean"]]
                 ax.errorbar(
-                    spread.index, spread["mean"], yerr=away, color=color, marker="o",
-                    markersize=3.5,
-                )  # fmt: skip
-        title(line[0], row, width)
+                    own["layer"], own["mean"], yerr=away, color=color, marker="o", markersize=3.5
+                )
+            ax.set_xticks(sorted(drawn["layer"].unique()))
+            ax.set_ylim(bottom=0)
+    for ax, label in zip(grid[len(rows) // 2], QUANTITIES.values(), strict=True):
+        ax.set_ylabel(label)
     handles = [Line2D([], [], color=color, marker="o") for color in BRANCHES.values()]
     legend(figure, handles, [BRANCH_NAMES[branch] for branch in BRANCHES])
-    figure.supxlabel("layer", fontsize="medium")
+    figure.supxlabel("layer")
     return figure

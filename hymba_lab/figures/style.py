@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +17,7 @@ from hymba_lab.runs import make_folder
 WIDE, COLUMN = 6.6, 3.3  # inches: across a page or a screen, and one column of a paper
 INK, QUIET, PALE = "#1a1a1a", "#595959", "#c8c8c8"
 SIZE = 8.0  # points
+LINE = 0.16  # height of a line of text [inch]
 
 # Okabe and Ito's palette, told apart by colour-blind readers; its yellow is too pale for lines.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -31,6 +31,7 @@ STYLE: Any = {
     "axes.titlesize": SIZE,
     "axes.labelsize": SIZE,
     "legend.fontsize": SIZE,
+    "figure.labelsize": SIZE,
     "xtick.labelsize": SIZE - 1,
     "ytick.labelsize": SIZE - 1,
     "text.color": INK,
@@ -68,25 +69,32 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def panels(
-    n: int, width: float, height: float, *, least: float = 1.55
+    titles: Sequence[str], width: float, height: float, *, least: float = 1.55
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure `width` [inch] wide with n panels of `height` [inch], at least `least` wide.
+    """Return a figure `width` [inch] wide with a panel under each title, all of one scale.
 
-    The axes are shared; panels that are left over at the end are taken out.
+    Panels are `height` [inch] high and at least `least` wide; x ticks stand under each column.
     """
-    n_columns = max(1, min(n, int(width / least)))
-    n_rows = math.ceil(n / n_columns)
+    n_columns = max(1, min(len(titles), int(width / least)))
+    n_rows = math.ceil(len(titles) / n_columns)
+    room = letters(width / n_columns - 0.35)
+    wrapped = [textwrap.wrap(text, room) or [""] for text in titles]
+    lines = max(map(len, wrapped)) if any(titles) else 0
     figure = Figure(
-        figsize=(width, height * n_rows + 0.35), facecolor="white", layout="constrained"
+        figsize=(width, (height + lines * LINE) * n_rows + 0.3),
+        facecolor="white",
+        layout="constrained",
     )
     grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).flatten()
-    for ax in grid[n:]:
+    for ax in grid[len(titles) :]:
         ax.remove()
-    for place, ax in enumerate(grid[:n]):
+    axes: list[Axes] = list(grid[: len(titles)])
+    for place, (ax, text) in enumerate(zip(axes, wrapped, strict=True)):
         plain(ax)
-        if place + n_columns >= n:  # the lowest of its column, also over a gap
+        ax.set_title("\n".join(text), loc="left", pad=3)
+        if place + n_columns >= len(titles):  # the lowest of its column, also over a gap
             ax.tick_params(labelbottom=True)
-    return figure, list(grid[:n])
+    return figure, axes
 
 
 def plain(ax: Axes) -> None:
@@ -97,25 +105,24 @@ def plain(ax: Axes) -> None:
     ax.tick_params(length=2.5, width=0.6)
 
 
-def title(ax: Axes, text: str, width: float) -> None:
-    """Write a panel's title at its left, broken to `width` [inch]."""
-    ax.set_title("\n".join(textwrap.wrap(text, letters(width)) or [""]), loc="left", pad=3)
-
-
 def letters(width: float) -> int:
     """Return how many letters of the usual size stand in `width` [inch]."""
-    return max(8, int(width * 72 / (SIZE * 0.58)))
+    return max(8, int(width * 72 / (SIZE * 0.6)))
 
 
-def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Put a legend under the figure, in as many columns as its width has room for."""
-    room = letters(figure.get_figwidth()) - 2
-    longest = max(map(len, labels)) + 6  # mark and gap
-    wrapped = ["\n".join(textwrap.wrap(label, room - 6)) for label in labels]
+def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend over the figure, in as many columns as fit, and make the figure taller by it."""
+    room = letters(figure.get_figwidth())
+    wrapped = [textwrap.wrap(label, room - 6) or [""] for label in labels]
+    longest = max(len(line) for lines in wrapped for line in lines) + 6  # mark and gap
     n_columns = max(1, min(len(labels), room // longest))
+    tallest = max(map(len, wrapped))
+    lines = math.ceil(len(labels) / n_columns) * tallest
+    figure.set_figheight(figure.get_figheight() + lines * LINE + 0.08)
     figure.legend(
-        list(handles), wrapped, loc="outside lower left", ncols=n_columns,
-        frameon=False, handlelength=1.6, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2,
+        list(handles), ["\n".join(lines) for lines in wrapped], loc="outside upper left",
+        ncols=n_columns, frameon=False, handlelength=1.8, columnspacing=1.2, handletextpad=0.5,
+        borderaxespad=0.2, labelspacing=0.35,
     )  # fmt: skip
 
 
@@ -137,18 +144,29 @@ def rows_of(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(frame["row"].astype(str)))
 
 
+def spread(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
+    """Return `by`, mean, low, high over seeds; a seed counts with its mean over all else."""
+    keys = [*by, "seed"]
+    seeds = frame.dropna(subset=[value]).groupby(keys, sort=False, as_index=False)[value].mean()
+    groups = seeds.groupby(list(by), sort=False)[value]
+    ends = {"mean": groups.mean(), "low": groups.min(), "high": groups.max()}
+    return pd.DataFrame(ends).reset_index()
+
+
 def needed(frame: pd.DataFrame, columns: Sequence[str], figure: str) -> pd.DataFrame:
-    """Return the frame; raises `UserError` where a column is absent or nothing is left to draw."""
+    """Return the frame, rows as text; `UserError` where a column is absent or no line is left."""
     absent = [name for name in columns if name not in frame]
     if absent:
         raise UserError(f"{figure}: the frame has no column {', '.join(absent)}.")
     if frame.empty:
-        raise UserError(f"{figure}: there are no values to draw; see `python -m hymba_lab.probes`.")
-    return frame
+        raise UserError(f"{figure}: there are no values to draw.")
+    return frame.assign(row=frame["row"].astype(str)) if "row" in frame else frame
 
 
-def chosen(frame: pd.DataFrame, column: str, value: str, figure: str) -> pd.DataFrame:
-    """Return the lines with `column` == `value`; `UserError` names the values there are."""
+def only(frame: pd.DataFrame, column: str, value: str | None, figure: str) -> pd.DataFrame:
+    """Return the lines with `column` == `value` (None: all); `UserError` names what there is."""
+    if value is None:
+        return frame
     found = frame[frame[column] == value]
     if found.empty:
         there = ", ".join(sorted(map(str, frame[column].unique()))) or "nothing"

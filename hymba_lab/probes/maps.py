@@ -45,7 +45,8 @@ def attention_map(seen: AttentionSeen) -> Tensor:
     """Return softmax(q k^T / sqrt(P) over the visible keys), (B, H, T, S)."""
     q, k = seen.q, seen.k.repeat_interleave(seen.q.shape[1] // seen.k.shape[1], dim=1)
     scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
-    return scores.masked_fill(~_sees(seen), -torch.inf).softmax(-1)
+    weights: Tensor = scores.masked_fill(~_sees(seen), -torch.inf).softmax(-1)
+    return weights
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ class _Attention:
     def __init__(self, seen: LayerSeen) -> None:
         self.seen = seen
 
-    def positions(self, n_tokens: int, device: torch.device) -> Tensor:
+    def positions(self, n_tokens: int, device: torch.device) -> range:
         return WHOLE.positions(n_tokens, device)
 
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
