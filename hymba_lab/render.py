@@ -89,16 +89,16 @@ def to_markdown(table: Table) -> str:
     """A GitHub-flavored Markdown table, the notes as a list under it."""
     parts = [_markdown_table(display(table))]
     for second in table.more:
-        parts += [_markdown(second.title) + ":", _markdown_table(second.columns)]
-    notes = "\n".join(f"- {_markdown(note)}" for note in table.notes)
+        parts += [markdown_text(second.title) + ":", _markdown_table(second.columns)]
+    notes = "\n".join(f"- {markdown_text(note)}" for note in table.notes)
     return "\n\n".join([*parts, notes]) + "\n"
 
 
 def _markdown_table(columns: list[Column]) -> str:
     lines = [
-        [_markdown(column.heading) for column in columns],
+        [markdown_text(column.heading) for column in columns],
         ["---:" if column.numeric else "---" for column in columns],
-        *_rows([[_markdown(cell) for cell in column.cells] for column in columns]),
+        *_rows([[markdown_text(cell) for cell in column.cells] for column in columns]),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -279,7 +279,8 @@ def _rows(columns: Iterable[list[str]]) -> list[tuple[str, ...]]:
     return list(zip(*columns, strict=True))
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """`text` on one line, safe in a cell of a Markdown table."""
     return re.sub(r"([\\|*`<])", r"\\\1", " ".join(text.split()))
 
 

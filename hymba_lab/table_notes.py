@@ -40,8 +40,8 @@ def equivalence_notes(n_rows: int, alpha: float, margin: float | None) -> list[s
         return []
     return [
         f"Equivalent within {margin:g}: by two one-sided paired t-tests (TOST) at alpha = "
-        f"{alpha:g} of their own over the table's {n_rows} comparisons (Holm); the two-sided interval beside "
-        "it is wider and may reach beyond the margin."
+        f"{alpha:g} of their own over the table's {n_rows} comparisons (Holm); the two-sided "
+        "interval beside it is wider and may reach beyond the margin."
     ]
 
 

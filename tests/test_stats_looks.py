@@ -55,7 +55,7 @@ def test_looks_double_whatever_the_limit_and_spend_less_than_alpha() -> None:
 
 
 def test_a_limit_without_a_second_look_is_refused() -> None:
-    with pytest.raises(UserError, match="at most 5 seeds.*at least 6"):
+    with pytest.raises(UserError, match=r"at most 5 seeds.*at least 6"):
         plan_looks([0, 1, 2], 5)
 
 

@@ -8,6 +8,7 @@ a run has solved the task or sits at chance. See `two_levels` and `all_alike_by_
 """
 
 from hymba_lab.stats.compare import Comparison, Goal, compare
+from hymba_lab.stats.holm import adjusted as holm
 from hymba_lab.stats.interactions import Interaction, interactions
 from hymba_lab.stats.jumps import all_alike_by_luck, two_levels
 from hymba_lab.stats.looks import Looks, plan_looks
@@ -19,6 +20,7 @@ from hymba_lab.stats.power import (
     paired_sd,
     showable_margin,
 )
+from hymba_lab.stats.region import Placed, Region, place
 from hymba_lab.stats.rounding import round_up
 from hymba_lab.stats.slope import Slope, slopes
 
@@ -28,15 +30,19 @@ __all__ = [
     "Interaction",
     "Interval",
     "Looks",
+    "Placed",
+    "Region",
     "Slope",
     "all_alike_by_luck",
     "compare",
     "detectable_effect",
     "detectable_in_sd",
+    "holm",
     "interactions",
     "mean_interval",
     "paired_sd",
     "pareto_front",
+    "place",
     "plan_looks",
     "round_up",
     "showable_margin",

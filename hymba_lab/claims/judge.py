@@ -1,0 +1,104 @@
+"""From the sides of a claim to what became of it."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hymba_lab.claims.file import Claim, Claims
+from hymba_lab.claims.sides import NotRun, Results, Side
+from hymba_lab.stats import Placed, holm, place
+
+Status = Literal["reproduced", "same direction", "contradicted", "undecided", "not run"]
+STATUSES: tuple[Status, ...] = (
+    "reproduced", "same direction", "contradicted", "undecided", "not run",
+)  # fmt: skip
+_STATUS: dict[str, Status] = {
+    "inside": "reproduced",
+    "leaning": "same direction",
+    "outside": "contradicted",
+    "open": "undecided",
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One comparison of a claim; `p_holm` is corrected over the page's comparisons."""
+
+    row: Side
+    against: Side
+    found: Placed
+    status: Status
+    p_holm: float = math.nan
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The runs of both sides, each once."""
+        return tuple(dict.fromkeys([*self.row.identities, *self.against.identities]))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one claim; `missing` says what a claim that was not run lacks."""
+
+    name: str
+    claim: Claim
+    folder: str
+    metric: str
+    status: Status
+    comparisons: tuple[Compared, ...]
+    missing: str = ""
+
+
+def answers(claims: Claims, results: Results) -> list[Answer]:
+    """Judge every claim, each by itself at alpha, and correct the p-values over all (Holm)."""
+    alone = [_answer(name, claim, claims, results) for name, claim in claims.file.claims.items()]
+    flat = [one.found.p for answer in alone for one in answer.comparisons]
+    corrected = iter(holm(flat))
+    return [
+        replace(
+            answer,
+            comparisons=tuple(replace(one, p_holm=next(corrected)) for one in answer.comparisons),
+        )
+        for answer in alone
+    ]
+
+
+def _answer(name: str, claim: Claim, claims: Claims, results: Results) -> Answer:
+    folder, metric = results.folder(claim), results.metric(claim)
+    try:
+        sides = results.sides(name, claim)
+    except NotRun as absent:
+        return Answer(name, claim, folder, metric, "not run", (), str(absent))
+    judge = _ratio if claim.exact else _difference
+    compared = tuple(judge(claim, *pair, claims.file.alpha) for pair in sides)
+    status = together([one.status for one in compared])
+    return Answer(name, claim, folder, metric, status, compared)
+
+
+def _difference(claim: Claim, row: Side, against: Side, alpha: float) -> Compared:
+    shared = [seed for seed in row.values if seed in against.values]
+    found = place(
+        [row.values[seed] for seed in shared],
+        [against.values[seed] for seed in shared],
+        claim.reproduced_if.region,
+        alpha=alpha,
+    )
+    return Compared(row, against, found, _STATUS[found.place])
+
+
+def _ratio(claim: Claim, row: Side, against: Side, alpha: float) -> Compared:
+    """Costs follow from the configuration: their ratio is exact, its place certain."""
+    effect = next(iter(row.values.values())) / next(iter(against.values.values()))
+    inside = effect in claim.reproduced_if.region
+    where: Literal["inside", "outside"] = "inside" if inside else "outside"
+    found = Placed(len(row.values), effect, math.nan, math.nan, math.nan, where)
+    return Compared(row, against, found, _STATUS[where])
+
+
+def together(statuses: list[Status]) -> Status:
+    """A claim about several rows: contradicted by one, reproduced by all."""
+    if "contradicted" in statuses:
+        return "contradicted"
+    if set(statuses) == {"reproduced"}:
+        return "reproduced"
+    return "same direction" if "undecided" not in statuses else "undecided"
