@@ -104,10 +104,10 @@ class Lab:
         document = read_yaml(self.folder / "sweep.yaml").data
         self.write("sweep.yaml", json.dumps({**document, **keys}, indent=1))  # JSON is YAML
 
-    def session(self, *overrides: str) -> Session:
+    def session(self, *overrides: str, scale: str | None = None) -> Session:
         file = self.folder / "sweep.yaml"
         return open_session(
-            argparse.Namespace(file=file, overrides=list(overrides), scale=None, root=self.folder)
+            argparse.Namespace(file=file, overrides=list(overrides), scale=scale, root=self.folder)
         )
 
     def with_store(self) -> "Lab":

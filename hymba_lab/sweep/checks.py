@@ -130,6 +130,9 @@ def _check_match(sweep: Sweep) -> None:
         return
     if (match.params is None) == (match.flops is None):
         raise sweep.wrong(["match"], "give one of params and flops: baseline, or a number.")
+    kind, asked = ("params", match.params) if match.flops is None else ("flops", match.flops)
+    if asked != "baseline" and not (isinstance(asked, int) and asked > 0):
+        raise sweep.wrong(["match", kind], f"{asked!r} is neither baseline nor a positive number.")
     try:
         fraction = float(match.tolerance.removesuffix("%"))
     except ValueError:

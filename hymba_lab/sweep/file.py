@@ -43,8 +43,8 @@ class Range(Section):
 class Match(Section):
     """Every row gets one budget, the baseline's or a number, by solving one free integer."""
 
-    params: Literal["baseline"] | Count | None = None
-    flops: Literal["baseline"] | Count | None = None
+    params: int | str | None = None  # "baseline" or a number
+    flops: int | str | None = None
     by: str
     rows: dict[str, str] = {}  # rows that free another integer than `by`, e.g. for want of an MLP
     tolerance: str = "0.5%"
