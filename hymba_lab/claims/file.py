@@ -46,7 +46,9 @@ class ReproducedIf(Section):
         """The values that count as reproduced."""
         if self.within is not None:
             return Region(-self.within, self.within)
-        return Region(high=self.below) if self.above is None else Region(low=self.above)
+        if self.below is not None:
+            return Region(high=self.below)
+        return Region() if self.above is None else Region(low=self.above)
 
     def __str__(self) -> str:
         if self.within is not None:

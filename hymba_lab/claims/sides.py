@@ -83,7 +83,7 @@ class Results:
     ) -> dict[int, float]:
         metric = self.metric(claim)
         if metric not in own:
-            known = [column for column in own if "/" in str(column)]
+            known = [name for name in map(str, own) if "/" in name]
             said = f"the runs of {export.name} have no {metric!r}" + suggest(metric, known)
             raise self.claims.wrong(["claims", name, "metric"], said)
         return _by_seed(own, metric)
@@ -129,6 +129,8 @@ class Results:
 
 def _by_seed(lines: pd.DataFrame, column: str) -> dict[int, float]:
     """{seed: mean of the column}; what is not a finite number is left out."""
-    numbers = pd.to_numeric(lines[column]).astype("float64")
-    means = numbers.groupby(lines["seed"].astype(int)).mean()
-    return {int(seed): float(v) for seed, v in sorted(means.items()) if math.isfinite(v)}
+    values: dict[int, list[float]] = {}
+    for seed, value in zip(lines["seed"], pd.to_numeric(lines[column]), strict=True):
+        values.setdefault(int(seed), []).append(float(value))
+    means = {seed: math.fsum(found) / len(found) for seed, found in sorted(values.items())}
+    return {seed: mean for seed, mean in means.items() if math.isfinite(mean)}

@@ -1,0 +1,387 @@
+"""Claims: what becomes of them, what is refused, and the shipped file against paper and sweeps."""
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from hymba_lab.claims.__main__ import main
+from hymba_lab.claims.file import COSTS, Claims, load_claims
+from hymba_lab.claims.judge import together
+from hymba_lab.errors import ConfigError, StoreError
+from hymba_lab.sweep.designs import design_choices
+from hymba_lab.sweep.file import load_sweep
+
+SHIPPED = ROOT / "analysis" / "claims.yaml"
+
+HEAD = "paper: paper\nsweeps: sweeps\n"
+HYBRID = """\
+  hybrid:
+    claim: A hybrid recalls more.
+    source: table 1
+    sweep: heads
+    row: hybrid
+    against: mamba
+    reproduced_if: {above: 0}
+    paper: {table: one, cell: [a, recall], minus: [b, recall]}
+"""
+
+
+class Desk:
+    """A folder with claims, a table of the paper, a scale and exports."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.write("paper/one.csv", "row,recall,cache\na,50.25,40.0\nb,40.0,\n")
+        self.write("sweeps/scales/nano.yaml", "words: {window: 9}\n")
+        self.claim(HYBRID)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def claim(self, *claims: str) -> None:
+        self.write("claims.yaml", HEAD + "claims:\n" + "".join(claims))
+
+    def export(
+        self, rows: dict[str, Sequence[float]], name: str = "heads", **columns: dict[str, Any]
+    ) -> None:
+        """Write an export; a value of None is a run that failed."""
+        runs = [
+            {
+                "row": row, "axis": row, "seed": seed,
+                "status": "failed" if math.isnan(value) else "finished", "reason": "",
+                "val/recall_accuracy": value, "identity": f"{row}-{seed}".ljust(40, "0"),
+                "data_fingerprint": "f", "tokens": 10, "code_version": 1, "scale": "nano",
+                "commit": "c", "dirty": False,
+                **{column: by_row[row] for column, by_row in columns.items()},
+            }
+            for row, values in rows.items()
+            for seed, value in enumerate(values)
+        ]  # fmt: skip
+        sweep = {
+            "question": "?", "base": "x.yaml", "seeds": [0, 1, 2],
+            "metric": {"name": "val/recall_accuracy", "goal": "maximize"},
+            "axes": {"axis": {row: {"model.x": row} for row in rows}},
+        }  # fmt: skip
+        facts = {
+            "format": 1, "command": "c", "baseline": next(iter(rows)), "hardware": ["h"],
+            "hours": {}, "notes": [],
+        }  # fmt: skip
+        folder = f"results/{name}-nano"
+        self.write(f"{folder}/runs.csv", pd.DataFrame(runs).to_csv(index=False))
+        self.write(f"{folder}/curves.csv", "row,seed,step,tokens,metric,value\n")
+        resolved = {"sweep": sweep, "base": {"scale": "nano"}}
+        self.write(f"{folder}/sweep.resolved.json", json.dumps(resolved))
+        self.write(f"{folder}/export.json", json.dumps(facts))
+
+    def run(self, scale: str = "nano") -> list[dict[str, str]]:
+        (self.folder / "results").mkdir(exist_ok=True)
+        results = ["--results", str(self.folder / "results"), "--scale", scale]
+        assert main(["--claims", str(self.folder / "claims.yaml"), *results]) == 0
+        return list(csv.DictReader(io.StringIO(self.text("csv", scale))))
+
+    def text(self, kind: str, scale: str = "nano") -> str:
+        return (self.folder / "results" / f"claims-{scale}.{kind}").read_text()
+
+    def load(self) -> Claims:
+        return load_claims(self.folder / "claims.yaml")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("hybrid", "status"),
+    [
+        ([0.90, 0.92, 0.91], "reproduced"),
+        ([0.20, 0.92, 0.51], "same direction"),
+        ([0.05, 0.92, 0.51], "undecided"),
+        ([0.01, 0.03, 0.01], "contradicted"),
+        ([math.nan, math.nan, math.nan], "not run"),
+    ],
+)
+def test_what_became_of_a_claim(desk: Desk, hybrid: list[float], status: str) -> None:
+    desk.export({"hybrid": hybrid, "mamba": [0.10, 0.11, 0.10]})
+    (line,) = desk.run()
+    assert line["status"] == status
+    assert f"1 {status}" in desk.text("md").splitlines()[2]
+    if status != "not run":
+        effect = sum(hybrid) / 3 - 0.31 / 3
+        assert float(line["effect"]) == pytest.approx(effect)
+        assert "[heads-nano](heads-nano/table.md), 6 runs" in desk.text("md")
+        assert line["runs"].split()[0] == "hybrid-0".ljust(20, "0")
+        assert line["seeds"] == "3"
+
+
+def test_it_is_the_paired_t_interval(desk: Desk) -> None:
+    from scipy import stats as reference
+
+    hybrid, mamba = [0.6, 0.7, 0.9, 0.4], [0.1, 0.3, 0.2, 0.2]
+    desk.export({"hybrid": hybrid, "mamba": mamba})
+    (line,) = desk.run()
+    expected = reference.ttest_rel(hybrid, mamba)
+    interval = expected.confidence_interval(0.95)
+    assert float(line["low"]) == pytest.approx(interval.low)
+    assert float(line["high"]) == pytest.approx(interval.high)
+    assert float(line["p"]) == pytest.approx(expected.pvalue)
+
+
+def test_the_papers_effect_comes_from_its_cells(desk: Desk) -> None:
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
+    (line,) = desk.run()
+    assert (line["paper_effect"], line["paper_cells"]) == ("10.25", "50.25 - 40.0, recall")
+    desk.write("paper/one.csv", "row,recall\na,51.25\nb,40.0\n")
+    assert desk.run()[0]["paper_effect"] == "11.25"
+
+
+def test_pairs_are_by_seed_and_failed_runs_are_left_out(desk: Desk) -> None:
+    desk.export({"hybrid": [0.9, math.nan, 0.7, 0.8], "mamba": [0.1, 0.2, math.nan, 0.2]})
+    (line,) = desk.run()
+    assert line["seeds"] == "2"
+    assert float(line["effect"]) == pytest.approx(0.7)
+
+
+def test_a_claim_about_several_rows_needs_all_of_them(desk: Desk) -> None:
+    desk.claim(HYBRID.replace("against: mamba", "against: [mamba, llama]"))
+    high, low = [0.9, 0.91, 0.92], [0.1, 0.12, 0.11]
+    desk.export({"hybrid": high, "mamba": low, "llama": low})
+    assert [line["status"] for line in desk.run()] == ["reproduced"] * 2
+    desk.export({"hybrid": high, "mamba": low, "llama": [0.99, 0.995, 0.999]})
+    lines = desk.run()
+    assert [line["status"] for line in lines] == ["contradicted"] * 2
+    assert [line["comparison_status"] for line in lines] == ["reproduced", "contradicted"]
+    assert together(["reproduced", "same direction"]) == "same direction"
+    assert together(["reproduced", "same direction", "undecided"]) == "undecided"
+
+
+def test_a_margin_counts_on_its_own_side(desk: Desk) -> None:
+    rows = {"hybrid": [0.49, 0.50, 0.48], "mamba": [0.500, 0.512, 0.492]}
+    for condition, status in [
+        ("{above: -0.05}", "reproduced"),
+        ("{within: 0.05}", "reproduced"),
+        ("{above: 0}", "contradicted"),
+        ("{within: 0.001}", "contradicted"),
+    ]:
+        desk.claim(HYBRID.replace("{above: 0}", condition))
+        desk.export(rows)
+        assert desk.run()[0]["status"] == status, condition
+
+
+def test_costs_are_exact_ratios(desk: Desk) -> None:
+    cache = {"hybrid": 250, "mamba": 1000}
+    desk.export({"hybrid": [0.5, 0.6], "mamba": [0.5, 0.6]}, cache_bytes=cache)
+    for condition, status in [("{below: 0.5}", "reproduced"), ("{below: 0.2}", "contradicted")]:
+        claim = HYBRID.replace("reproduced_if: {above: 0}", f"reproduced_if: {condition}")
+        desk.claim(claim.replace("    against:", "    metric: cache_bytes\n    against:"))
+        (line,) = desk.run()
+        assert (line["effect"], line["low"], line["status"]) == ("0.25", "", status)
+
+
+def test_words_of_the_scale_stand_in_labels(desk: Desk) -> None:
+    desk.claim(HYBRID.replace("row: hybrid", "row: all of $window"))
+    desk.export({"all of 9": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
+    assert desk.run()[0]["row"] == "all of 9"
+
+
+REMOVAL = """\
+  removal:
+    claim: The first SSM branch is critical.
+    source: figure 3
+    sweep: heads
+    row: hybrid
+    probe: removal
+    value: change
+    where: {branch: ssm, layer: 0}
+    against_where: {branch: ssm, layer: {not: 0}}
+    reproduced_if: {below: 0}
+"""
+
+
+def removal(change: dict[tuple[str, int], float]) -> str:
+    """Three seeds; the first SSM branch's change varies twice as much as the others'."""
+    lines = []
+    for seed in range(3):
+        for (branch, layer), value in change.items():
+            own = value + seed / (50 if (branch, layer) == ("ssm", 0) else 100)
+            lines.append(f"heads,hybrid,{seed},{layer},{branch},val/recall_accuracy,0.9,0.5,{own}")
+    return "\n".join(["sweep,row,seed,layer,branch,metric,whole,value,change", *lines]) + "\n"
+
+
+def test_probes_compare_conditions_within_a_row(desk: Desk) -> None:
+    desk.claim(REMOVAL)
+    desk.export({"hybrid": [0.9, 0.8, 0.9]})
+    (line,) = desk.run()
+    assert (line["status"], line["missing"]) == ("not run", "heads-nano has no probe removal")
+    change = {("ssm", 0): -0.8, ("ssm", 1): -0.1, ("ssm", 2): -0.2, ("attention", 0): -0.9}
+    desk.write("results/heads-nano/probes/removal.csv", removal(change))
+    (line,) = desk.run()
+    assert line["status"] == "reproduced"
+    first = [-0.8 + seed / 50 for seed in range(3)]
+    later = [-0.15 + seed / 100 for seed in range(3)]
+    assert float(line["effect"]) == pytest.approx((sum(first) - sum(later)) / 3)
+    assert "layer 0 vs layer not 0 in hybrid, 3 seeds" in desk.text("md")
+
+
+def test_probes_compare_rows_under_one_condition(desk: Desk) -> None:
+    claim = REMOVAL.replace("    against_where: {branch: ssm, layer: {not: 0}}\n", "")
+    desk.claim(claim.replace("    probe:", "    against: mamba\n    probe:"))
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.9, 0.9, 0.8]})
+    text = removal({("ssm", 0): -0.8})
+    desk.write("results/heads-nano/probes/removal.csv", text)
+    assert "no line for “mamba”" in desk.run()[0]["missing"]
+    other = removal({("ssm", 0): -0.2}).split("\n", 1)[1].replace("hybrid", "mamba")
+    desk.write("results/heads-nano/probes/removal.csv", text + other)
+    (line,) = desk.run()
+    assert float(line["effect"]) == pytest.approx(-0.6)
+    assert line["status"] == "same direction"  # three equal differences are no t-test
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [("export", "no export heads-nano"), ("row", "heads-nano has no row “hybrid”")],
+)
+def test_what_was_not_run_is_told(desk: Desk, missing: str, said: str) -> None:
+    if missing == "row":
+        desk.export({"mamba": [0.1, 0.2]})
+    (line,) = desk.run()
+    assert (line["status"], line["missing"], line["effect"]) == ("not run", said, "")
+    assert said in desk.text("md")
+
+
+def test_another_scale_has_a_page_of_its_own(desk: Desk) -> None:
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
+    assert desk.run("125m")[0]["status"] == "not run"
+    assert "at scale 125m" in desk.text("md", "125m")
+
+
+def test_the_page_corrects_over_all_its_comparisons(desk: Desk) -> None:
+    desk.claim(HYBRID, HYBRID.replace("hybrid:", "again:").replace("{above: 0}", "{below: 0}"))
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
+    first, second = desk.run()
+    assert float(first["p_holm"]) == pytest.approx(2 * float(first["p"]))
+    assert [first["status"], second["status"]] == ["reproduced", "contradicted"]
+    assert "*, hybrid vs mamba" in desk.text("md")
+
+
+def test_same_results_same_bytes(desk: Desk) -> None:
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
+    desk.run()
+    first = (desk.text("md"), desk.text("csv"))
+    desk.run()
+    assert (desk.text("md"), desk.text("csv")) == first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("    sweep: heads\n", "", r"claims\.yaml:4:3: claims\.hybrid\.sweep: is missing"),
+        ("source: table 1", "sorce: x", r"claims\.yaml:6:5: .*no key 'sorce'.*'source'"),
+        ("{above: 0}", "{above: 0, within: 1}", r"claims\.yaml:10:5: .*one of above, below"),
+        ("{above: 0}", "{within: -1}", r"claims\.yaml:10:21: .*greater than 0"),
+        ("    against: mamba\n", "", r"claims\.yaml:4:3: .*give against"),
+        ("table: one", "table: two", r"claims\.yaml:11:13: .*no table 'two'; choose one of one"),
+        ("[a, recall]", "[c, recall]", r"claims\.yaml:11:25: .*no row 'c'"),
+        ("[a, recall]", "[a, recal]", r"claims\.yaml:11:25: .*no column 'recal'.*'recall'"),
+        ("[b, recall]", "[b, cache]", r"claims\.yaml:11:44: .*'', no number"),
+        ("[a, recall]", "[a]", r"claims\.yaml:11:\d+: .*at least 2"),
+        ("minus: [b, recall]", "minus: [b, recall], over: [b, recall]", "minus or over"),
+        ("    against: mamba", "    probe: xray\n    against: mamba", r":9:5: .*no probe 'xray'"),
+        ("    against: mamba", "    where: {a: b}\n    against: mamba", r"where: is for claims"),
+    ],
+)
+def test_a_bad_file_names_file_and_line(desk: Desk, old: str, new: str, said: str) -> None:
+    assert old in HYBRID
+    desk.claim(HYBRID.replace(old, new))
+    with pytest.raises(ConfigError, match=said):
+        desk.load()
+
+
+def test_an_unknown_metric_names_what_there_is(desk: Desk) -> None:
+    desk.claim(HYBRID.replace("    against:", "    metric: val/recall\n    against:"))
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
+    with pytest.raises(ConfigError, match=r"claims\.yaml:9:5.*'val/recall'.*val/recall_accuracy"):
+        desk.run()
+
+
+def test_no_results_folder_is_told(desk: Desk) -> None:
+    with pytest.raises(StoreError, match="no such folder"):
+        main(["--claims", str(desk.folder / "claims.yaml"), "--results", str(desk.folder / "no")])
+
+
+# --- the shipped file
+
+
+def test_every_claim_is_about_a_row_of_a_shipped_sweep() -> None:
+    claims, words = load_claims(SHIPPED), load_words(ROOT / "sweeps" / "scales" / "nano.yaml")
+    assert len(claims.file.claims) >= 20
+    for name, claim in claims.file.claims.items():
+        sweep = load_sweep(ROOT / "sweeps" / f"{claim.sweep}.yaml")
+        rows = set(design_choices(sweep.file))
+        for row in (claim.row, *claim.others):
+            for word, value in words.items():
+                row = row.replace(f"${word}", str(value))
+            assert row in rows, f"{name}: {sorted(rows)}"
+        if claim.probe is None and claim.metric not in (None, *COSTS):
+            assert claim.metric in (sweep.file.metric.name, *sweep.file.also), name
+
+
+def load_words(path: Path) -> dict[str, Any]:
+    from hymba_lab.yaml_file import read_yaml
+
+    words = read_yaml(path).data["words"]
+    return dict(sorted(words.items(), key=lambda pair: -len(pair[0])))
+
+
+def test_the_papers_own_effects_have_the_claimed_sign() -> None:
+    """A claim that the paper's own numbers contradict would be read wrongly."""
+    claims = load_claims(SHIPPED)
+    better_is_less = {
+        name
+        for name, claim in claims.file.claims.items()
+        if claim.metric == "val/text_bits_per_byte" and "ppl" not in claims.paper[name][1]
+    }
+    for name, (effect, _) in claims.paper.items():
+        claim = claims.file.claims[name]
+        condition = claim.reproduced_if
+        if claim.exact:
+            assert effect in condition.region, name
+        elif condition.within is None and 0 in (condition.above, condition.below):
+            sign = -1 if name in better_is_less else 1
+            assert sign * effect in condition.region, name
+
+
+def test_the_command_loads_no_torch(desk: Desk) -> None:
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
+    options = ["--claims", str(desk.folder / "claims.yaml"), "--results", "results"]
+    code = (
+        "import sys\nfrom hymba_lab.claims.__main__ import main\n"
+        f"main({options!r})\n"
+        "heavy = {'torch', 'lightning', 'mlflow', 'optuna', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=desk.folder,
+        env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    bad = ["-m", "hymba_lab.claims", "--claims", "none.yaml"]
+    done = subprocess.run(
+        [sys.executable, *bad], capture_output=True, text=True, cwd=desk.folder,
+        env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: none.yaml: there is no such file" in done.stderr
