@@ -16,6 +16,7 @@ from hymba_lab.config_errors import explain
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
 from hymba_lab.stats import Looks, plan_looks
+from hymba_lab.sweep.paper import looked_up
 from hymba_lab.sweep.scale import at_scale
 from hymba_lab.yaml_file import Document, parse_value
 
@@ -79,7 +80,10 @@ class Paper(Section):
     """Numbers of a paper, shown beside ours and never mixed with them."""
 
     label: str
-    values: dict[str, float]
+    values: dict[str, float] = {}  # our row -> number
+    table: str | None = None  # a CSV file, relative to the sweep
+    of: str | None = None  # its column, or its row
+    cells: dict[str, str] = {}  # our row -> its row, or its column
 
 
 class SweepFile(Section):
@@ -145,6 +149,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = No
         file = SweepFile.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, document, SweepFile))) from None
+    if file.paper:
+        paper = looked_up(file.paper, document, path.parent)
+        file = file.model_copy(update={"paper": paper})
     base_document = _base(path, file.base, document, [t for t in overrides if t not in own])
     base = resolve(base_document)
     return Sweep(path.stem, file, document, _complete(base_document, base), base)
