@@ -134,6 +134,14 @@ def test_outputs_and_gradients_equal_the_float64_loop(
     assert max(errors.values()) < 1e-6, errors
 
 
+def test_decays_below_the_smallest_float_equal_the_float64_loop(backend: str) -> None:
+    inputs = make_inputs(2, 37, 20, 16, step=5.0)
+    assert (inputs["A"].min() * inputs["dt_bias"].max()).item() < -126 / 1.44
+    expected = with_gradients(loop, inputs, torch.float64)
+    errors = relative_errors(with_gradients(selective_scan, inputs, torch.float32), expected)
+    assert max(errors.values()) < 1e-6, errors
+
+
 @pytest.mark.parametrize("absent", [("z",), ("dt_bias",), ("h0",), OPTIONAL], ids="-".join)
 def test_absent_options_are_the_neutral_element(backend: str, absent: tuple[str, ...]) -> None:
     inputs = {k: v for k, v in make_inputs(2, 21, 20, 4).items() if k not in absent}

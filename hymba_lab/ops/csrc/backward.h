@@ -9,165 +9,173 @@
 
 #include "tasks.h"
 
-// What one block gathers over its states, for every step of a chunk.
-struct Sums {
-  Vec slope[CHUNK];     // d delta / d dt
-  Vec grad_y[CHUNK];    // gradient of C h + D x: the gate taken off
-  Vec exponent[CHUNK];  // sum_n e_t A log2(e)
-  Vec drive[CHUNK];     // gradient of delta x
+// One block in one chunk: its inputs, and what it gathers over its states for every step.
+struct Gathered : Inputs {
+  Vec slope[CHUNK];       // d delta / d dt
+  Vec gate_slope[CHUNK];  // d SiLU(z) / d z, where z is given
+  Vec grad_y[CHUNK];      // gradient of C h + D x: the gate taken off
+  Vec exponent[CHUNK];    // sum_n e_t A log2(e)
+  Vec grad_drive[CHUNK];
 };
 
-// Where a block's backward adds to: its own running sums (N), and those of the chunk (CHUNK, N),
-// whose lanes are added up when all blocks of the group are through.
+// The sums over the channels of a group for K states, lane by lane.
+template <int K>
+struct Shared {
+  Vec B[CHUNK][K], C[CHUNK][K];
+};
+
+// What one block carries from chunk to chunk.
 struct Carried {
-  Vec *adjoint, *A;
-  Vec *B, *C;
-  Vec *D, *bias;
+  Array<Vec> rates, adjoint, grad_A;  // (N)
+  Vec lowest_rate, grad_D, grad_bias;
 };
 
-// decay_t = exp(delta_t A) and the states h_{-1}, h_0 ... of K states of a block over one chunk.
-template <int K>
-INLINE void recompute_states(long N, const float* B, const float* C, const Vec* rate, Inputs& in,
-                             Vec (*decay)[K], Vec (*states)[K]) {
-  Vec h[K];
-  UNROLL for (int n = 0; n < K; n++) h[n] = states[0][n];
-  for (int t = 0; t < in.steps; t++) {
-    const Vec delta = in.delta[t], drive = in.drive[t];
-    Vec y = in.y[t];
-    UNROLL for (int n = 0; n < K; n++) {
-      decay[t][n] = exp2(delta * rate[n]);
-      h[n] = decay[t][n] * h[n] + drive * B[t * N + n];
-      states[t + 1][n] = h[n];
-      y += h[n] * C[t * N + n];
-    }
-    in.y[t] = y;
-  }
-}
-
-template <int K>
-INLINE void backward_states(long N, const float* B, const float* C, const Vec* rates,
-                            const float* start, Inputs& in, Sums& sums, Carried to) {
-  Vec decay[CHUNK][K], states[CHUNK + 1][K], rate[K], adjoint[K], grad_A[K];
+template <int K, bool DEEP>
+static void backward_states(long N, const float* B, const float* C, const float* start,
+                            const Vec* rates, Vec* adjoints, Vec* grads_A, Gathered& at,
+                            Shared<K>& sums) {
+  Vec decay[CHUNK][K], before[CHUNK][K], rate[K], h[K], adjoint[K], grad_A[K];
   UNROLL for (int n = 0; n < K; n++) {
     rate[n] = rates[n];
-    states[0][n] = load(start + n * LANES);
-    adjoint[n] = to.adjoint[n];
+    h[n] = load(start + n * LANES);
+    adjoint[n] = adjoints[n];
     grad_A[n] = Vec{};  // a chunk's own sum first: short sums round less than one long sum
   }
-  recompute_states<K>(N, B, C, rate, in, decay, states);
-  for (int t = in.steps - 1; t >= 0; t--) {
-    const Vec delta = in.delta[t], drive = in.drive[t], grad_y = sums.grad_y[t];
-    Vec exponent = sums.exponent[t], grad_drive = sums.drive[t];
+  for (int t = 0; t < at.steps; t++) {
+    const Vec delta = at.delta[t], drive = at.drive[t], grad_y = at.grad_y[t];
+    Vec y = at.y[t];
+    UNROLL for (int n = 0; n < K; n++) {
+      before[t][n] = h[n];
+      decay[t][n] = exp2<DEEP>(delta * rate[n]);
+      h[n] = decay[t][n] * h[n] + drive * B[t * N + n];
+      sums.C[t][n] += grad_y * h[n];
+      y += h[n] * C[t * N + n];
+    }
+    at.y[t] = y;
+  }
+  for (int t = at.steps - 1; t >= 0; t--) {
+    const Vec delta = at.delta[t], drive = at.drive[t], grad_y = at.grad_y[t];
+    Vec exponent = at.exponent[t], grad_drive = at.grad_drive[t];
     UNROLL for (int n = 0; n < K; n++) {
       const Vec g = adjoint[n] + grad_y * C[t * N + n];
-      to.C[t * N + n] += grad_y * states[t + 1][n];
-      to.B[t * N + n] += g * drive;
+      sums.B[t][n] += g * drive;
       grad_drive += g * B[t * N + n];
       adjoint[n] = g * decay[t][n];
-      const Vec e = adjoint[n] * states[t][n];
+      const Vec e = adjoint[n] * before[t][n];
       exponent += e * rate[n];
       grad_A[n] += e * delta;
     }
-    sums.exponent[t] = exponent;
-    sums.drive[t] = grad_drive;
+    at.exponent[t] = exponent;
+    at.grad_drive[t] = grad_drive;
   }
-  UNROLL for (int n = 0; n < K; n++) to.adjoint[n] = adjoint[n], to.A[n] += grad_A[n];
+  UNROLL for (int n = 0; n < K; n++) adjoints[n] = adjoint[n], grads_A[n] += grad_A[n];
 }
 
-INLINE void read_chunk(const ScanArgs& s, long token, long t0, Block block, Inputs& in,
-                       Sums& sums) {
+static void read_chunk(const ScanArgs& s, long token, long t0, Block block, Vec lowest_rate,
+                       Gathered& at) {
   const long D = s.n_channels;
   const Vec bias = bias_of(s, block), skip = load(s.D + block.first, block.lanes);
-  for (int t = 0; t < in.steps; t++) {
-    const long at = (token + t) * D + block.first;
+  Vec longest{};
+  at.steps = steps_from(s, t0);
+  for (int t = 0; t < at.steps; t++) {
+    const long here = (token + t) * D + block.first;
     if (t0 + t >= CHUNK) {
-      __builtin_prefetch(s.x + at - CHUNK * D);
-      __builtin_prefetch(s.dt + at - CHUNK * D);
-      __builtin_prefetch(s.grad_y + at - CHUNK * D);
+      __builtin_prefetch(s.x + here - CHUNK * D);
+      __builtin_prefetch(s.dt + here - CHUNK * D);
+      __builtin_prefetch(s.grad_y + here - CHUNK * D);
       if (s.z) __builtin_prefetch(z_at(s, token + t - CHUNK, block));
     }
-    const Vec x = load(s.x + at, block.lanes);
-    const Softplus step = softplus(load(s.dt + at, block.lanes) + bias);
-    in.delta[t] = step.value;
-    in.drive[t] = step.value * x;
-    in.y[t] = skip * x;
-    sums.slope[t] = step.slope;
-    sums.grad_y[t] = load(s.grad_y + at, block.lanes);
-    if (s.z) sums.grad_y[t] *= gate(load(z_at(s, token + t, block), block.lanes)).value;
-    sums.exponent[t] = sums.drive[t] = Vec{};
+    const Vec x = load(s.x + here, block.lanes);
+    const Softplus step = softplus(load(s.dt + here, block.lanes) + bias);
+    at.delta[t] = step.value;
+    at.drive[t] = step.value * x;
+    at.y[t] = skip * x;
+    at.slope[t] = step.slope;
+    at.grad_y[t] = load(s.grad_y + here, block.lanes);
+    if (s.z) {
+      const Gate open = gate(load(z_at(s, token + t, block), block.lanes));
+      at.gate_slope[t] = at.grad_y[t] * open.slope;
+      at.grad_y[t] *= open.value;
+    }
+    at.exponent[t] = at.grad_drive[t] = Vec{};
+    longest = at_least(step.value, longest);
   }
+  at.deep = is_deep(longest, lowest_rate);
 }
 
-INLINE void write_chunk(const ScanArgs& s, long token, Block block, const Inputs& in,
-                        const Sums& sums, Carried to) {
+static void write_chunk(const ScanArgs& s, long token, Block block, const Gathered& at,
+                        Carried& to) {
   const Vec skip = load(s.D + block.first, block.lanes);
   Vec grad_D{}, grad_bias{};
-  for (int t = 0; t < in.steps; t++) {
-    const long at = (token + t) * s.n_channels + block.first;
-    const Vec x = load(s.x + at, block.lanes), grad_y = sums.grad_y[t];
-    const Vec grad_dt = (sums.exponent[t] * LN_2 + sums.drive[t] * x) * sums.slope[t];
+  for (int t = 0; t < at.steps; t++) {
+    const long here = (token + t) * s.n_channels + block.first;
+    const Vec x = load(s.x + here, block.lanes), grad_y = at.grad_y[t];
+    const Vec grad_dt = (at.exponent[t] * LN_2 + at.grad_drive[t] * x) * at.slope[t];
     grad_D += grad_y * x;
     grad_bias += grad_dt;
-    store(s.grad_dt + at, grad_dt, block.lanes);
-    store(s.grad_x + at, grad_y * skip + sums.drive[t] * in.delta[t], block.lanes);
-    if (s.z) {
-      const Vec slope = gate(load(z_at(s, token + t, block), block.lanes)).slope;
-      store(s.grad_z + at, load(s.grad_y + at, block.lanes) * in.y[t] * slope, block.lanes);
-    }
+    store(s.grad_dt + here, grad_dt, block.lanes);
+    store(s.grad_x + here, grad_y * skip + at.grad_drive[t] * at.delta[t], block.lanes);
+    if (s.z) store(s.grad_z + here, at.gate_slope[t] * at.y[t], block.lanes);
   }
-  *to.D += grad_D;
-  *to.bias += grad_bias;
+  to.grad_D += grad_D;
+  to.grad_bias += grad_bias;
 }
 
-static void backward_chunk(const ScanArgs& s, long row, long t0, Block block, const Vec* rates,
-                           const float* start, Carried to) {
-  const long N = s.n_states, token = row * s.n_time + t0;
-  Inputs in;
-  Sums sums;
-  in.steps = steps_from(s, t0);
-  read_chunk(s, token, t0, block, in, sums);
-  over_states(N, [&](long n, auto K) __attribute__((always_inline)) {
-    const Carried from_n{to.adjoint + n, to.A + n, to.B + n, to.C + n, to.D, to.bias};
-    backward_states<K.value>(N, s.B + token * N + n, s.C + token * N + n, rates + n,
-                             start + n * LANES, in, sums, from_n);
-  });
-  write_chunk(s, token, block, in, sums, to);
+// to[t N + n] = sum over the lanes of sums[t][n], for the steps of a chunk
+template <int K>
+static void write_sums(Vec (*sums)[K], int steps, long N, float* to) {
+  static_assert(CHUNK * K % LANES == 0);
+  float totals[CHUNK * K];
+  for (int i = 0; i < CHUNK * K; i += LANES) store(totals + i, sums_of(sums[0] + i));
+  for (int t = 0; t < steps; t++) memcpy(to + t * N, totals + t * K, K * sizeof(float));
+}
+
+static Carried arriving(const ScanArgs& s, long row, Block block) {
+  const long N = s.n_states;
+  Carried made{zeros(N), zeros(N), zeros(N), {}, {}, {}};
+  made.lowest_rate = load_rates(s, block, &made.rates[0]);
+  const float* grad_h = s.grad_h_last + (row * s.n_channels + block.first) * N;
+  for (long n = 0; n < N; n++) made.adjoint[n] = gather(grad_h + n, N, block.lanes);
+  return made;
+}
+
+static void leave(const ScanArgs& s, long row, Block block, const Carried& from) {
+  const long N = s.n_states, channel = row * s.n_channels + block.first;
+  for (long n = 0; n < N; n++) {
+    scatter(s.part_A + channel * N + n, N, from.grad_A[n], block.lanes);
+    if (s.grad_h0) scatter(s.grad_h0 + channel * N + n, N, from.adjoint[n], block.lanes);
+  }
+  store(s.part_D + channel, from.grad_D, block.lanes);
+  store(s.part_dt_bias + channel, from.grad_bias, block.lanes);
 }
 
 static void backward_task(const ScanArgs& s, long row, long group) {
   const Sizes sizes(s);
   const long N = s.n_states, begin = group * GROUP, n_own = sizes.blocks_in(group);
-  const Vecs rates = zeros(n_own * N), adjoint = zeros(n_own * N), grad_A = zeros(n_own * N);
-  const Vecs sum_B = zeros(CHUNK * N), sum_C = zeros(CHUNK * N);
-  Vec grad_D[GROUP]{}, grad_bias[GROUP]{};
-  for (long k = 0; k < n_own; k++) {
-    const Block block = block_at(s, begin + k);
-    const float* arriving = s.grad_h_last + (row * s.n_channels + block.first) * N;
-    load_rates(s, block, &rates[k * N]);
-    for (long n = 0; n < N; n++) adjoint[k * N + n] = gather(arriving + n, N, block.lanes);
-  }
+  const auto gathered = zeros<Gathered>(n_own);
+  std::vector<Carried> carried;
+  for (long k = 0; k < n_own; k++) carried.push_back(arriving(s, row, block_at(s, begin + k)));
   for (long chunk = sizes.n_chunks - 1; chunk >= 0; chunk--) {
-    const long t0 = chunk * CHUNK;
+    const long t0 = chunk * CHUNK, token = row * s.n_time + t0;
+    const long part = (group * s.n_batch * s.n_time + token) * N;
     for (long k = 0; k < n_own; k++)
-      backward_chunk(s, row, t0, block_at(s, begin + k), &rates[k * N],
-                     s.starts + sizes.start_of(s, row, chunk, begin + k),
-                     {&adjoint[k * N], &grad_A[k * N], &sum_B[0], &sum_C[0], &grad_D[k],
-                      &grad_bias[k]});
-    const long at = ((group * s.n_batch + row) * s.n_time + t0) * N;
-    for (long i = 0; i < steps_from(s, t0) * N; i++) {
-      s.part_B[at + i] = sum_lanes(sum_B[i]);
-      s.part_C[at + i] = sum_lanes(sum_C[i]);
-      sum_B[i] = sum_C[i] = Vec{};
-    }
+      read_chunk(s, token, t0, block_at(s, begin + k), carried[k].lowest_rate, gathered[k]);
+    // states outside, blocks inside: the sums over channels stay in the first cache
+    over_states(N, [&](long n, auto K) __attribute__((always_inline)) {
+      Shared<K.value> sums{};
+      for (long k = 0; k < n_own; k++) {
+        const auto states = gathered[k].deep ? backward_states<K.value, true>
+                                             : backward_states<K.value, false>;
+        Carried& own = carried[k];
+        states(N, s.B + token * N + n, s.C + token * N + n,
+               s.starts + sizes.start_of(s, row, chunk, begin + k) + n * LANES, &own.rates[n],
+               &own.adjoint[n], &own.grad_A[n], gathered[k], sums);
+      }
+      write_sums<K.value>(sums.B, steps_from(s, t0), N, s.part_B + part + n);
+      write_sums<K.value>(sums.C, steps_from(s, t0), N, s.part_C + part + n);
+    });
+    for (long k = 0; k < n_own; k++)
+      write_chunk(s, token, block_at(s, begin + k), gathered[k], carried[k]);
   }
-  for (long k = 0; k < n_own; k++) {
-    const Block block = block_at(s, begin + k);
-    const long channel = row * s.n_channels + block.first;
-    for (long n = 0; n < N; n++) {
-      scatter(s.part_A + channel * N + n, N, grad_A[k * N + n], block.lanes);
-      if (s.grad_h0) scatter(s.grad_h0 + channel * N + n, N, adjoint[k * N + n], block.lanes);
-    }
-    store(s.part_D + channel, grad_D[k], block.lanes);
-    store(s.part_dt_bias + channel, grad_bias[k], block.lanes);
-  }
+  for (long k = 0; k < n_own; k++) leave(s, row, block_at(s, begin + k), carried[k]);
 }

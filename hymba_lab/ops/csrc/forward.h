@@ -4,8 +4,8 @@
 #include "tasks.h"
 
 // h = exp(delta A) h + drive B and y += C h for K states of one block, over one chunk.
-template <int K>
-INLINE void forward_states(long N, const float* B, const float* C, const Vec* rates, Vec* state,
+template <int K, bool DEEP>
+static void forward_states(long N, const float* B, const float* C, const Vec* rates, Vec* state,
                            Inputs& in) {
   Vec h[K], rate[K];
   UNROLL for (int n = 0; n < K; n++) h[n] = state[n], rate[n] = rates[n];
@@ -13,7 +13,7 @@ INLINE void forward_states(long N, const float* B, const float* C, const Vec* ra
     const Vec delta = in.delta[t], drive = in.drive[t];
     Vec even = in.y[t], odd{};  // two sums: one would be a chain of K dependent additions
     UNROLL for (int n = 0; n < K; n++) {
-      h[n] = exp2(delta * rate[n]) * h[n] + drive * B[n];
+      h[n] = exp2<DEEP>(delta * rate[n]) * h[n] + drive * B[n];
       (n % 2 ? odd : even) += h[n] * C[n];
     }
     in.y[t] = even + odd;
@@ -22,9 +22,10 @@ INLINE void forward_states(long N, const float* B, const float* C, const Vec* ra
 }
 
 static void forward_chunk(const ScanArgs& s, long row, long t0, Block block, const Vec* rates,
-                          Vec* state) {
+                          Vec lowest_rate, Vec* state) {
   const long D = s.n_channels, N = s.n_states;
   const Vec bias = bias_of(s, block), skip = load(s.D + block.first, block.lanes);
+  Vec longest{};
   Inputs in;
   in.steps = steps_from(s, t0);
   const long token = row * s.n_time + t0, start = token * D + block.first;
@@ -39,9 +40,12 @@ static void forward_chunk(const ScanArgs& s, long row, long t0, Block block, con
     in.delta[t] = softplus(load(s.dt + at, block.lanes) + bias).value;
     in.drive[t] = in.delta[t] * x;
     in.y[t] = skip * x;
+    longest = at_least(in.delta[t], longest);
   }
+  in.deep = is_deep(longest, lowest_rate);
   over_states(N, [&](long n, auto K) __attribute__((always_inline)) {
-    forward_states<K.value>(N, s.B + token * N + n, s.C + token * N + n, rates + n, state + n, in);
+    const auto states = in.deep ? forward_states<K.value, true> : forward_states<K.value, false>;
+    states(N, s.B + token * N + n, s.C + token * N + n, rates + n, state + n, in);
   });
   for (int t = 0; t < in.steps; t++) {
     Vec y = in.y[t];
@@ -53,10 +57,11 @@ static void forward_chunk(const ScanArgs& s, long row, long t0, Block block, con
 static void forward_task(const ScanArgs& s, long row, long group) {
   const Sizes sizes(s);
   const long N = s.n_states, begin = group * GROUP, n_own = sizes.blocks_in(group);
-  const Vecs rates = zeros(n_own * N), states = zeros(n_own * N);
+  const auto rates = zeros(n_own * N), states = zeros(n_own * N);
+  Vec lowest[GROUP];
   for (long k = 0; k < n_own; k++) {
     const Block block = block_at(s, begin + k);
-    load_rates(s, block, &rates[k * N]);
+    lowest[k] = load_rates(s, block, &rates[k * N]);
     if (s.h0)
       for (long n = 0; n < N; n++)
         states[k * N + n] =
@@ -69,7 +74,8 @@ static void forward_task(const ScanArgs& s, long row, long group) {
         float* kept = s.starts + sizes.start_of(s, row, chunk, begin + k);
         for (long n = 0; n < N; n++) store(kept + n * LANES, state[n]);
       }
-      forward_chunk(s, row, chunk * CHUNK, block_at(s, begin + k), &rates[k * N], state);
+      forward_chunk(s, row, chunk * CHUNK, block_at(s, begin + k), &rates[k * N], lowest[k],
+                    state);
     }
   for (long k = 0; k < n_own; k++) {
     const Block block = block_at(s, begin + k);

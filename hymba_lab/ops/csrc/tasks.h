@@ -93,20 +93,23 @@ static void in_parallel(long n_tasks, long n_threads, Task task) {
   for (auto& helper : helpers) helper.join();
 }
 
-struct FreeVecs {
-  void operator()(Vec* p) const { ::operator delete(p, std::align_val_t(alignof(Vec))); }
+struct FreeAligned {
+  void operator()(void* p) const { ::operator delete(p, std::align_val_t(alignof(Vec))); }
 };
-using Vecs = std::unique_ptr<Vec[], FreeVecs>;
+template <class T>
+using Array = std::unique_ptr<T[], FreeAligned>;
 
-static Vecs zeros(long count) {
-  void* memory = ::operator new(count * sizeof(Vec), std::align_val_t(alignof(Vec)));
-  memset(memory, 0, count * sizeof(Vec));
-  return Vecs(static_cast<Vec*>(memory));
+template <class T = Vec>
+static Array<T> zeros(long count) {
+  void* memory = ::operator new(count * sizeof(T), std::align_val_t(alignof(Vec)));
+  memset(memory, 0, count * sizeof(T));
+  return Array<T>(static_cast<T*>(memory));
 }
 
 // What all states of one block share in one chunk.
 struct Inputs {
   int steps;
+  bool deep;                       // some exp(delta A) may fall below the smallest normal number
   Vec delta[CHUNK], drive[CHUNK];  // drive = delta x
   Vec y[CHUNK];                    // starts as the skip D x, grows by C h of every state
 };
@@ -121,11 +124,18 @@ INLINE Gate gate(Vec z) {
   return {z * open, open * (1.f + z * (1.f - open))};
 }
 
-// log2(e) A of one block: exp(delta A) is then one power of two.
-INLINE void load_rates(const ScanArgs& s, Block block, Vec* rates) {
-  for (long n = 0; n < s.n_states; n++)
+// log2(e) A of one block: exp(delta A) is then one power of two. Returns the lowest of each lane.
+INLINE Vec load_rates(const ScanArgs& s, Block block, Vec* rates) {
+  Vec lowest{};
+  for (long n = 0; n < s.n_states; n++) {
     rates[n] = gather(s.A + block.first * s.n_states + n, s.n_states, block.lanes) * LOG2_E;
+    lowest = rates[n] < lowest ? rates[n] : lowest;
+  }
+  return lowest;
 }
+
+// Whether exp2 may meet an exponent that only its DEEP form takes, for steps up to `longest`.
+INLINE bool is_deep(Vec longest, Vec lowest_rate) { return any_below(longest * lowest_rate, -126.f); }
 
 // z of one block at a token counted over all rows; asked for only where z is given.
 INLINE const float* z_at(const ScanArgs& s, long token, Block block) {
