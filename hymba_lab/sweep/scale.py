@@ -61,7 +61,7 @@ def at_scale(document: Document, path: Path, scale: str | None) -> Document:
         for place, mark in marks.items()
         if place[:1] == ("defaults",) and len(place) > 1 and place[1] not in written
     }
-    base = {("base",): marks.get(("base",), str(path))}
+    base: dict[Place, str] = {("base",): marks.get(("base",), str(path))}
     return Document(data, {**defaults, **_renamed(document, file.words), **base})
 
 
