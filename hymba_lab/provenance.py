@@ -49,6 +49,11 @@ def hardware() -> str:
     return ", ".join(parts)
 
 
+def n_cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of the packages a result can depend on."""

@@ -10,7 +10,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -103,16 +103,17 @@ class Store:
             if any(self._search(experiment.experiment_id, f"tags.`{ROLE}` = 'sweep'"))
         }
 
-    def attached(self, experiment_id: str) -> dict[str, str]:
-        """Return the text files attached to the sweep's own run, by name."""
-        (parent,) = list(self._search(experiment_id, f"tags.`{ROLE}` = 'sweep'"))[:1]
-        found = self.call(self.client.list_artifacts, parent.info.run_id)
+    def attached(self, experiment_id: str, names: Collection[str]) -> dict[str, str]:
+        """Return those of the named text files that are attached to the sweep's own run."""
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        parent = next(self._search(experiment_id, f"tags.`{ROLE}` = 'sweep'")).info.run_id
+        there = {file.path for file in self.call(self.client.list_artifacts, parent)}
         with tempfile.TemporaryDirectory() as folder:
+            fetch = partial(self.call, self.client.download_artifacts, parent, dst_path=folder)
             return {
-                file.path: Path(
-                    self.call(self.client.download_artifacts, parent.info.run_id, file.path, folder)
-                ).read_text(encoding="utf-8")
-                for file in found
+                name: Path(fetch(name)).read_text(encoding="utf-8")
+                for name in names
+                if name in there
             }
 
     def course(self, run_id: str, metric: str) -> list[tuple[int, float]]:

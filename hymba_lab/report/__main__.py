@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the report and return 0."""
     options = arguments().parse_args(argv)
     from hymba_lab.report.find import chosen
-    from hymba_lab.report.write import write_index, write_sweep
+    from hymba_lab.report.write import write_index, write_sweeps
 
     if options.tracking_uri:
         from hymba_lab.report.mlflow_runs import export_from
 
         options.sweeps = export_from(options.tracking_uri, options.sweeps, options.results)
-    for export in chosen(options.results, options.sweeps):
-        print(write_sweep(export, options.results), flush=True)
+    for page in write_sweeps(chosen(options.results, options.sweeps), options.results):
+        print(page, flush=True)
     print(write_index(options.results))
     return 0
 

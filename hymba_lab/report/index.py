@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hymba_lab.render import Table
 from hymba_lab.report.page import document
-from hymba_lab.report.sections import scale_note
+from hymba_lab.report.sections import size_note
 from hymba_lab.report.verdict import sentence
 from hymba_lab.runs import write_atomically
 from hymba_lab.sweep.export import Export
@@ -24,16 +24,18 @@ class Entry:
     table: Table
 
 
-def index_html(entries: Sequence[Entry]) -> str:
-    """Return the page that lists every sweep with its verdict."""
+def index_html(entries: Sequence[Entry], pages: Sequence[str]) -> str:
+    """Return the page that lists every sweep with its verdict; `pages` are further files."""
     scales = ", ".join(sorted({entry.export.scale for entry in entries}))
     done = sum(int((entry.export.runs["status"] == "finished").sum()) for entry in entries)
+    links = ", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in pages)
     body = f"""<header>
 <h1>Ablations of hybrid-head models: what was asked, and what was found</h1>
 <p><span class="scale">scale: {escape(scales)}</span> {len(entries)} sweeps, {done} compared runs.
 A verdict is about the seeds, data and budget of its own table.</p>
+{links and f"<p>Over all sweeps: {links}.</p>"}
 </header>
-<main>
+<main class="sweeps">
 {"".join(map(_article, entries))}</main>"""
     return document("hymba_lab: results", body)
 
@@ -43,9 +45,9 @@ def _article(entry: Entry) -> str:
     hours = sum(export.facts.hours.values())
     return f"""<article>
 <h2><a href="{name}/report.html">{escape(export.sweep.question)}</a></h2>
-<p><span class="scale">scale: {escape(export.scale)}</span> {escape(scale_note(export))}</p>
+<p><span class="scale">scale: {escape(export.scale)}</span> {escape(size_note(export))}.</p>
 <p class="verdict">{escape(sentence(entry.table))}</p>
-<p class="quiet">{name}: {_finished(export)} runs finished, {hours:.2f} h of training with tuning.
+<p class="quiet">{name}: {_finished(export)} runs finished; {hours:.2f} h of training with tuning.
 <code>{escape(export.facts.command)}</code></p>
 </article>
 """

@@ -68,7 +68,7 @@ def export_from(uri: str, names: Sequence[str], results: Path) -> list[str]:
 
 def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
     """Return the export's files, made from the experiment's runs and what its sweep attached."""
-    attached = store.attached(experiment)
+    attached = store.attached(experiment, ("sweep.resolved.json", "export.json"))
     if "sweep.resolved.json" not in attached:
         raise StoreError(f"experiment {name!r}: its sweep attached no sweep.resolved.json.")
     file = SweepFile.model_validate(json.loads(attached["sweep.resolved.json"])["sweep"])
@@ -158,19 +158,19 @@ def _facts(
     file: SweepFile, name: str, runs: Sequence[Mapping[str, Any]], trials: Sequence[Any]
 ) -> Facts:
     """Return what the runs tell by themselves: the sweep has not come to its own export yet."""
-    hours = {"seed": 0.0, "tune": 0.0}
+    seconds: dict[str, float] = {}
     for run in trials:
-        seconds = float(run.data.tags.get("hymba_lab.seconds", 0))
-        hours[run.data.params.get("stage", "seed")] += seconds / 3600
+        stage = {"seed": "of compared runs", "tune": "of tuning"}[run.data.params["stage"]]
+        if "hymba_lab.seconds" in run.data.tags:
+            told = float(run.data.tags["hymba_lab.seconds"])
+            seconds[stage] = seconds.get(stage, 0.0) + told
     hardware = {run.data.tags.get("hymba_lab.hardware", "") for run in trials} - {""}
     sweep = name.rpartition("-")[0]
     return Facts(
         command=f"python -m hymba_lab.sweep sweeps/{sweep}.yaml --out results",
         baseline=file.baseline or str(runs[0]["row"]),
         hardware=sorted(hardware),
-        hours={
-            "of compared runs": round(hours["seed"], 4), "of tuning": round(hours["tune"], 4)
-        },
+        hours={stage: round(told / 3600, 4) for stage, told in sorted(seconds.items())},
         notes=["Made from the runs in MLflow before the sweep had written its own notes."],
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from hymba_lab.report.sections import (
     scale_note,
     unmeasured,
 )
-from hymba_lab.report.tables_html import result_html
+from hymba_lab.report.tables_html import result_html, table_html
 from hymba_lab.report.verdict import sentence
 from hymba_lab.sweep.export import Export
 
@@ -51,6 +51,7 @@ def report_html(export: Export, table: Table, drawn: Sequence[Drawn], others: Se
 <main>
 <h2 id="table">Table</h2>
 {result_html(table, f"{export.name}: {question}")}
+{"".join(table_html(one.columns, one.title) for one in table.more)}
 {bullets([*table.notes, *export.facts.notes], "notes")}
 <h2 id="figures">Figures</h2>
 <p>{escape(cost_note(table))}</p>
@@ -65,7 +66,7 @@ def report_html(export: Export, table: Table, drawn: Sequence[Drawn], others: Se
 <h2 id="provenance">Provenance</h2>
 {origin_list(export)}
 </main>
-<footer>{file_links(drawn)}</footer>"""
+<footer>{file_links(table, drawn)}</footer>"""
     return document(f"{export.name}: {question}", body)
 
 
@@ -117,9 +118,10 @@ def embedded(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(short.encode()).decode()
 
 
-def file_links(drawn: Sequence[Drawn]) -> str:
+def file_links(table: Table, drawn: Sequence[Drawn]) -> str:
     """Return links to the files that stand beside the page."""
-    texts = ["table.csv", "table.md", "table.tex", "runs.csv", "curves.csv", "sweep.resolved.json"]
+    more = [f"{one.name}.csv" for one in table.more]
+    texts = ["table.csv", *more, "table.md", "table.tex", "runs.csv", "curves.csv", *_TEXTS]
     tables = ", ".join(f'<a href="{name}">{name}</a>' for name in texts)
     lines = [f"<p>Beside this page: {tables}.</p>"]
     if drawn:
@@ -132,4 +134,5 @@ def file_links(drawn: Sequence[Drawn]) -> str:
     return "\n".join(lines)
 
 
+_TEXTS = ("sweep.resolved.json", "export.json")
 _ENDS = ("svg", "png", "pdf")

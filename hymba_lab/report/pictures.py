@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -50,6 +51,7 @@ def read_probes(folder: Path) -> dict[str, pd.DataFrame]:
 
 def _courses(export: Export) -> Iterator[Picture]:
     """A figure per metric of a whole task; the groups within one are left to the table."""
+    x: Literal["step", "tokens"] = "step" if export.curves["tokens"].isna().any() else "tokens"
     for metric in dict.fromkeys(export.curves["metric"]):
         if metric.count("/") > 1:
             continue
@@ -59,7 +61,7 @@ def _courses(export: Export) -> Iterator[Picture]:
             f"Learning curves: {words}",
             "Mean of the seeds, in a band from the lowest to the highest of them.",
             f"{_upper(words)} over training, {_ends(export.curves, metric)}.",
-            partial(figures.training_curves, export.curves, metric=metric),
+            partial(figures.training_curves, export.curves, metric=metric, x=x),
         )
 
 

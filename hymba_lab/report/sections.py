@@ -14,17 +14,19 @@ from hymba_lab.sweep.export import Export, origin
 
 
 def scale_note(export: Export) -> str:
-    """Return how large models and budgets are, beside the label of the scale."""
+    """Return what a result at this scale is about."""
+    return f"{size_note(export)}; a result about models of this size, not about the paper's."
+
+
+def size_note(export: Export) -> str:
+    """Return how large models and budgets are."""
     params = export.runs["params"].dropna()
     tokens = export.runs["tokens"].dropna()
     if params.empty or tokens.empty:
-        return "No run has finished yet."
+        return "no run has finished yet"
     low, high = _rounded(params.min()), _rounded(params.max())
     size = low if low == high else f"{low} to {high}"
-    return (
-        f"{size} parameters and {_rounded(tokens.iloc[0])} training tokens per run; a result about "
-        "models of this size, not about the paper's."
-    )
+    return f"{size} parameters, {_rounded(tokens.iloc[0])} training tokens per run"
 
 
 def cost_note(table: Table) -> str:
@@ -59,7 +61,7 @@ def unmeasured(
     """Return what a reader might look for and will not find."""
     n, done = len(export.runs), int((export.runs["status"] == "finished").sum())
     missing = [note for note in table.notes if note.startswith(("Not measured", "Rows of the"))]
-    lines = missing or [f"Every planned run finished ({done} of {n})."]
+    lines = missing or [f"No run is missing: {done} of {n} planned ones finished."]
     lines.append(
         "None of the paper's benchmarks: they need its models, its data and its budget."
         if export.sweep.paper is None

@@ -1,6 +1,9 @@
 """From an export to the files of a report."""
 
 import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -9,6 +12,7 @@ from matplotlib.figure import Figure
 from hymba_lab.errors import UserError
 from hymba_lab.figures import COLUMN, WIDE, save
 from hymba_lab.figures.style import STYLE
+from hymba_lab.provenance import n_cores
 from hymba_lab.render import Table
 from hymba_lab.report.find import chosen, exported, sweep_of
 from hymba_lab.report.index import Entry, index_html, keep_readme
@@ -16,6 +20,16 @@ from hymba_lab.report.page import Drawn, report_html
 from hymba_lab.report.pictures import Picture, pictures
 from hymba_lab.runs import make_folder, write_atomically
 from hymba_lab.sweep.export import Export, documents
+
+
+def write_sweeps(exports: Sequence[Export], results: Path) -> Iterator[Path]:
+    """Write every sweep's report, a process per core at work; yield the pages in order."""
+    n_workers = min(n_cores(), len(exports))
+    if n_workers == 1:
+        yield from (write_sweep(export, results) for export in exports)
+        return
+    with ProcessPoolExecutor(n_workers) as pool:
+        yield from pool.map(write_sweep, exports, repeat(results))
 
 
 def write_sweep(export: Export, results: Path) -> Path:
@@ -39,7 +53,8 @@ def write_sweep(export: Export, results: Path) -> Path:
 def write_index(results: Path) -> Path:
     """Write the page of all sweeps and the table in README.md; return the page."""
     entries = [Entry(export, table_of(export, results)) for export in chosen(results, [])]
-    write_atomically(results / "index.html", index_html(entries))
+    pages = sorted(path.name for path in results.glob("claims-*.md"))
+    write_atomically(results / "index.html", index_html(entries, pages))
     keep_readme(results / "README.md", entries)
     return results / "index.html"
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, StoreError
+from hymba_lab.provenance import n_cores
 from hymba_lab.runs import RunFolder, make_folder
 from hymba_lab.sweep.cells import Cell, check_search, make_cells, refuse_twins
 from hymba_lab.sweep.checks import check_metrics, check_sweep
@@ -114,13 +115,6 @@ def _train_missing(
             coordinator.run(launcher)
     finally:
         launcher.stop()
-
-
-def n_cores() -> int:
-    """Return the cores this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def timeout_s(sweep: Sweep) -> float | None:

@@ -1,0 +1,323 @@
+"""The report: what is committed comes out again, from the export or from MLflow, without torch."""
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from exporting import METRIC, ROWS, SEEDS, report, run, runs_with, write_export, write_probe
+from sweeping import SWEEP, Lab
+
+from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
+from hymba_lab.report.mlflow_runs import export_from
+from hymba_lab.report.pictures import pictures
+from hymba_lab.report.verdict import sentence
+from hymba_lab.sweep.export import documents, read_export
+from hymba_lab.tracking import default_uri
+
+RESULTS = ROOT / "results"
+COMMITTED = sorted(path.parent for path in RESULTS.glob("*/export.json"))
+ENDS = {".svg", ".png", ".pdf"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one small sweep with a probe, reported on."""
+    results = tmp_path_factory.mktemp("results")
+    write_probe(write_export(results))
+    assert report("--results", results, drawing=True).code == 0
+    return results
+
+
+# --- what is committed is what the command writes
+
+
+def test_there_are_committed_results() -> None:
+    assert COMMITTED
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_the_committed_tables_come_out_byte_for_byte(folder: Path) -> None:
+    for name, text in documents(read_export(folder))[1].items():
+        assert (folder / name).read_bytes() == text.encode(), f"{folder / name} is stale"
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_the_committed_figures_are_those_of_the_export(folder: Path) -> None:
+    export = read_export(folder)
+    table, _ = documents(export)
+    wanted = {one.name for one in pictures(export, table, folder)}
+    there = {path.stem for path in (folder / "figures").glob("*.svg")}
+    assert there == wanted
+    for name in wanted:
+        assert {path.suffix for path in (folder / "figures").glob(f"{name}.*")} == ENDS
+
+
+def test_the_committed_readme_lists_every_sweep() -> None:
+    exports = [read_export(folder) for folder in COMMITTED]
+    entries = [Entry(export, documents(export)[0]) for export in exports]
+    assert readme_table(entries) in (RESULTS / "README.md").read_text()
+
+
+# --- the whole way, on a small export
+
+
+def test_a_second_report_gives_the_same_bytes_without_torch(made: Path) -> None:
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    code = (
+        "import sys\n"
+        "from hymba_lab.report.__main__ import main\n"
+        f"assert main(['--results', {str(made)!r}]) == 0\n"
+        "heavy = {'torch', 'lightning', 'mlflow', 'optuna'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+
+
+def test_every_file_is_written(made: Path) -> None:
+    folder = made / "fusion-tiny"
+    assert {path.name for path in folder.iterdir()} >= {
+        "table.md", "table.csv", "table.tex", "report.html", "figures",
+    }  # fmt: skip
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    assert figures == {
+        "training_curves_recall_accuracy", "training_curves_text_bits_per_byte",
+        "trade_off_cache_bytes", "trade_off_flops_per_token", "entropy",
+    }  # fmt: skip
+    assert {path.suffix for path in (folder / "figures").iterdir()} == ENDS
+
+
+def test_curves_show_the_means_of_the_export(made: Path) -> None:
+    export = read_export(made / "fusion-tiny")
+    table, _ = documents(export)
+    first = pictures(export, table, made / "fusion-tiny")[0]
+    lines = first.draw(width=6.6).axes[0].lines
+    own = export.curves[export.curves["metric"] == METRIC]
+    for row, line in zip(ROWS, lines, strict=True):
+        means = own[own["row"] == row].groupby("tokens")["value"].mean()
+        assert np.allclose(line.get_ydata(), means)
+
+
+class Page(HTMLParser):
+    """Tags in order, text, and whether every tag is closed where it should be."""
+
+    VOID = ("meta", "img", "source", "br", "link", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.tags if tag in names]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.mark.parametrize("name", ["index.html", "fusion-tiny/report.html"])
+def test_a_page_is_whole_and_needs_no_network(made: Path, name: str) -> None:
+    page = Page((made / name).read_text())
+    assert not page.all("script", "link", "iframe")
+    for attrs in page.all("img", "source"):
+        source = attrs.get("src") or attrs.get("srcset") or ""
+        assert source.startswith("data:image/svg+xml;base64,")
+    for attrs in page.all("a"):
+        target = (made / name).parent / str(attrs["href"])
+        assert target.exists(), attrs["href"]
+    named = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(set(named)) == len(named)
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == 1
+    assert "scale: tiny" in page.text
+    assert "Does a gate recall more than the mean?" in page.text
+
+
+def test_a_page_can_be_read_without_seeing_it(made: Path) -> None:
+    page = Page((made / "fusion-tiny" / "report.html").read_text())
+    assert all(attrs["alt"] for attrs in page.all("img"))
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert all(attrs.get("scope") in ("col", "row") for attrs in page.all("th"))
+    boxes = [attrs for attrs in page.all("div") if attrs.get("class") == "scroll"]
+    assert len(boxes) == len(page.all("table"))
+    assert all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
+
+
+def test_a_page_says_what_is_asked_of_it(made: Path) -> None:
+    text = Page((made / "fusion-tiny" / "report.html").read_text()).text
+    for part in (
+        "“gate | <b>” (+0.293 [+0.265, +0.322]) is better than “mean”", "▲ better", "6 of 6",
+        "python -m hymba_lab.sweep sweeps/fusion.yaml --out results", "c0ffeec0ff", "an abacus",
+        "0.50 h of compared runs, 0.25 h of tuning", "Tuned alike.", "What was not measured",
+    ):  # fmt: skip
+        assert part in text, part
+
+
+# --- verdicts in a sentence
+
+
+def sentence_of(folder: Path) -> str:
+    return sentence(documents(read_export(folder))[0])
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ((0.8, 0.82, 0.83), " (+0.300 [+0.275, +0.325]) is better than “mean”."),
+        ((0.2, 0.22, 0.23), "is worse than “mean”"),
+        ((0.2, 0.9, 0.5), "cannot be told from “mean” (a difference of up to 0."),
+        ((0.5, 0.51, 0.54), "cannot be told from “mean” (equal on every seed)"),
+    ],
+)
+def test_the_verdict_in_a_sentence(
+    tmp_path: Path, gate: tuple[float, float, float], said: str
+) -> None:
+    found = sentence_of(write_export(tmp_path, runs=runs_with(gate)))
+    assert found.startswith("By recall accuracy, “gate | <b>”")
+    assert said in found
+
+
+def test_what_failed_is_missing_never_zero(tmp_path: Path) -> None:
+    lines = runs_with((0.8, 0.8, 0.8), status="failed", reason="nan")
+    folder = write_export(tmp_path, runs=lines)
+    assert sentence_of(folder) == "By recall accuracy, “gate | <b>” is not measured."
+    assert report("--results", tmp_path).code == 0
+    text = Page((folder / "report.html").read_text()).text
+    assert "Not measured, gate | <b>: 3 of 3 seeds (seed 0 failed: nan" in text
+
+
+def test_nothing_finished_is_no_verdict(tmp_path: Path) -> None:
+    lines = [{**line, "status": "missing"} for line in runs_with((0.8, 0.8, 0.8))]
+    folder = write_export(tmp_path, runs=lines)
+    assert sentence_of(folder).startswith("No verdict: no run has measured recall accuracy")
+    assert report("--results", tmp_path).code == 0
+    assert "nothing to draw" in (folder / "report.html").read_text()
+
+
+# --- the paper's numbers
+
+
+def test_the_papers_numbers_have_a_column_and_a_mark_of_their_own(tmp_path: Path) -> None:
+    paper = {"label": "table 10, recall [%]", "values": {ROWS[0]: 51.79}}
+    folder = write_export(tmp_path, sweep={"paper": paper})
+    assert report("--results", tmp_path).code == 0
+    page = Page((folder / "report.html").read_text())
+    assert "paper ◆ (its own models, data and scale)" in page.text
+    assert "◆ 51.79" in page.text
+    marked = [attrs for attrs in page.all("td") if "paper" in str(attrs.get("class"))]
+    assert len(marked) == len(ROWS)
+    frame = documents(read_export(folder))[0].frame
+    assert frame.loc[0, "paper"] == 51.79
+    assert not np.isclose(frame[["mean", "effect"]].to_numpy(float), 51.79).any()
+
+
+# --- names, scales, the list of sweeps
+
+
+@pytest.mark.parametrize("name", ["fusion", "fusion-tiny", "results/fusion-tiny", "fusion.yaml"])
+def test_a_sweep_is_found_by_any_of_its_names(tmp_path: Path, name: str) -> None:
+    write_export(tmp_path)
+    write_export(tmp_path, "other-tiny")
+    assert report(name, "--results", tmp_path).code == 0
+    assert (tmp_path / "fusion-tiny" / "report.html").exists()
+    assert not (tmp_path / "other-tiny" / "report.html").exists()
+    assert "other-tiny" in (tmp_path / "index.html").read_text()
+
+
+def test_another_scale_of_the_same_sweep_is_linked(tmp_path: Path) -> None:
+    write_export(tmp_path)
+    write_export(tmp_path, "fusion-125m", runs=[
+        run(row, seed, scale="125m") for row in ROWS for seed in SEEDS
+    ])  # fmt: skip
+    assert report("--results", tmp_path).code == 0
+    for one, other in (("tiny", "125m"), ("125m", "tiny")):
+        text = (tmp_path / f"fusion-{one}" / "report.html").read_text()
+        assert f'href="../fusion-{other}/report.html"' in text
+        assert "whether an effect grows" not in text
+
+
+def test_the_readme_keeps_what_is_not_its_table(tmp_path: Path) -> None:
+    export = read_export(write_export(tmp_path))
+    entries = [Entry(export, documents(export)[0])]
+    readme = tmp_path / "README.md"
+    assert not keep_readme(readme, entries)
+    readme.write_text("before\n")
+    assert not keep_readme(readme, entries) and readme.read_text() == "before\n"
+    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    assert keep_readme(readme, entries)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{START}\n") and text.endswith(f"{END}\nafter\n")
+    assert "old" not in text and "gate \\| <b>" in text
+
+
+# --- from MLflow
+
+ONE_TRIAL = "search: {optimizer.lr: {choices: [1.0e-3]}}\ntrials_per_cell: 1\n"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    lab = Lab(tmp_path_factory.mktemp("trained"), SWEEP + ONE_TRIAL).with_store()
+    assert lab.run("--out", str(lab.folder / "results")).code == 0
+    return lab
+
+
+def test_a_finished_sweep_is_reported_from_its_export(trained: Lab) -> None:
+    folder = trained.folder / "results" / "sweep-tiny"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert report("--results", folder.parent).code == 0
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    curves = pd.read_csv(folder / "curves.csv")
+    assert set(curves["metric"]) == {METRIC}
+    assert curves["tokens"].max() == json.loads(before["sweep.resolved.json"])["base"]["training"][
+        "tokens"
+    ]  # fmt: skip
+
+
+def test_mlflow_holds_the_same_table(trained: Lab, tmp_path: Path) -> None:
+    assert report("--results", tmp_path, "--tracking-uri", default_uri(trained.folder)).code == 0
+    export = trained.folder / "results" / "sweep-tiny"
+    for name in ("table.csv", "table.md", "table.tex", "curves.csv", "export.json"):
+        assert (tmp_path / "sweep-tiny" / name).read_text() == (export / name).read_text(), name
+
+
+def test_what_mlflow_lacks_is_missing(trained: Lab, tmp_path: Path) -> None:
+    store = trained.store()
+    found = store.runs_by_identity(store.experiment("sweep-tiny")).values()
+    lost = next(
+        r for r in found if r.data.params["stage"] == "seed" and r.data.params["row"] == "gate"
+    )
+    store.client.delete_run(lost.info.run_id)
+    try:
+        export_from(default_uri(trained.folder), ["sweep"], tmp_path)
+    finally:
+        store.client.restore_run(lost.info.run_id)
+    runs = read_export(tmp_path / "sweep-tiny").runs
+    assert list(runs["row"]) == ["mean", "mean", "gate", "gate"]
+    line = runs[runs["seed"].eq(int(lost.data.params["seed"])) & runs["row"].eq("gate")].iloc[0]
+    assert (line["status"], line["reason"]) == ("missing", "not in the store")
+    with pytest.raises(
+        Exception, match="no experiment of a sweep 'swep'; choose one of sweep-tiny"
+    ):
+        export_from(default_uri(trained.folder), ["swep"], tmp_path)
