@@ -28,7 +28,7 @@ from hymba_lab.training.checkpoint import load_weights
 from hymba_lab.training.fit import FitResult, fit
 from hymba_lab.training.optimizers import matrices, optimizers, parameter_groups
 from hymba_lab.training.schedules import schedules
-from hymba_lab.training.scoring import TrainBatches, label_losses
+from hymba_lab.training.scoring import TrainBatches, batch_loss
 from hymba_lab.training.validation import evaluate
 
 TWO_LABELS = (
@@ -163,7 +163,7 @@ def test_loss_and_gradients_equal_those_of_the_full_logits(
     model, mixture = two_labels
     gradients = []
     scored, counts = next(iter(TrainBatches(mixture, 3, range(5, 6))))
-    loss = label_losses(model, scored, counts).mean()
+    loss, _ = batch_loss(model, scored, counts)
     expected = direct_loss(model, mixture, mixture.train_batch(3, 5))
     for value in (loss, expected):
         model.zero_grad()
@@ -180,7 +180,7 @@ def test_labels_weigh_the_same_however_much_of_them_is_scored(
     scored, counts = next(iter(TrainBatches(mixture, 0, range(1))))
     assert counts == [2 * 1 + 2 * 2, 3 * 3]  # one or two pairs a row; three data tokens a row
     assert len(scored.at) == sum(counts)
-    each = label_losses(model, scored, counts)
+    _, each = batch_loss(model, scored, counts)
     alone = F.cross_entropy(model(scored.tokens).flatten(0, 1)[scored.at[6:]], scored.targets[6:])
     torch.testing.assert_close(each[1], alone)
 

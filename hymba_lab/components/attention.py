@@ -8,13 +8,13 @@ earlier calls while generating.
 import math
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from hymba_lab.components.heads import AttentionHeads
 from hymba_lab.components.past import WHOLE, AttentionPast, KeyValue
 from hymba_lab.errors import ConfigError
+from hymba_lab.ops.rotary import rotate
 from hymba_lab.registry import Registry
 
 attentions: Registry[nn.Module] = Registry("model.attention")
@@ -80,22 +80,9 @@ class SoftmaxAttention(nn.Module):
         return sum(map(math.prod, self.cache_shapes(n_tokens).values()))
 
     def _rotate(self, x: Tensor, past: AttentionPast) -> Tensor:
-        """RoPE in the rotate-half layout: position t turns channel pair i by t * theta^(-2i/P)."""
         if self.rope_theta is None:
             return x
-        positions = past.positions(x.shape[2], x.device)
-        cos, sin = rope_table(positions, self.heads.d_head, self.rope_theta)
-        first, second = x.chunk(2, dim=-1)
-        turned = torch.cat([-second, first], dim=-1)
-        return (x * cos + turned * sin).to(x.dtype)
-
-
-def rope_table(positions: Tensor, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Return cos and sin, each (..., d_head), of positions (...)."""
-    pairs = torch.arange(0, d_head, 2, device=positions.device, dtype=torch.float32)
-    angle = positions.float()[..., None] * theta ** (-pairs / d_head)
-    angle = torch.cat([angle, angle], dim=-1)
-    return angle.cos(), angle.sin()
+        return rotate(x, past.positions(x.shape[2], x.device), self.rope_theta)
 
 
 def _ntk(theta: float, scale: float, d_head: int) -> float:

@@ -31,7 +31,7 @@ class Mean(nn.Module):
         self.out = nn.Linear(d_attn, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
-        y: Tensor = self.out((self.norm_attn(a) + self.norm_ssm(s)) / 2)
+        y: Tensor = self.out(self.norm_attn(a) + self.norm_ssm(s)) / 2
         return y
 
 

@@ -1,15 +1,18 @@
 """RMSNorm: y = x / sqrt(mean(x^2) + eps) * weight, over the last axis (arXiv:1910.07467)."""
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm
+
+from hymba_lab.ops.rms_norm import rms_norm
 
 
-class RMSNorm(nn.RMSNorm):
-    """Weights are kept in float32 and used in the input's precision, as autocast does for matrices.
+class RMSNorm(nn.Module):
+    """The weight is kept in float32 and used in the input's precision, as autocast does."""
 
-    Torch's own module warns about the mixture and leaves its fused kernel.
-    """
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        assert self.weight is not None
-        return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight.to(x.dtype), self.eps)

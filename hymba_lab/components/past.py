@@ -18,7 +18,7 @@ KeyValue = tuple[Tensor, Tensor]  # k (B, K, S, P) after its rotation, v (B, K, 
 class AttentionPast(Protocol):
     """Where the new tokens stand and which keys and values came before them."""
 
-    def positions(self, n_tokens: int, device: torch.device) -> Tensor:
+    def positions(self, n_tokens: int, device: torch.device) -> Tensor | range:
         """Return the positions of the new tokens, to be broadcast over (B, heads, T)."""
         ...
 
@@ -33,6 +33,10 @@ class AttentionPast(Protocol):
 
 class SSMPast(Protocol):
     """The state before the new tokens and the last inputs of the convolution."""
+
+    def decay(self, A_log: Tensor) -> Tensor:
+        """Return A = -exp(A_log) in float32."""
+        ...
 
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return `ops.causal_conv` of x (B, T, D) after the inputs kept."""
@@ -57,14 +61,17 @@ class SSMPast(Protocol):
 class _Whole:
     """No past: the sequence starts here and is given whole."""
 
-    def positions(self, n_tokens: int, device: torch.device) -> Tensor:
-        return torch.arange(n_tokens, device=device)
+    def positions(self, n_tokens: int, device: torch.device) -> range:
+        return range(n_tokens)
 
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
         return k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
         return attention(q, k, v, window=window, n_meta=n_meta)
+
+    def decay(self, A_log: Tensor) -> Tensor:
+        return -A_log.float().exp()
 
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return causal_conv(x, weight, bias)[0]

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hymba_lab.config import ModelConfig
 from hymba_lab.cost.model import meta_model
+from hymba_lab.ops.cross_entropy import linear_cross_entropy
 
 BYTES_PER_PARAM = {"fp32": 16, "bf16-mixed": 18}
 """Weight, gradient and AdamW's two moments, float32 each; autocast adds a bf16 weight."""
@@ -29,7 +29,10 @@ def activation_bytes(config: ModelConfig, vocab: int, seq_len: int, precision: s
     weights = {_storage(p) for p in model.parameters()}
     tokens = torch.zeros(1, seq_len, dtype=torch.long, device="meta")
     with _saved() as saved:
-        cross_entropy(model(tokens).float().flatten(0, 1), tokens.flatten())
+        share = torch.ones(seq_len, device="meta")
+        linear_cross_entropy(
+            model.features(tokens).flatten(0, 1), model.head_weight, tokens.flatten(), share
+        )
     kept = sum(storage.nbytes() for key, storage in saved.held.items() if key not in weights)
     return kept + saved.extra
 

@@ -72,7 +72,12 @@ class LanguageModel(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (..., vocab) of features (..., D)."""
-        return linear(features, self.embedding.weight if self.head is None else self.head.weight)
+        return linear(features, self.head_weight)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output map (vocab, D): the head's, or the embedding's where they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
 
 
 def build_model(config: ModelConfig, vocab: int) -> LanguageModel:

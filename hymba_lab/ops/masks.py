@@ -8,13 +8,13 @@ from torch import Tensor
 
 def attention_mask(q: Tensor, n_keys: int, window: int | None, n_meta: int, q_start: int) -> Tensor:
     """The mask (T, S) of `attention` for queries q (B, H, T, P): True where a key is seen."""
-    make = _cached_mask if _outlives(q) else visible
+    make = _cached_mask if outlives(q) else visible
     return make(q.shape[2], n_keys, window, n_meta, q_start, q.device)
 
 
 def block_mask(q: Tensor, window: int, n_meta: int) -> Tensor:
     """The mask (W, M + 2 W) of a block of queries over meta tokens, block before, own block."""
-    make = _cached_block_mask if _outlives(q) else visible_in_block
+    make = _cached_block_mask if outlives(q) else visible_in_block
     return make(window, n_meta, q.device)
 
 
@@ -42,7 +42,7 @@ def visible_in_block(window: int, n_meta: int, device: torch.device) -> Tensor:
     return torch.cat((own.new_ones(window, n_meta), ~own, own), dim=1)
 
 
-def _outlives(q: Tensor) -> bool:
+def outlives(q: Tensor) -> bool:
     """Whether a mask built now may stay in a cache: not while a compiler or a fake mode traces."""
     return not torch.compiler.is_compiling() and type(q) in (Tensor, torch.nn.Parameter)
 

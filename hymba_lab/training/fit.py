@@ -16,6 +16,7 @@ from hymba_lab.registry import Spec
 from hymba_lab.runs import make_folder
 from hymba_lab.training.checkpoint import FORMAT, RunCheckpointIO, save_weights
 from hymba_lab.training.logger import Log
+from hymba_lab.training.memory import keep_memory
 from hymba_lab.training.milestones import Metrics, Milestones, Stop
 from hymba_lab.training.module import LitLanguageModel
 from hymba_lab.training.progress import ProgressLine
@@ -74,6 +75,7 @@ def fit(
     `CheckpointError` (of another run, damaged), `TrialFailed` (nan, out_of_memory, disk).
     """
     _require_a_step(config)
+    keep_memory()
     make_folder(folder)
     with _memory_errors(config):
         mixture = mixture or build_sources(config.data, config.training.seq_len)

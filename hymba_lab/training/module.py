@@ -16,7 +16,7 @@ from hymba_lab.errors import TrialFailed
 from hymba_lab.model import LanguageModel
 from hymba_lab.training.optimizers import optimizers
 from hymba_lab.training.schedules import schedules
-from hymba_lab.training.scoring import Scored, TrainBatches, label_losses
+from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss
 from hymba_lab.training.validation import evaluate
 
 
@@ -60,9 +60,8 @@ class LitLanguageModel(LightningModule):
 
     def training_step(self, batch: tuple[Scored, list[int]]) -> Tensor:
         """Return the loss of one batch."""
-        losses = label_losses(self.model, *batch)
-        self._losses = losses.detach()
-        return losses.mean()
+        loss, self._losses = batch_loss(self.model, *batch)
+        return loss
 
     def configure_gradient_clipping(
         self,

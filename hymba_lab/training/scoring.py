@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hymba_lab.data.source import IGNORED, Batch, Mixture
 from hymba_lab.errors import DataError
 from hymba_lab.model import LanguageModel
+from hymba_lab.ops.cross_entropy import linear_cross_entropy
 
 
 class Scored(NamedTuple):
@@ -30,20 +30,28 @@ def pick(batch: Batch) -> Scored:
     return Scored(batch.tokens, at, targets[at])
 
 
+def scored_features(model: LanguageModel, batch: Scored) -> Tensor:
+    """Return the features (S, D) of the scored positions."""
+    # index_select, because the backward of fancy indexing is several times slower on a CPU
+    return model.features(batch.tokens).flatten(0, 1).index_select(0, batch.at)
+
+
 def scored_logits(model: LanguageModel, batch: Scored) -> Tensor:
     """Return the float32 logits (S, vocab) of the scored positions."""
-    features = model.features(batch.tokens).flatten(0, 1)
-    # index_select, because the backward of fancy indexing is several times slower on a CPU
-    return model.logits(features.index_select(0, batch.at)).float()
+    return model.logits(scored_features(model, batch)).float()
 
 
-def label_losses(model: LanguageModel, batch: Scored, counts: list[int]) -> Tensor:
-    """Return the mean cross-entropy [nats] of every label, (n_labels,).
+def batch_loss(model: LanguageModel, batch: Scored, counts: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the mean over labels of their losses, and the losses (n_labels,) without gradient.
 
-    `counts` says how many of the S scored positions belong to each label, in order.
+    A label's loss is the mean cross-entropy [nats] of its scored positions; `counts` says how many
+    of the S positions belong to each label, in order.
     """
-    each = F.cross_entropy(scored_logits(model, batch), batch.targets, reduction="none")
-    return torch.stack([part.mean() for part in torch.split(each, counts)])
+    share = torch.cat([torch.full((n,), 1 / (n * len(counts))) for n in counts])
+    loss, each = linear_cross_entropy(
+        scored_features(model, batch), model.head_weight, batch.targets, share.to(batch.at.device)
+    )
+    return loss, torch.stack([part.mean() for part in torch.split(each, counts)])
 
 
 class TrainBatches(Iterable[tuple[Scored, list[int]]]):

@@ -1,0 +1,75 @@
+"""Cross-entropy of a linear head, a few rows of logits at a time: they are never all in memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_LOGITS = 2**20  # logits at a time: 4 MB stay in cache
+LEAST_ROWS = 256  # fewer make slow matrix products
+
+
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, targets: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return (sum_i share_i l_i, l), l_i = -log softmax(W x_i)[target_i] [nats], both float32.
+
+    x (S, D) float, weight W (V, D), targets (S,) int64, share (S,) float32; l is (S,).
+    Only the sum has gradients, of x and W; they are made on the way forward, while a chunk's
+    logits are there. Under autocast the products are in its precision, the softmax in float32.
+    """
+    loss, each = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        x, weight, targets, share
+    )
+    return loss, each
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """dl_i/dlogits = softmax(logits) - onehot(target): G;  dx = G W, dW = G^T x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, share: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _product_dtype(x)
+        low, w = x.to(dtype), weight.to(dtype)
+        each, dx, dw = torch.empty_like(share), torch.empty_like(x), torch.zeros_like(weight)
+        for rows in _chunks(len(targets), len(weight)):
+            target, part = targets[rows, None], share[rows, None]
+            log_p = F.linear(low[rows], w).float().log_softmax(-1)
+            each[rows] = -log_p.gather(1, target).squeeze(1)
+            g = log_p.exp_().mul_(part).scatter_add_(1, target, -part).to(dtype)
+            dx[rows] = g @ w
+            _add_product(dw, g.T, low[rows])
+        ctx.save_for_backward(dx)
+        ctx.dw = dw  # becomes the weight's gradient: no activation
+        ctx.mark_non_differentiable(each)
+        return share.dot(each), each
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (dx,) = ctx.saved_tensors
+        return dx * grad, ctx.dw * grad, None, None
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if casts else x.dtype
+
+
+def _chunks(n_rows: int, vocab: int) -> Iterator[slice]:
+    step = max(LEAST_ROWS, CHUNK_LOGITS // vocab)
+    return (slice(begin, begin + step) for begin in range(0, n_rows, step))
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a b, in one pass over it where the precisions allow."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b

@@ -1,0 +1,138 @@
+"""The elementwise parts of a training step against their definitions in float64."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hymba_lab.ops import cross_entropy
+from hymba_lab.ops.cross_entropy import linear_cross_entropy
+from hymba_lab.ops.rms_norm import rms_norm
+from hymba_lab.ops.rotary import rotate
+from hymba_lab.training.memory import keep_memory
+
+CLOSE = dict(rtol=2e-6, atol=2e-6)
+
+
+def random(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    made = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
+    return made.requires_grad_()
+
+
+def exact(tensor: Tensor) -> Tensor:
+    return tensor.detach().double().requires_grad_()
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 16), (5, 3), (3, 4, 1)])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_rms_norm_is_its_equation_with_its_gradients(shape: tuple[int, ...], scale: float) -> None:
+    x, w = random(*shape, scale=scale), random(shape[-1], seed=1)
+    ours, reference = rms_norm(x, w, 1e-6), exact(x)
+    v = exact(w)
+    expected = reference / (reference.square().mean(-1, keepdim=True) + 1e-6).sqrt() * v
+    weights = random(*shape, seed=2).detach()
+    (ours * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours, expected.float(), **CLOSE)
+    torch.testing.assert_close(x.grad * scale, reference.grad.float() * scale, **CLOSE)
+    torch.testing.assert_close(w.grad, v.grad.float(), **CLOSE)
+
+
+def test_rms_norm_takes_strided_inputs_and_other_precisions() -> None:
+    x, w = random(2, 5, 12), random(4, seed=1)
+    part = x[..., 3:7]
+    expected = F.rms_norm(part, (4,), w, 1e-6)
+    torch.testing.assert_close(rms_norm(part, w, 1e-6), expected, **CLOSE)
+    for dtype in (torch.bfloat16, torch.float64):
+        low = rms_norm(part.to(dtype), w.to(dtype), 1e-6)
+        torch.testing.assert_close(low, F.rms_norm(part.to(dtype), (4,), w.to(dtype), 1e-6))
+
+
+@pytest.mark.parametrize("positions", [range(5), torch.arange(2, 7), torch.tensor([[[4]], [[9]]])])
+def test_rotation_turns_each_pair_of_channels(positions: Tensor | range) -> None:
+    n_tokens = 1 if isinstance(positions, Tensor) and positions.ndim == 3 else 5
+    x, theta = random(2, 3, n_tokens, 8), 100.0
+    at = torch.tensor(list(positions)) if isinstance(positions, range) else positions
+    angle = at[..., None].double() * theta ** (-torch.arange(4).double() / 4)
+    first, second = exact(x).chunk(2, dim=-1)
+    turned = torch.complex(first, second) * torch.polar(torch.ones_like(angle), angle)
+    expected = torch.cat([turned.real, turned.imag], dim=-1).float()
+    torch.testing.assert_close(rotate(x, positions, theta), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_angles_of_a_first_call_without_gradients_serve_a_training_step() -> None:
+    x = random(1, 1, 11, 6)
+    with torch.inference_mode():
+        rotate(x.detach(), range(11), 77.0)
+    rotate(x, range(11), 77.0).sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("rows", [1, 4, 64])  # rows of a chunk; there are 11
+def test_cross_entropy_in_chunks_equals_that_of_all_logits(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", 1)
+    monkeypatch.setattr(cross_entropy, "LEAST_ROWS", rows)
+    x, w = random(11, 6, scale=3), random(9, 6, seed=1, scale=3)
+    targets = torch.randint(9, (11,), generator=torch.Generator().manual_seed(2))
+    share = random(11, seed=3).detach()
+    loss, each = linear_cross_entropy(x, w, targets, share)
+    (2 * loss).backward()
+    y, v = exact(x), exact(w)
+    expected = F.cross_entropy(y @ v.T, targets, reduction="none")
+    (2 * (expected * share).sum()).backward()
+    assert not each.requires_grad
+    torch.testing.assert_close(each, expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(x.grad, y.grad.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(w.grad, v.grad.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_cross_entropy_of_a_hopeless_target_is_finite() -> None:
+    x, w = torch.tensor([[200.0]]), torch.tensor([[1.0], [-1.0]])
+    _, each = linear_cross_entropy(x, w, torch.tensor([1]), torch.ones(1))
+    assert each.item() == 400
+
+
+def test_cross_entropy_under_autocast_has_the_precision_of_its_products() -> None:
+    x, w = random(40, 16), random(30, 16, seed=1)
+    targets = torch.arange(40) % 30
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = linear_cross_entropy(x, w, targets, torch.full((40,), 1 / 40))
+    loss.backward()
+    y, v = random(40, 16), random(30, 16, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = F.cross_entropy(F.linear(y, v).float(), targets)
+    plain.backward()
+    assert loss.dtype == torch.float32 and x.grad.dtype == w.grad.dtype == torch.float32
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(x.grad, y.grad, rtol=2e-2, atol=1e-5)
+    torch.testing.assert_close(w.grad, v.grad, rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.skipif(not keep_memory(), reason="no glibc: there is nothing to tell its malloc")
+def test_a_process_that_keeps_its_memory_faults_no_page_twice() -> None:
+    code = """if 1:
+        import resource, sys
+        import torch
+        from hymba_lab.training.memory import keep_memory
+        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        if "keep" in sys.argv:
+            assert keep_memory()
+        for step in range(20):
+            begun = faults()
+            made = [torch.ones(5 * 2**18) for _ in range(5)]  # 5 MiB each
+            del made
+        print(faults() - begun)
+    """
+    limits = {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True,
+                           check=True, env={**os.environ, "OMP_NUM_THREADS": "1", **limits}).stdout)
+        for word in ("keep", "default")
+    )  # fmt: skip
+    assert kept < 100 <= 1000 < given_back
