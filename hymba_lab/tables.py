@@ -40,6 +40,7 @@ __all__ = [
     "to_markdown",
     "to_rich",
     "to_text",
+    "values_by_seed",
 ]
 
 _SHARED = ("data_fingerprint", "tokens", "code_version", "scale")
@@ -111,7 +112,7 @@ def result_table(
     Raises UserError as `guard` does, and for an unknown baseline, metric or reference column.
     """
     guard(runs)
-    values = _values(runs, metric)
+    values = values_by_seed(runs, metric)
     found = compare(values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks)
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
     others = tuple(name for name in dict.fromkeys(also) if name != metric)
@@ -119,7 +120,7 @@ def result_table(
         runs.drop_duplicates("row")[["row", *axes]].reset_index(drop=True),
         _verdict_columns(values, found, alpha, margin, looks),
         _cost_columns(runs, baseline),
-        *(_mean_columns(name, _values(runs, name)) for name in others),
+        *(_mean_columns(name, values_by_seed(runs, name)) for name in others),
     ]
     frame = pd.concat(parts, axis=1).assign(metric=metric, scale=known_value(runs["scale"], ""))
     n_tests = len(found) if looks else sum(not math.isnan(one.p) for one in found)
@@ -146,7 +147,7 @@ def _is_axis(runs: pd.DataFrame, name: str) -> bool:
     return not known and all(isinstance(value, str) for value in runs[name])
 
 
-def _values(runs: pd.DataFrame, metric: str) -> Values:
+def values_by_seed(runs: pd.DataFrame, metric: str) -> Values:
     """{row: {seed: value}}; NaN where the run did not finish or its metric is not a number."""
     finished = runs["status"] == "finished"
     if metric not in runs and finished.any():

@@ -146,6 +146,19 @@ def test_one_scale_or_no_spread_gives_no_slope() -> None:
     assert found[2].p == found[2].p_holm < 1
 
 
+def test_slopes_of_a_table_are_corrected_together() -> None:
+    rng = np.random.default_rng(2)
+    effects = {
+        row: {size: (i * math.log10(size) + rng.normal(size=4)).tolist() for size in (1e5, 1e6)}
+        for i, row in enumerate("abc")
+    }
+    found = slopes(effects)
+    rejected, corrected = multipletests([one.p for one in found], method="holm")[:2]
+    assert [one.p_holm for one in found] == pytest.approx(list(corrected))
+    assert [one.detected for one in found] == list(rejected)
+    assert all((one.low > 0 or one.high < 0) == one.detected for one in found)
+
+
 # --- places
 
 

@@ -6,9 +6,22 @@ first failure ends it. Source: Holm 1979 (Scand. J. Statist. 6:65).
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from hymba_lab.stats.paired import Evidence
+
+class Effect(Protocol):
+    """What is judged: an effect with a p-value (NaN: no test) and an interval for every alpha."""
+
+    @property
+    def effect(self) -> float:
+        """The estimate."""
+
+    @property
+    def p_spent(self) -> float:
+        """The p-value as if all of alpha were spent on it."""
+
+    def half_width(self, alpha: float) -> float:
+        """Half the interval at 1 - alpha; below |effect| just where p_spent < alpha."""
 
 
 class Decision(NamedTuple):
@@ -32,9 +45,7 @@ def adjusted(p_values: Sequence[float], n_tests: int | None = None) -> list[floa
     return found
 
 
-def step_down(
-    found: Sequence[Evidence], alpha: float, n_tests: int | None = None
-) -> list[Decision]:
+def step_down(found: Sequence[Effect], alpha: float, n_tests: int | None = None) -> list[Decision]:
     """Holm over the effects, with intervals that agree; one without a test is not of the family.
 
     Intervals are Bonferroni's, at 1 - alpha / m; only where Holm detects what Bonferroni would not
@@ -43,7 +54,7 @@ def step_down(
     odds. Source of such intervals: Guilbaud 2008 (Biom. J. 50:678).
     """
     decisions = [Decision(math.nan, math.nan, False)] * len(found)
-    tested = [i for i, one in enumerate(found) if one.spread != "too few"]
+    tested = [i for i, one in enumerate(found) if not math.isnan(one.p_spent)]
     total = n_tests or len(tested)
     p_holm = adjusted([one.p_spent for one in found], total)
     rejecting = True

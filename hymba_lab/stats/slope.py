@@ -3,19 +3,21 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from hymba_lab.stats.holm import adjusted
+from hymba_lab.stats.holm import step_down
 
 
 @dataclass(frozen=True)
 class Slope:
     """The change of an effect per tenfold size; `freedom` are Satterthwaite's degrees.
 
-    `p` is two-sided against no change, `p_holm` corrected over the rows judged together. All are
-    NaN where fewer than two sizes have two seeds or more, or where no spread was seen.
+    `p` is two-sided against no change, `p_holm` and `detected` are Holm's over the rows judged
+    together, `low` and `high` the simultaneous interval. Numbers are NaN where fewer than two sizes
+    have two seeds or more; all but the slope also where no spread was seen.
     """
 
     label: str
@@ -26,6 +28,7 @@ class Slope:
     freedom: float
     p: float
     p_holm: float
+    detected: bool
 
 
 def slopes(
@@ -38,33 +41,49 @@ def slopes(
 
     Least squares without weights: variances estimated from three seeds are no weights. With two
     sizes this is Welch's t-test. A straight line is assumed, not shown, and seeds of different
-    sizes are taken as independent. Intervals are each at 1 - alpha.
-    Source: Satterthwaite 1946 (Biometrics Bull. 2:110).
+    sizes are taken as independent. Source: Satterthwaite 1946 (Biometrics Bull. 2:110).
     """
-    found = [_slope(label, by_size, alpha) for label, by_size in effects.items()]
-    corrected = adjusted([one.p for one in found])
-    return [Slope(**{**vars(one), "p_holm": p}) for one, p in zip(found, corrected, strict=True)]
+    fits = [_fit(by_size) for by_size in effects.values()]
+    decisions = step_down(fits, alpha)
+    return [
+        Slope(
+            label, fit.sizes, fit.effect, fit.effect - decision.half_width,
+            fit.effect + decision.half_width, fit.freedom, fit.p_spent, decision.p_holm,
+            decision.rejected,
+        )
+        for label, fit, decision in zip(effects, fits, decisions, strict=True)
+    ]  # fmt: skip
 
 
-def _slope(label: str, by_size: Mapping[float, Sequence[float]], alpha: float) -> Slope:
-    usable = {
+class _Fit(NamedTuple):
+    """A slope (`effect`) before any correction."""
+
+    sizes: tuple[float, ...]
+    effect: float
+    error: float
+    freedom: float
+    p_spent: float
+
+    def half_width(self, alpha: float) -> float:
+        return float(stdtrit(self.freedom, 1 - alpha / 2)) * self.error
+
+
+def _fit(by_size: Mapping[float, Sequence[float]]) -> _Fit:
+    groups = {
         size: np.array([d for d in differences if math.isfinite(d)])
         for size, differences in sorted(by_size.items())
     }
-    usable = {size: differences for size, differences in usable.items() if len(differences) > 1}
-    sizes, nan = tuple(usable), math.nan
+    groups = {size: differences for size, differences in groups.items() if len(differences) > 1}
+    sizes, seen = tuple(groups), list(groups.values())
     if len(sizes) < 2:
-        return Slope(label, sizes, nan, nan, nan, nan, nan, nan)
+        return _Fit(sizes, math.nan, math.nan, math.nan, math.nan)
     x = np.log10(sizes)
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    groups = list(usable.values())
-    slope = float(sum(w * d.mean() for w, d in zip(weights, groups, strict=True)))
-    parts = np.array([w**2 * d.var(ddof=1) / len(d) for w, d in zip(weights, groups, strict=True)])
-    degrees = np.array([len(d) - 1 for d in groups])
+    slope = float(sum(w * d.mean() for w, d in zip(weights, seen, strict=True)))
+    parts = np.array([w**2 * d.var(ddof=1) / len(d) for w, d in zip(weights, seen, strict=True)])
     if not parts.sum() > 0:
-        return Slope(label, sizes, slope, nan, nan, nan, nan, nan)
+        return _Fit(sizes, slope, math.nan, math.nan, math.nan)
     error = math.sqrt(parts.sum())
+    degrees = np.array([len(d) - 1 for d in seen])
     freedom = float(parts.sum() ** 2 / (parts**2 / degrees).sum())
-    half = float(stdtrit(freedom, 1 - alpha / 2)) * error
-    p = 2 * float(stdtr(freedom, -abs(slope) / error))
-    return Slope(label, sizes, slope, slope - half, slope + half, freedom, p, nan)
+    return _Fit(sizes, slope, error, freedom, 2 * float(stdtr(freedom, -abs(slope) / error)))
