@@ -60,7 +60,7 @@ class Mamba1(nn.Module):
         u = past.conv(self.x(x), self.conv_weight, self.conv_bias)
         dt, B, C = self.dt_b_c(u).split(self.widths, dim=-1)
         dt, B, C = (norm(part) for norm, part in zip(self.norms, (dt, B, C), strict=True))
-        A = -self.A_log.float().exp()
+        A = past.decay(self.A_log)
         dt = nn.functional.linear(dt, self.dt.weight)
         return past.scan(u, dt, A, B, C, self.D, z=self.z(x), dt_bias=self.dt.bias)
 

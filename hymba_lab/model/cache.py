@@ -12,12 +12,19 @@ B rows of unequal length share a cache: see `Rows`.
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hymba_lab.components.past import NO_PAST, KeyValue, LayerPast
 from hymba_lab.model.block import Block
-from hymba_lab.ops import attention, causal_conv, selective_scan, selective_scan_step
+from hymba_lab.ops import (
+    attention,
+    attention_step,
+    causal_conv,
+    causal_conv_step,
+    one_token,
+    selective_scan,
+    selective_scan_step,
+)
 
 if TYPE_CHECKING:
     from hymba_lab.model.language_model import LanguageModel
@@ -51,6 +58,7 @@ class Rows:
         self.n_meta, self.device = n_meta, device
         self.lengths = torch.zeros(n_rows, dtype=torch.long)  # on the host: it decides on shapes
         self.single, self.start, self.n_new, self.longest = False, 0, 0, 0
+        self.level = True
         self.real: Tensor | None = None  # (B,) real tokens of the chunk; None = all
         self.last = self.lengths.to(device)  # (B,) position of each row's newest token
 
@@ -64,12 +72,8 @@ class Rows:
         self.real = None if n_real is None else added.to(self.device)
         self.lengths = self.lengths + added
         self.longest = int(self.lengths.max())
+        self.level = int(self.lengths.min()) == self.longest  # whether all rows are equally long
         self.last = self.lengths.to(self.device) - 1
-
-    @property
-    def level(self) -> bool:
-        """Whether all rows are equally long."""
-        return int(self.lengths.min()) == self.longest
 
     @property
     def padding(self) -> Tensor | None:
@@ -86,11 +90,11 @@ class KeysValues:
         """`buffers` k (B, K, slots, P) and v (B, K, slots, V), or none."""
         self.rows, self.buffers = rows, buffers
 
-    def positions(self, n_tokens: int, device: torch.device) -> Tensor:
-        """Return positions (T,) of a chunk, (B, 1, 1) of single tokens."""
-        if self.rows.single:
+    def positions(self, n_tokens: int, device: torch.device) -> Tensor | range:
+        """Return positions (T,) of a chunk or of equal rows, (B, 1, 1) of single tokens."""
+        if self.rows.single and not self.rows.level:
             return self.rows.last[:, None, None]
-        return torch.arange(self.rows.start, self.rows.start + n_tokens, device=device)
+        return range(self.rows.start, self.rows.start + n_tokens)
 
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
         """Keep k, v (B, K, T, P or V); return those before them and themselves."""
@@ -100,13 +104,7 @@ class KeysValues:
         """Return softmax(q k^T / sqrt(P)) v (B, H, T, V) over the keys each query may see."""
         if not self.rows.single:
             return attention(q, k, v, window=window, n_meta=n_meta, q_start=k.shape[2] - q.shape[2])
-        # all kept keys are visible; query heads of one key head become its queries
-        mask = None
-        if not self.rows.level:
-            mask = torch.arange(k.shape[2], device=k.device) <= self.rows.last[:, None, None, None]
-        grouped = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
-        o = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask)
-        return o.flatten(1, 2).unsqueeze(2)
+        return attention_step(q, k, v, self.rows.lengths)  # all kept keys are visible
 
     def _extend(self, kept: Tensor, new: Tensor) -> Tensor:
         """Return the keys or values that the step sees, chunks oldest first."""
@@ -161,15 +159,16 @@ class Recurrence:
     def __init__(self, rows: Rows, buffers: dict[str, Tensor]) -> None:
         self.rows, self.buffers = rows, buffers
 
+    def decay(self, A_log: Tensor) -> Tensor:
+        """Return A = -exp(A_log) in float32, again in every step: it is no state."""
+        fast = self.rows.single and one_token.fits(A_log)
+        return one_token.decay(A_log) if fast else -A_log.float().exp()
+
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the convolution of x (B, T, D); keep the last real inputs of every row."""
         inputs, real = self.buffers["inputs"], self.rows.real
-        if self.rows.single:  # one output is a weighted sum, without a convolution's preparations
-            seen = torch.cat([inputs, x], dim=1)
-            inputs.copy_(seen[:, 1:])
-            return F.silu((seen * weight.t()).sum(1, keepdim=True, dtype=exact(x.dtype)) + bias).to(
-                x
-            )
+        if self.rows.single:
+            return causal_conv_step(x[:, 0], weight, bias, state=inputs).unsqueeze(1)
         y, after = causal_conv(x, weight, bias, state=inputs)
         if real is not None:
             place = real[:, None] + torch.arange(inputs.shape[1], device=x.device)
@@ -194,13 +193,12 @@ class Recurrence:
         h = self.buffers["h"]
         if self.rows.single:
             token = (x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D)
-            y, after = selective_scan_step(*token, z=z[:, 0], dt_bias=dt_bias, h=h)
-            y = y.unsqueeze(1)
-        else:
-            if (padding := self.rows.padding) is not None:
-                dt = dt.masked_fill(padding[..., None], NO_STEP)
-            h0 = None if self.rows.start == 0 else h
-            y, after = selective_scan(x, dt, A, B, C, D, z=z, dt_bias=dt_bias, h0=h0)
+            y, _ = selective_scan_step(*token, z=z[:, 0], dt_bias=dt_bias, h=h, out=h)
+            return y.unsqueeze(1)
+        if (padding := self.rows.padding) is not None:
+            dt = dt.masked_fill(padding[..., None], NO_STEP)
+        h0 = None if self.rows.start == 0 else h
+        y, after = selective_scan(x, dt, A, B, C, D, z=z, dt_bias=dt_bias, h0=h0)
         h.copy_(after)
         return y
 

@@ -1,9 +1,10 @@
 """Causal attention with grouped queries, a window and tokens that are always visible."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hymba_lab.ops import flops
+from hymba_lab.ops import flops, one_token
 from hymba_lab.ops.attention_blocks import blocks_are_faster, windowed_attention
 from hymba_lab.ops.masks import attention_mask
 
@@ -29,6 +30,23 @@ def attention(
         width = max(q.shape[3], d_value)
         q, k, v = (F.pad(t, (0, width - t.shape[3])) for t in (q, k, v))
     return _attend(q, k, v, window, n_meta, q_start, scale)[..., :d_value]
+
+
+def attention_step(q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(P)) v (B, H, 1, V) of one query a row, q (B, H, 1, P).
+
+    Row b sees the first n_keys[b] of the keys k (B, K, S, P); n_keys (B,) int64 lies on the host.
+    """
+    if one_token.fits(q, k, v):
+        return one_token.attend(q, k, v, n_keys.clamp(max=k.shape[2]))
+    mask = None
+    if int(n_keys.min()) < k.shape[2]:
+        seen = n_keys.to(k.device)[:, None, None, None]
+        mask = torch.arange(k.shape[2], device=k.device) < seen
+    # query heads of one key head become its queries: no key is repeated
+    grouped = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
+    o = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask)
+    return o.flatten(1, 2).unsqueeze(2)
 
 
 def _attend(

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hymba_lab.ops import one_token
+
 
 def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor, *, state: Tensor | None = None
@@ -18,6 +20,17 @@ def causal_conv(
     padded = F.pad(x, (0, 0, before, 0)) if state is None else torch.cat((state.to(x), x), dim=1)
     # a copy: a view would keep the whole padded sequence alive in a decoding cache
     return F.silu(_depthwise(padded, weight, bias)), padded[:, x.shape[1] :].clone()
+
+
+def causal_conv_step(x: Tensor, weight: Tensor, bias: Tensor, *, state: Tensor) -> Tensor:
+    """Return y (B, D) after one token x (B, D); it becomes the newest input of `state` in place."""
+    if one_token.fits(x, weight, bias, state) and state.is_contiguous():
+        return one_token.conv_step(x, weight, bias, state)
+    seen = torch.cat([state, x.unsqueeze(1)], dim=1)
+    state.copy_(seen[:, 1:])
+    # one output is a weighted sum, without a convolution's preparations
+    exact = torch.promote_types(x.dtype, torch.float32)
+    return F.silu((seen * weight.t()).sum(1, dtype=exact) + bias).to(x.dtype)
 
 
 def _depthwise(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

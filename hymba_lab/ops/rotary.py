@@ -5,6 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hymba_lab.ops import one_token
 from hymba_lab.ops.masks import outlives
 
 
@@ -15,6 +16,8 @@ def rotate(x: Tensor, positions: Tensor | range, theta: float) -> Tensor:
     """
     make = _kept_table if isinstance(positions, range) and outlives(x) else rope_table
     cos, sin = make(positions, x.shape[-1], theta, x.device)
+    if x.shape[2] == 1 and one_token.fits(x):
+        return one_token.rotate(x, cos, sin)
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 

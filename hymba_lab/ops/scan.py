@@ -12,7 +12,7 @@ in float64 where x is float64; y has the dtype of x, the state the dtype of the 
 import torch
 from torch import Tensor
 
-from hymba_lab.ops import scan_cpp, scan_torch
+from hymba_lab.ops import one_token, scan_cpp, scan_torch
 from hymba_lab.ops.selection import SCANS, choose_scan
 
 
@@ -52,22 +52,31 @@ def selective_scan_step(
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     h: Tensor,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return `(y, h)` after one token: x, dt, z, y (B, D), B, C (B, N), h (B, D, N)."""
+    """Return `(y, h)` after one token: x, dt, z, y (B, D), B, C (B, N), h (B, D, N).
+
+    The new state is written to `out` if given, which may be h itself: a decoding cache then needs
+    no copy. That has no gradient.
+    """
     _check(x, {"dt": dt, "A": A, "B": B, "C": C, "D": D, "z": z, "dt_bias": dt_bias, "h": h})
     if x.is_meta:  # a sequence of one token: the same shapes and FLOPs
-        y, h = scan_cpp.selective_scan(
+        y, after = scan_cpp.selective_scan(
             *(x.unsqueeze(1), dt.unsqueeze(1), A, B.unsqueeze(1), C.unsqueeze(1), D),
             None if z is None else z.unsqueeze(1),
             dt_bias,
             h,
         )
-        return y.squeeze(1), h
-    # the compiled step has no gradient, and under torch.compile the torch form fuses by itself
-    eager = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if eager and x.is_cpu and choose_scan(x, None) == "cpp":
-        return scan_cpp.selective_scan_step(x, dt, A, B, C, D, z, dt_bias, h)
-    return scan_torch.selective_scan_step(x, dt, A, B, C, D, z, dt_bias, h)
+        return y.squeeze(1), after
+    if not torch.is_grad_enabled() and x.is_cpu and choose_scan(x, None) == "cpp":
+        tensors = (x, dt, B, C, D, z, dt_bias)
+        if any(tensor is not None and tensor.dtype is not x.dtype for tensor in tensors):
+            tensors = tuple(tensor if tensor is None else tensor.float() for tensor in tensors)
+        if one_token.fits(*tensors):
+            after = torch.empty(h.shape) if out is None else out
+            return one_token.scan_step(*tensors, A, h, after).to(x.dtype), after
+    y, after = scan_torch.selective_scan_step(x, dt, A, B, C, D, z, dt_bias, h)
+    return y, after if out is None else out.copy_(after)
 
 
 def _check(x: Tensor, others: dict[str, Tensor | None]) -> None:
@@ -76,14 +85,15 @@ def _check(x: Tensor, others: dict[str, Tensor | None]) -> None:
     assert A is not None
     *lead, n_channels = x.shape
     n_states = A.shape[-1]
-    wide, narrow, channel = [*lead, n_channels], [*lead, n_states], [n_channels]
-    expected = {"dt": wide, "z": wide, "B": narrow, "C": narrow, "D": channel, "dt_bias": channel}
-    expected |= {"A": [n_channels, n_states], "h": [lead[0], n_channels, n_states]}
+    narrow, channel = (*lead, n_states), (n_channels,)
+    expected = {"dt": x.shape, "z": x.shape, "B": narrow, "C": narrow}
+    expected |= {"D": channel, "dt_bias": channel}
+    expected |= {"A": (n_channels, n_states), "h": (lead[0], n_channels, n_states)}
     for name, tensor in others.items():
         if tensor is None:
             continue
-        if list(tensor.shape) != expected[name] or tensor.device != x.device:
+        if tensor.shape != expected[name] or tensor.device != x.device:
             raise ValueError(
                 f"selective scan of x {list(x.shape)} on {x.device}: {name} must be "
-                f"{expected[name]} there, given {list(tensor.shape)} on {tensor.device}"
+                f"{list(expected[name])} there, given {list(tensor.shape)} on {tensor.device}"
             )

@@ -35,25 +35,6 @@ def selective_scan(
     return y.to(x.dtype), h_last
 
 
-def selective_scan_step(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    h: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Return `(y, h)` after one token; not differentiable."""
-    inputs = {"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": D, "z": z, "dt_bias": dt_bias, "h0": h}
-    ready = {name: dense(tensor) for name, tensor in inputs.items()}
-    y, h_next = torch.empty(x.shape), torch.empty(h.shape)
-    call("step", (x.shape[0], 1, x.shape[1], A.shape[1]), **ready, y=y, h_last=h_next)
-    return y.to(x.dtype), h_next
-
-
 _NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
 
 

@@ -1,4 +1,4 @@
-"""Loads the compiled scan kernel and calls it with pointers.
+"""Loads the compiled kernels and calls the scan with pointers.
 
 The kernel is a plain shared library without torch headers (`csrc/selective_scan.cpp`), built once
 per instruction set by setup.py. It computes in float32 with as many threads as torch uses; their
@@ -55,9 +55,10 @@ def _missing(name: str) -> str | None:
     if not path.exists():
         return f"{path.name} was not built; install g++ or clang (C++17), then run {_BUILD} again"
     try:
-        library = _library(name)
-        library.hymba_scan_layout.restype = ctypes.c_int64
-        layout = library.hymba_scan_layout()
+        built = library(name)
+        built.hymba_scan_layout.restype = ctypes.c_int64
+        layout = built.hymba_scan_layout()
+        _ = built.hymba_attend  # the newest function: an older build lacks it
     except (OSError, AttributeError) as error:
         return f"{path.name} does not load ({error}); run {_BUILD} on this machine"
     if layout != _LAYOUT:
@@ -70,7 +71,8 @@ def _path(name: str) -> Path:
 
 
 @cache
-def _library(name: str) -> ctypes.CDLL:
+def library(name: str) -> ctypes.CDLL:
+    """Return the build for one instruction set."""
     return ctypes.CDLL(str(_path(name)))
 
 
@@ -104,4 +106,4 @@ def call(function: str, shape: tuple[int, int, int, int], **tensors: Tensor | No
         name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()
     }
     args = ScanArgs(*shape, threads, z_stride, **pointers)
-    _library(variant())[f"hymba_scan_{function}"](ctypes.byref(args))
+    library(variant())[f"hymba_scan_{function}"](ctypes.byref(args))

@@ -1,4 +1,4 @@
-// Selective scan of Mamba on a CPU: forward, backward and one step, float32, behind a plain C ABI.
+// Selective scan of Mamba on a CPU: forward and backward, float32, behind a plain C ABI.
 //
 //   delta_t = softplus(dt_t + dt_bias)
 //   h_t     = exp(delta_t A) h_{t-1} + delta_t x_t B_t
@@ -40,34 +40,5 @@ void hymba_scan_backward(const ScanArgs* s) {
   add_parts(s->part_A, s->n_batch, s->n_channels * s->n_states, s->grad_A);
   add_parts(s->part_D, s->n_batch, s->n_channels, s->grad_D);
   if (s->grad_dt_bias) add_parts(s->part_dt_bias, s->n_batch, s->n_channels, s->grad_dt_bias);
-}
-
-// One token: x, dt, z, y (B,D), B, C (B,N), h0 and h_last (B,D,N). Here lanes run over states, so
-// that a decoding cache keeps the layout of the interface.
-void hymba_scan_step(const ScanArgs* s) {
-  const long N = s->n_states, D = s->n_channels;
-  for (long row = 0; row < s->n_batch; row++)
-    for (long index = 0; index < Sizes(*s).n_blocks; index++) {
-      const Block block = block_at(*s, index);
-      const long at = row * D + block.first;
-      const Vec x = load(s->x + at, block.lanes);
-      const Vec delta = softplus(load(s->dt + at, block.lanes) + bias_of(*s, block)).value;
-      const Vec drive = delta * x;
-      Vec y = load(s->D + block.first, block.lanes) * x;
-      for (int i = 0; i < block.lanes; i++) {
-        Vec sum{};
-        for (long n = 0; n < N; n += LANES) {
-          const int lanes = N - n < LANES ? (int)(N - n) : LANES;
-          const Vec rate = load(s->A + (block.first + i) * N + n, lanes) * LOG2_E;
-          const Vec h = exp2(delta[i] * rate) * load(s->h0 + (at + i) * N + n, lanes) +
-                        drive[i] * load(s->B + row * N + n, lanes);
-          store(s->h_last + (at + i) * N + n, h, lanes);
-          sum += h * load(s->C + row * N + n, lanes);
-        }
-        y[i] += sum_lanes(sum);
-      }
-      if (s->z) y *= gate(load(z_at(*s, row, block), block.lanes)).value;
-      store(s->y + at, y, block.lanes);
-    }
 }
 }
