@@ -50,7 +50,7 @@ def report_html(export: Export, table: Table, drawn: Sequence[Drawn], others: Se
 </header>
 <main>
 <h2 id="table">Table</h2>
-{result_html(table, f"{export.name}: {question}")}
+{result_html(table, f"{export.name}: every row against “{table.baseline}”")}
 {"".join(table_html(one.columns, one.title) for one in table.more)}
 {bullets([*table.notes, *export.facts.notes], "notes")}
 <h2 id="figures">Figures</h2>

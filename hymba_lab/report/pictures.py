@@ -14,7 +14,7 @@ from hymba_lab.csv_frame import read_csv
 from hymba_lab.errors import StoreError
 from hymba_lab.render import Table
 from hymba_lab.report.verdict import listed, metric_words
-from hymba_lab.sweep.export import Export
+from hymba_lab.sweep.export import Export, curve_metrics
 
 PROBE_WORDS = ("sweep", "row", "data", "branch", "category", "what", "metric")
 COSTS = {"cache_bytes": "cache", "flops_per_token": "FLOPs per token"}
@@ -34,7 +34,7 @@ class Picture:
 
 def pictures(export: Export, table: Table, folder: Path) -> list[Picture]:
     """Return the figures of a sweep: courses, costs, and the probes in `folder`/probes."""
-    return [*_courses(export), *_costs(table), *_probes(read_probes(folder))]
+    return [*_courses(export), *_costs(export, table), *_probes(export, read_probes(folder))]
 
 
 def read_probes(folder: Path) -> dict[str, pd.DataFrame]:
@@ -50,11 +50,10 @@ def read_probes(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def _courses(export: Export) -> Iterator[Picture]:
-    """A figure per metric of a whole task; the groups within one are left to the table."""
+    """A figure per metric of a whole task."""
     x: Literal["step", "tokens"] = "step" if export.curves["tokens"].isna().any() else "tokens"
-    for metric in dict.fromkeys(export.curves["metric"]):
-        if metric.count("/") > 1:
-            continue
+    there = set(export.curves["metric"])
+    for metric in filter(there.__contains__, whole_metrics(export)):
         words = metric_words(metric)
         yield Picture(
             f"training_curves_{metric.partition('/')[2]}",
@@ -65,6 +64,11 @@ def _courses(export: Export) -> Iterator[Picture]:
         )
 
 
+def whole_metrics(export: Export) -> list[str]:
+    """Return the table's metrics of whole tasks; the groups within one are left to the table."""
+    return [name for name in curve_metrics(export.sweep) if name.count("/") == 1]
+
+
 def _ends(curves: pd.DataFrame, metric: str) -> str:
     own = curves[curves["metric"] == metric]
     last = own[own["step"] == own.groupby("row")["step"].transform("max")]
@@ -72,17 +76,37 @@ def _ends(curves: pd.DataFrame, metric: str) -> str:
     return "at the end " + listed(f"{row} {value:.3g}" for row, value in means.items())
 
 
-def _costs(table: Table) -> Iterator[Picture]:
+def _costs(export: Export, table: Table) -> Iterator[Picture]:
     for cost in differing_costs(table):
-        words = COSTS[cost]
+        words, paper = COSTS[cost], paper_costs(export) if cost == "cache_bytes" else None
+        beside = " Right: the paper's own models, data and scale." if paper is not None else ""
         yield Picture(
             f"trade_off_{cost}",
             f"Quality against {words}",
             f"Mean with its 95 % interval; {words} is exact. Dashed: what no other row beats in "
-            "both.",
+            f"both.{beside}",
             f"{_upper(metric_words(table.metric))} against {words}; the numbers are in the table.",
-            partial(figures.trade_off, table.frame, goal=table.goal, cost=cost),
-        )
+            partial(
+                figures.trade_off, table.frame, goal=table.goal, cost=cost,
+                paper=paper, paper_metric=_paper_metric(export),
+            ),
+        )  # fmt: skip
+
+
+def paper_costs(export: Export) -> pd.DataFrame | None:
+    """Return row, cost [bytes] and value of the paper's rows; None where it prints no two."""
+    paper = export.sweep.paper
+    if paper is None:
+        return None
+    rows = [row for row in paper.values if row in paper.caches]
+    lines = [{"row": row, "cost": paper.caches[row], "value": paper.values[row]} for row in rows]
+    return pd.DataFrame(lines) if len(lines) > 1 else None
+
+
+def _paper_metric(export: Export) -> str:
+    """Return what the paper's numbers are: its label without the place and the circumstances."""
+    label = export.sweep.paper.label if export.sweep.paper else ""
+    return label.rpartition(": ")[2].partition(",")[0]
 
 
 def differing_costs(table: Table) -> list[str]:
@@ -100,7 +124,7 @@ def _upper(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _probes(frames: dict[str, pd.DataFrame]) -> Iterator[Picture]:
+def _probes(export: Export, frames: dict[str, pd.DataFrame]) -> Iterator[Picture]:
     for name, (title, caption) in _PROBES.items():
         if name not in frames or frames[name].empty:
             continue
@@ -108,9 +132,10 @@ def _probes(frames: dict[str, pd.DataFrame]) -> Iterator[Picture]:
         if name != "removal":
             yield Picture(name, title, caption, f"{title}. {caption}", draw)
             continue
-        for metric in dict.fromkeys(frames[name]["metric"]):
+        there = set(frames[name]["metric"])
+        for metric in filter(there.__contains__, whole_metrics(export)):
             words = f"{title}: {metric_words(metric)}"
-            label = f"removal_{metric.partition('/')[2].replace('/', '_')}"
+            label = f"removal_{metric.partition('/')[2]}"
             yield Picture(
                 label, words, caption, f"{words}. {caption}", partial(draw, metric=metric)
             )

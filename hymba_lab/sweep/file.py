@@ -84,6 +84,7 @@ class Paper(Section):
     table: str | None = None  # a CSV file, relative to the sweep
     of: str | None = None  # its column, or its row
     cells: dict[str, str] = {}  # our row -> its row, or its column
+    caches: dict[str, float] = {}  # our row -> its cache [bytes], where the table prints it
 
 
 class SweepFile(Section):

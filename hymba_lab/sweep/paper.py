@@ -12,6 +12,8 @@ from hymba_lab.yaml_file import Document
 if TYPE_CHECKING:
     from hymba_lab.sweep.file import Paper
 
+_CACHE = "cache_mb"  # the tables' name for the cache [MB = 1e6 bytes]
+
 
 def looked_up(paper: "Paper", document: Document, folder: Path) -> "Paper":
     """Return the paper's numbers with the `cells` of its table among the values.
@@ -26,7 +28,7 @@ def looked_up(paper: "Paper", document: Document, folder: Path) -> "Paper":
         where = document.where(["paper"])
         raise ConfigError(f"{where}: paper: a table needs of: and cells: to say what is meant.")
     columns = list(next(iter(table.values())))
-    values = dict(paper.values)
+    values, caches = dict(paper.values), dict(paper.caches)
     for label, name in paper.cells.items():
         row, column = (name, paper.of) if paper.of in columns else (paper.of, name)
         where = f"{document.where(['paper', 'cells', label])}: paper.cells.{label}: {paper.table}"
@@ -36,7 +38,10 @@ def looked_up(paper: "Paper", document: Document, folder: Path) -> "Paper":
             raise ConfigError(f"{where} has no column {column!r}" + suggest(column, columns))
         if table[row][column]:
             values[label] = float(table[row][column])
-    return paper.model_copy(update={"values": values})
+        row, column = (name, _CACHE) if paper.of in columns else (_CACHE, name)
+        if printed := table.get(row, {}).get(column):
+            caches[label] = 1e6 * float(printed)
+    return paper.model_copy(update={"values": values, "caches": caches})
 
 
 def _read(path: Path, document: Document) -> Mapping[str, Mapping[str, str]]:
