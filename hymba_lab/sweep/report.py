@@ -63,7 +63,11 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
             "of compared runs": _hours(_records(jobs, outcomes, "seed")),
             "of tuning": _hours(_records(jobs, outcomes, "tune")),
         },
-        notes=[*data_notes(session), *tuning_notes(session, outcomes)],
+        notes=[
+            *data_notes(session),
+            *tuning_notes(session, outcomes),
+            *axis_notes(session, outcomes),
+        ],
     )
     texts = {
         "export.json": facts_json(facts),
@@ -190,3 +194,14 @@ def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
         f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
         f"the compared seeds {file.seeds}. Won: {won}."
     ]
+
+
+def axis_notes(session: Session, outcomes: Outcomes) -> list[str]:
+    """Say which axes a search's result depended on; nothing for other designs."""
+    if session.sweep.file.design != "search":
+        return []
+    from hymba_lab.sweep.importance import importance_notes  # imports scikit-learn: a second
+
+    jobs = [job for job in session.planner.jobs(outcomes) if job.stage == "tune"]
+    done = [(job, outcomes[job.identity]) for job in jobs if job.identity in outcomes]
+    return importance_notes(session.sweep.file, done)
