@@ -87,14 +87,15 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """A GitHub-flavored Markdown table, the notes as a list under it."""
-    parts = [_markdown_table(display(table))]
+    parts = [markdown_table(display(table))]
     for second in table.more:
-        parts += [markdown_text(second.title) + ":", _markdown_table(second.columns)]
+        parts += [markdown_text(second.title) + ":", markdown_table(second.columns)]
     notes = "\n".join(f"- {markdown_text(note)}" for note in table.notes)
     return "\n\n".join([*parts, notes]) + "\n"
 
 
-def _markdown_table(columns: list[Column]) -> str:
+def markdown_table(columns: list[Column]) -> str:
+    """Columns as a GitHub-flavored Markdown table."""
     lines = [
         [markdown_text(column.heading) for column in columns],
         ["---:" if column.numeric else "---" for column in columns],

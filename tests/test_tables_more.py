@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 from test_tables import METRIC, ROWS, cells, frame, make, row, run
 
 from hymba_lab.errors import UserError
+from hymba_lab.report.slopes import write_slopes
 from hymba_lab.scaling import AtScale, slope_table
 from hymba_lab.stats import compare, interactions, plan_looks, slopes
+from hymba_lab.sweep.export import Export, Facts
+from hymba_lab.sweep.file import Metric, SweepFile
 from hymba_lab.tables import Table, result_table, to_csv, to_latex, to_markdown, to_text
 
 
@@ -123,6 +127,27 @@ def test_slopes_are_those_of_the_paired_differences() -> None:
     assert (line["slope"], line["low"], line["p"]) == (expected.slope, expected.low, expected.p)
     assert line["slope"] == pytest.approx(0.1, abs=0.02)
     assert line["verdict"] == "rises with size"
+
+
+def export(one: AtScale) -> Export:
+    axes = {"window": {str(row): {"model.x": 1} for row in one.runs["row"].unique()}}
+    metric = Metric(name=METRIC, goal="maximize")
+    sweep = SweepFile(question="Windows?", base="x", metric=metric, seeds=[0], axes=axes)
+    facts = Facts(command="c", baseline=one.baseline, hardware=[], hours={}, notes=[])
+    name = f"windows-{one.scale}"
+    return Export(name, sweep, {"scale": one.scale}, facts, one.runs, pd.DataFrame(), {})
+
+
+def test_the_report_writes_slopes_where_there_are_two_scales(tmp_path: Path) -> None:
+    small, large = export(at("nano", 10**5, 0.1)), export(at("125m", 10**8, 0.4))
+    assert write_slopes([small], tmp_path) == []
+    written = write_slopes([large, small], tmp_path)
+    assert [path.name for path in written] == ["slopes-windows.md", "slopes-windows.csv"]
+    text = written[0].read_text()
+    assert "| window 8 | nano, 125m | +0." in text
+    assert "- [windows-nano](windows-nano/table.md): 100,000 parameters in the baseline" in text
+    again = [path.read_bytes() for path in written]
+    assert [path.read_bytes() for path in write_slopes([small, large], tmp_path)] == again
 
 
 def test_rows_of_one_scale_only_have_no_slope() -> None:
