@@ -15,7 +15,7 @@ from sweeping import SWEEP, Lab
 
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
-from hymba_lab.report.pictures import pictures
+from hymba_lab.report.pictures import paper_costs, pictures
 from hymba_lab.report.verdict import sentence
 from hymba_lab.sweep.export import documents, read_export
 from hymba_lab.tracking import default_uri
@@ -230,6 +230,20 @@ def test_the_papers_numbers_have_a_column_and_a_mark_of_their_own(tmp_path: Path
     frame = documents(read_export(folder))[0].frame
     assert frame.loc[0, "paper"] == 51.79
     assert not np.isclose(frame[["mean", "effect"]].to_numpy(float), 51.79).any()
+
+
+def test_the_papers_trade_off_has_a_panel_of_its_own(tmp_path: Path) -> None:
+    label = "arXiv:2411.13676: recall accuracy [%], at 300M"
+    paper = {"label": label, "values": dict.fromkeys(ROWS, 50.0), "caches": {ROWS[0]: 4e7}}
+    folder = write_export(tmp_path, sweep={"paper": paper})
+    assert paper_costs(read_export(folder)) is None  # one point makes no trade-off
+    paper["caches"] = dict(zip(ROWS, (4e7, 1e8), strict=True))
+    export = read_export(write_export(tmp_path, sweep={"paper": paper}))
+    table, _ = documents(export)
+    (picture,) = [p for p in pictures(export, table, folder) if p.name == "trade_off_cache_bytes"]
+    ours, theirs = picture.draw(width=6.6).axes
+    assert theirs.get_ylabel() == "paper: recall accuracy [%]"
+    assert ours.get_ylim()[1] < 2 < theirs.get_ylim()[0]
 
 
 # --- names, scales, the list of sweeps
