@@ -53,7 +53,9 @@ def write_sweep(export: Export, results: Path) -> Path:
 def write_index(results: Path) -> Path:
     """Write the page of all sweeps and the table in README.md; return the page."""
     entries = [Entry(export, table_of(export, results)) for export in chosen(results, [])]
-    pages = sorted(path.name for path in results.glob("claims-*.md"))
+    pages = sorted(
+        path.name for kind in ("claims", "slopes") for path in results.glob(f"{kind}-*.md")
+    )
     write_atomically(results / "index.html", index_html(entries, pages))
     keep_readme(results / "README.md", entries)
     return results / "index.html"
