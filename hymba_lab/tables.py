@@ -228,12 +228,22 @@ def _with_paper(frame: pd.DataFrame, reference: pd.DataFrame) -> tuple[pd.DataFr
     )
     notes = [
         "Column paper: its own models, data and scale; compare the order of rows, not values.",
-        *(f"Paper, {row}: {remarks[row]}" for row in frame["row"] if row in remarks),
+        *_remark_notes([(row, remarks[row]) for row in frame["row"] if row in remarks]),
     ]
     unmatched = [str(row) for row in paper.index if row not in set(frame["row"])]
     if unmatched:
         notes.append(f"Rows of the paper without runs here: {', '.join(unmatched)}.")
     return shown, notes
+
+
+def _remark_notes(remarks: Sequence[tuple[str, str]]) -> list[str]:
+    """One note per remark: of all rows that have one, or of the rows it names."""
+    rows: dict[str, list[str]] = {}
+    for row, remark in remarks:
+        rows.setdefault(remark, []).append(row)
+    if len(rows) == 1 < len(remarks):
+        return [f"Paper: {remarks[0][1]}"]
+    return [f"Paper, {', '.join(own)}: {remark}" for remark, own in rows.items()]
 
 
 def provenance(runs: pd.DataFrame, command: str, hardware: str) -> list[str]:

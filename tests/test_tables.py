@@ -231,6 +231,8 @@ def test_the_papers_number_has_its_own_column() -> None:
     assert cells(table, "paper") == ["—", "51.79", "—"]
     assert "Paper, 8: table 1, row H" in table.notes
     assert "Rows of the paper without runs here: 256." in table.notes
+    alike = make(frame(ROWS), reference=paper.assign(row=["8", "64"], note="table 1"))
+    assert [note for note in alike.notes if note.startswith("Paper")] == ["Paper: table 1"]
     assert "paper" not in make(frame(ROWS)).frame
     for wrong in (paper.drop(columns="note"), pd.concat([paper, paper])):
         with pytest.raises(UserError, match="each row once"):

@@ -14,7 +14,7 @@ def result_html(table: Table, caption: str) -> str:
     """Return the result table; the paper's numbers stand in a marked column of their own."""
     kinds = [kind({str(k): v for k, v in line.items()}) for line in table.frame.to_dict("records")]
     columns, classes = [], []
-    for column in display(table):
+    for column in _ordered(display(table)):
         of_cells = [""] * len(column.cells)
         if column.heading == "verdict":
             of_cells = [f"verdict-cell {name}" for name in kinds]
@@ -28,6 +28,14 @@ def result_html(table: Table, caption: str) -> str:
         columns.append(column)
         classes.append(of_cells)
     return table_html(columns, caption, classes)
+
+
+def _ordered(columns: Sequence[Column]) -> list[Column]:
+    """Return what was found first, the paper's number beside it, then other metrics and costs."""
+    found = [column.heading for column in columns].index("verdict") + 1
+    rest = [(column, 2 if column.part == "cost" else 1) for column in columns[found:]]
+    rest.sort(key=lambda pair: 0 if pair[0].heading == "paper" else pair[1])
+    return [*columns[:found], *(column for column, _ in rest)]
 
 
 def table_html(
