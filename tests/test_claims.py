@@ -15,9 +15,10 @@ import pytest
 from conftest import ROOT
 
 from hymba_lab.claims.__main__ import main
-from hymba_lab.claims.file import COSTS, Claims, load_claims
+from hymba_lab.claims.file import COSTS, PROBES, Claims, load_claims
 from hymba_lab.claims.judge import together
-from hymba_lab.errors import ConfigError, StoreError
+from hymba_lab.errors import ConfigError, StoreError, UserError
+from hymba_lab.probes.measure import COLUMNS
 from hymba_lab.sweep.designs import design_choices
 from hymba_lab.sweep.file import load_sweep
 
@@ -317,6 +318,28 @@ def test_an_unknown_metric_names_what_there_is(desk: Desk) -> None:
         desk.run()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"row,value\nhybrid,1\n", "no columns row and seed"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"sweep,row,seed,change\nheads,hybrid,0\n", "line 2 has 3 fields"),
+        (b"sweep,row,seed,value\nheads,hybrid,0,1\n", "no column 'change'"),
+    ],
+)
+def test_a_broken_probe_is_told(desk: Desk, text: bytes, said: str) -> None:
+    desk.claim(REMOVAL)
+    desk.export({"hybrid": [0.9, 0.8, 0.9]})
+    desk.write("results/heads-nano/probes/removal.csv", "").write_bytes(text)
+    with pytest.raises(UserError, match=said):
+        desk.run()
+
+
+def test_a_scale_is_a_name(desk: Desk) -> None:
+    with pytest.raises(UserError, match="names files"):
+        desk.run("../x")
+
+
 def test_no_results_folder_is_told(desk: Desk) -> None:
     with pytest.raises(StoreError, match="no such folder"):
         main(["--claims", str(desk.folder / "claims.yaml"), "--results", str(desk.folder / "no")])
@@ -341,6 +364,14 @@ def test_every_claim_is_about_a_row_of_a_shipped_sweep() -> None:
             assert row in rows, f"{name}: {sorted(rows)}"
         if claim.probe is None and claim.metric not in (None, *COSTS):
             assert claim.metric in (sweep.file.metric.name, *sweep.file.also), name
+
+
+def test_probes_are_those_that_are_written() -> None:
+    assert set(PROBES) == set(COLUMNS)
+    for name, claim in load_claims(SHIPPED).file.claims.items():
+        if claim.probe is not None:
+            asked = {claim.value, *claim.where, *(claim.against_where or {})}
+            assert asked <= set(COLUMNS[claim.probe]), name
 
 
 def load_words(path: Path) -> dict[str, Any]:

@@ -186,6 +186,8 @@ def _read_table(claims: Claims, place: list[str | int], name: str) -> dict[str, 
     except FileNotFoundError:
         known = sorted(found.stem for found in folder.glob("*.csv"))
         raise claims.wrong(place, f"no table {name!r}" + suggest(name, known)) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise claims.wrong(place, f"{path} cannot be read: {error}.") from None
     return {next(iter(line.values())): line for line in lines}
 
 

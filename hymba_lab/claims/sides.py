@@ -12,6 +12,7 @@ import pandas as pd
 from hymba_lab.claims.file import Claim, Claims, Condition
 from hymba_lab.config_errors import suggest
 from hymba_lab.csv_frame import read_csv
+from hymba_lab.errors import StoreError
 from hymba_lab.sweep.export import FILES, Export, read_export
 from hymba_lab.yaml_file import read_yaml
 
@@ -93,7 +94,7 @@ class Results:
         if path not in self._probes:
             if not path.is_file():
                 raise NotRun(f"{self.folder(claim)} has no probe {claim.probe}")
-            self._probes[path] = read_csv(path, path.read_text(encoding="utf-8"), _PROBE_TEXT)
+            self._probes[path] = _read_probe(path)
         lines = self._probes[path]
         for column in (claim.value, *where):
             if column not in lines:
@@ -125,6 +126,16 @@ class Results:
 
     def _in_words(self, row: str) -> str:
         return re.sub(r"\$(\w+)", lambda found: str(self._words.get(found[1], found[0])), row)
+
+
+def _read_probe(path: Path) -> pd.DataFrame:
+    try:
+        lines = read_csv(path, path.read_text(encoding="utf-8"), _PROBE_TEXT)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}.") from None
+    if not {"row", "seed"} <= set(lines):
+        raise StoreError(f"{path}: has no columns row and seed; run hymba_lab.probes again.")
+    return lines
 
 
 def _by_seed(lines: pd.DataFrame, column: str) -> dict[int, float]:

@@ -1,18 +1,21 @@
 """The claims of one scale, from file to files."""
 
+import re
 from pathlib import Path
 
 from hymba_lab.claims.file import load_claims
 from hymba_lab.claims.judge import answers
 from hymba_lab.claims.page import to_csv, to_markdown
 from hymba_lab.claims.sides import Results
-from hymba_lab.errors import StoreError
+from hymba_lab.errors import StoreError, UserError
 from hymba_lab.runs import write_atomically
 
 
 def write_claims(path: Path, results: Path, scale: str) -> list[Path]:
     """Write `claims-<scale>.md` and `.csv` into `results` and return their paths."""
     claims = load_claims(path)
+    if not re.fullmatch(r"\w[\w.+-]*", scale):
+        raise UserError(f"--scale {scale!r} names files: use letters, digits, . + - _")
     if not results.is_dir():
         raise StoreError(f"{results}: no such folder; name the folder of exports with --results.")
     found = answers(claims, Results(claims, results, scale))
