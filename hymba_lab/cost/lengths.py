@@ -1,6 +1,6 @@
 """Cache against the length of the sequence, for Hymba and its Transformer peers (figure 2).
 
-`python -m hymba_lab.cost.lengths FILE.yaml ... --peers PEERS.csv --out FILE.csv` writes the exact
+`python -m hymba_lab.cost.lengths NAME=FILE.yaml ... --peers PEERS.csv --out FILE.csv` writes exact
 bytes, by the paper's accounting; nothing is trained, measured or held.
 """
 
@@ -14,6 +14,7 @@ from hymba_lab import cli
 from hymba_lab.config import ModelConfig, load_config
 from hymba_lab.cost.cache import paper_bytes
 from hymba_lab.cost.model import meta_model
+from hymba_lab.errors import UserError
 from hymba_lab.peers import Peer, read_peers
 from hymba_lab.runs import make_folder, write_atomically
 
@@ -38,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
         description="Cache against the length of the sequence, by the paper's accounting.",
     )
     add = parser.add_argument
-    add("files", type=Path, nargs="+", metavar="FILE.yaml", help="experiments with SSM heads")
+    add("models", nargs="+", metavar="NAME=FILE.yaml", help="experiments with SSM heads")
     add("--peers", type=Path, required=True, metavar="PEERS.csv", help="analysis/paper/peers.csv")
     add("--out", type=Path, required=True, metavar="FILE.csv")
     return parser
@@ -47,13 +48,18 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; returns 0."""
     options = arguments().parse_args(argv)
-    configs = [load_config(file) for file in options.files]
-    frame = cache_by_length(
-        {config.name: config.model for config in configs}, read_peers(options.peers)
-    )
+    hybrids = dict(map(_named, options.models))
+    frame = cache_by_length(hybrids, read_peers(options.peers))
     make_folder(options.out.parent)
     write_atomically(options.out, frame.to_csv(index=False, lineterminator="\n"))
     return 0
+
+
+def _named(given: str) -> tuple[str, ModelConfig]:
+    name, equals, file = given.partition("=")
+    if not name or not equals or not file:
+        raise UserError(f"{given!r}: write NAME=FILE.yaml, the name as the figure shows it.")
+    return name, load_config(file).model
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ COSTS = {
     "params": ("parameters", {1e9: "billions", 1e6: "millions", 1e3: "thousands"}),
     "flops_per_token": ("forward FLOPs per token", {1e9: "G", 1e6: "M", 1e3: "k"}),
 }
+_MARK, _APART = 0.1, 0.5  # width of a mark with some air, and of a group of them [inch]
 _PAPER: Any = {"marker": "D", "markerfacecolor": "none", "linestyle": "none", "markersize": 6}
 
 
@@ -79,12 +80,12 @@ def _scatter(ax: Axes, drawn: pd.DataFrame, cost: str, goal: Goal, styles: dict[
     known = drawn.dropna(subset=["mean", cost])
     costs = (known[cost] / scale).to_list()
     _widen(ax, costs)
-    places = _side_by_side(costs, 0.028 * (ax.get_xlim()[1] - ax.get_xlim()[0]))
+    places = _side_by_side(ax, costs)
     ends = zip(known["mean"], known["mean_low"], known["mean_high"], strict=True)
     for row, place, (mean, low, high) in zip(known["row"], places, ends, strict=True):
         away = None if math.isnan(low + high) else [[mean - low], [high - mean]]
         ax.errorbar(place, mean, yerr=away, markersize=5, elinewidth=0.8, **_dot(styles[row]))
-    _front(ax, costs, known["mean"].to_list(), goal)
+    _front(ax, costs, known["mean"].to_list(), goal, places)
 
 
 def _paper_panel(ax: Axes, paper: pd.DataFrame, cost: str, styles: dict[str, Mark]) -> None:
@@ -93,7 +94,7 @@ def _paper_panel(ax: Axes, paper: pd.DataFrame, cost: str, styles: dict[str, Mar
     _widen(ax, costs)
     for row, place, value in zip(paper["row"].astype(str), costs, values, strict=True):
         ax.plot(place, value, color=styles[row]["color"] if row in styles else INK, **_PAPER)
-    _front(ax, costs, values, "maximize")
+    _front(ax, costs, values, "maximize", costs)
 
 
 def _dot(style: Mark) -> Mark:
@@ -108,28 +109,39 @@ def _widen(ax: Axes, costs: Sequence[float]) -> None:
     ax.set_xlim(middle - 0.58 * span, middle + 0.58 * span)
 
 
-def _side_by_side(costs: Sequence[float], step: float) -> list[float]:
-    """Return x of every point: those within one `step` of their neighbour are spread around it."""
+def _side_by_side(ax: Axes, costs: Sequence[float]) -> list[float]:
+    """Return x of every point: those that would cover each other stand side by side."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    left, right = ax.get_xlim()
+    inch = (right - left) / (figure.get_figwidth() * ax.get_position().width)
+    groups: list[list[int]] = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], i)):
+        if groups and costs[i] - costs[groups[-1][0]] <= _MARK * inch:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
     places = list(costs)
-    order = sorted(range(len(costs)), key=lambda i: (costs[i], i))
-    group: list[int] = []
-    for at, i in enumerate(order):
-        group.append(i)
-        if at + 1 == len(order) or costs[order[at + 1]] - costs[i] > step:
-            middle = sum(costs[j] for j in group) / len(group)
-            for number, j in enumerate(sorted(group)):
-                places[j] = middle + (number - (len(group) - 1) / 2) * step
-            group = []
+    for group in groups:
+        middle = sum(costs[i] for i in group) / len(group)
+        step = min(_MARK, _APART / len(group)) * inch
+        for number, i in enumerate(sorted(group)):
+            places[i] = middle + (number - (len(group) - 1) / 2) * step
     return places
 
 
-def _front(ax: Axes, costs: Sequence[float], values: Sequence[float], goal: Goal) -> None:
-    """Draw the staircase through the points that no other beats in both."""
-    points = list(zip(costs, values, strict=True))
-    on = pareto_front(points, ["minimize", goal])
-    kept = sorted({point for point, best in zip(points, on, strict=True) if best})
+def _front(
+    ax: Axes,
+    costs: Sequence[float],
+    values: Sequence[float],
+    goal: Goal,
+    places: Sequence[float],
+) -> None:
+    """Draw the staircase through the points that no other beats in both, where they stand."""
+    on = pareto_front(list(zip(costs, values, strict=True)), ["minimize", goal])
+    kept = sorted(pair for *pair, best in zip(places, values, on, strict=True) if best)
     if kept:
-        kept.append((ax.get_xlim()[1], kept[-1][1]))  # more cost buys nothing more
+        kept.append([ax.get_xlim()[1], kept[-1][1]])  # more cost buys nothing more
         ax.step(*zip(*kept, strict=True), where="post", color=QUIET, linestyle="--", lw=1, zorder=0)
 
 
@@ -162,7 +174,7 @@ def erf_against_cache(erf: pd.DataFrame, *, data: str | None = None, width: floa
     ax = figure.subplots()
     costs = (seeds.groupby("row", sort=False)["cache_bytes"].mean() / scale).to_list()
     _widen(ax, costs)
-    places = _side_by_side(costs, 0.028 * (ax.get_xlim()[1] - ax.get_xlim()[0]))
+    places = _side_by_side(ax, costs)
     for place, (row, style) in zip(places, styles.items(), strict=True):
         values = seeds.loc[seeds["row"] == row, "value"]
         ax.plot([place] * len(values), values, ".", color=style["color"], markersize=4, alpha=0.6)

@@ -10,6 +10,8 @@ from hymba_lab.figures.style import (
     INK,
     PALE,
     PALETTE,
+    SIZE,
+    TOGETHER,
     WIDE,
     legend,
     marks,
@@ -21,8 +23,6 @@ from hymba_lab.figures.style import (
     styled,
 )
 from hymba_lab.render import metric_heading
-
-_TOGETHER = 6  # rows that one panel can show as lines with bands
 
 
 @styled
@@ -43,7 +43,7 @@ def training_curves(
     rows, bands = rows_of(drawn), spread(drawn, ["row", x]).sort_values(x)
     scale, unit = _unit(float(drawn[x].max()), x)
     bands[x] = bands[x] / scale
-    if len(rows) <= _TOGETHER:
+    if len(rows) <= TOGETHER:
         figure, (ax,) = panels([""], width, 0.45 * width if width > 5 else 0.62 * width)
         styles = marks(rows)
         for row in rows:
@@ -86,12 +86,12 @@ def needle(needle: pd.DataFrame, *, width: float = WIDE) -> Figure:
     drawn = needed(needle, columns, "needle")
     rows = rows_of(drawn)
     lengths, depths = sorted(drawn["length"].unique()), sorted(drawn["depth"].unique())
-    figure, axes = panels(rows, width, 0.22 * len(depths) + 0.1)
+    figure, axes = panels(rows, width, 0.22 * len(depths) + 0.15)
     for ax, row in zip(axes, rows, strict=True):
         own = drawn[drawn["row"] == row]
         cells = own.pivot_table(index="depth", columns="length", values="value")
         values = cells.reindex(index=depths, columns=lengths).to_numpy()
-        picture = ax.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        ax.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
         for (line, place), value in zip(_places(values.shape), values.flat, strict=True):
             said = "" if pd.isna(value) else f"{value:.2f}"
             color = INK if value > 0.55 else "white"
@@ -101,7 +101,7 @@ def needle(needle: pd.DataFrame, *, width: float = WIDE) -> Figure:
         ax.grid(visible=False)
         ax.set_xticks(range(len(lengths)), [f"{length:g}" for length in lengths])
         ax.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
-    figure.colorbar(picture, ax=axes, label="accuracy [fraction]", fraction=0.05, pad=0.02)
+    figure.suptitle("accuracy [fraction]", x=0.01, ha="left", fontsize=SIZE)
     figure.supxlabel("length [tokens]; right of the white line: beyond training")
     figure.supylabel("depth of the needle")
     return figure

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from hymba_lab.figures.style import (
     LINE,
@@ -43,6 +44,10 @@ def cache_against_length(cache: pd.DataFrame, *, width: float = WIDE) -> Figure:
         ax.plot(at, line / 1e6, color=color, linestyle=dashes, linewidth=thick)
         ends.append((float(line.iloc[-1]) / 1e6, ", ".join(models), color))
     ax.set_xlim(left=0, right=float(drawn["tokens"].max()) / 1e3)
+    ax.xaxis.set_major_locator(MaxNLocator(4 if width > 5 else 2, steps=[1, 2, 4, 8, 10]))
+    ax.yaxis.set_major_locator(LogLocator(subs=[1, 3]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     _end_labels(ax, ends, 0.3 * width)
     return figure
 
@@ -65,7 +70,7 @@ def _end_labels(ax: Axes, ends: Sequence[tuple[float, str, str]], room: float) -
     texts = [
         ax.annotate(
             "\n".join(textwrap.wrap(label, letters(room))), (1, end), (14, 0), va="center",
-            xycoords=("axes fraction", "data"), textcoords="offset points", color=color,
+            xycoords=("axes fraction", "data"), textcoords="offset points",
             size=SIZE - 0.5, arrowprops=_LEADER | {"color": color},
         )
         for end, label, color in ends

@@ -3,15 +3,23 @@
 from typing import Literal
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from hymba_lab.figures.style import (
     BRANCH_NAMES,
     INK,
     PALE,
     PALETTE,
+    QUIET,
+    TOGETHER,
     WIDE,
+    Mark,
+    across,
+    layer_ticks,
     legend,
     marks,
     needed,
@@ -42,10 +50,11 @@ def mass(mass: pd.DataFrame, *, data: str | None = None, width: float = WIDE) ->
     ax = figure.subplots()
     plain(ax)
     ax.grid(visible=False)
+    ax.spines["left"].set_visible(False)
     ticks: dict[float, str] = {}
     place = 0.0
     for row in rows_of(drawn):
-        ax.text(0, place, row, va="center", ha="left", weight="bold")
+        across(ax, row, place, "data")
         for branch in (branch for branch in BRANCH_NAMES if (row, branch) in known):
             place += 1.0
             ticks[place] = BRANCH_NAMES[branch]
@@ -82,13 +91,14 @@ def meta_attention(meta_attention: pd.DataFrame, *, width: float = WIDE) -> Figu
     drawn = needed(meta_attention, columns, "meta_attention")
     rows, kinds = rows_of(drawn), list(dict.fromkeys(drawn["data"]))
     bands = spread(drawn, ["row", "data", "token"]).sort_values("token")
-    figure, axes = panels(rows, width, 1.4, least=1.9)
+    figure, axes = panels(rows, width, 1.2, shared=False)
     for ax, row in zip(axes, rows, strict=True):
         for kind, color in zip(kinds, PALETTE, strict=False):
             band = bands[(bands["row"] == row) & (bands["data"] == kind)]
             ax.plot(band["token"], band["mean"], color=color, marker=".", markersize=3, lw=1)
             ax.fill_between(band["token"], band["low"], band["high"], color=color, alpha=0.16, lw=0)
         ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     legend(figure, axes[0].lines, kinds)
     figure.supxlabel("meta token")
     figure.supylabel("attention [fraction]")
@@ -108,29 +118,58 @@ def entropy(
     `entropy`: row, seed, data, layer, branch, head, value, uniform [nats]. Means over heads and
     data, then seeds; bars reach from the lowest to the highest seed. A uniform map over more
     visible tokens has more entropy, so rows with other windows or more meta tokens are compared
-    by the share.
+    by the share. More than six rows get a panel each, with the uniform map's entropy dotted.
     """
     columns = ["row", "seed", "data", "layer", "branch", "value", "uniform"]
     drawn = only(needed(entropy, columns, "entropy"), "branch", branch, "entropy")
     drawn = only(drawn, "data", data, "entropy")
     drawn = drawn.assign(share=drawn["value"] / drawn["uniform"])
-    rows = rows_of(drawn)
-    figure = Figure(figsize=(width, 2.3 if width > 5 else 3.8), layout="constrained")
-    axes = figure.subplots(*((1, 2) if width > 5 else (2, 1))).flatten()
+    rows, layers = rows_of(drawn), sorted(drawn["layer"].unique())
+    if len(rows) > TOGETHER:
+        return _entropy_panels(drawn, rows, layers, width)
+    n_columns = 2 if width > 5 else 1
+    figure = Figure(figsize=(width, 4.2 / n_columns), layout="constrained")
+    axes = figure.subplots(2 // n_columns, n_columns).flatten()
     sides = {"value": "entropy [nats]", "share": "share of a uniform\nmap's [fraction]"}
     for ax, (column, label) in zip(axes, sides.items(), strict=True):
         plain(ax)
         points = spread(drawn, ["row", "layer"], column).sort_values("layer")
         for place, (row, style) in enumerate(marks(rows).items()):
-            own = points[points["row"] == row]
             shift = (place - (len(rows) - 1) / 2) * 0.3 / max(len(rows), 4)
-            away = [own["mean"] - own["low"], own["high"] - own["mean"]]
-            ax.errorbar(
-                own["layer"] + shift, own["mean"], yerr=away, markersize=4, elinewidth=0.8, **style
-            )
-        ax.set(ylabel=label, xticks=sorted(drawn["layer"].unique()))
+            _course(ax, points[points["row"] == row], style, shift)
+        ax.set_ylabel(label)
+        layer_ticks(ax, layers, width / n_columns - 0.8)
         ax.set_ylim(bottom=0)
     axes[1].axhline(1, color=PALE, linewidth=0.8, zorder=0)
     figure.supxlabel("layer")
     legend(figure, axes[0].containers, rows)
     return figure
+
+
+def _entropy_panels(
+    drawn: pd.DataFrame, rows: list[str], layers: list[int], width: float
+) -> Figure:
+    figure, axes = panels(rows, width, 1.05)
+    points = spread(drawn, ["row", "layer"]).sort_values("layer")
+    uniform = drawn.groupby(["row", "layer"], as_index=False)["uniform"].mean()
+    style = {"color": PALETTE[0], "marker": "o"}
+    for ax, row in zip(axes, rows, strict=True):
+        for _, other in points.groupby("row", sort=False):
+            ax.plot(other["layer"], other["mean"], color=PALE, linewidth=0.6)
+        own = uniform[uniform["row"] == row]
+        ax.plot(own["layer"], own["uniform"], color=QUIET, linestyle=":", linewidth=1)
+        _course(ax, points[points["row"] == row], style)
+        layer_ticks(ax, layers, width / max(1, int(width / 1.55)) - 0.4)
+    axes[0].set_ylim(bottom=0)  # of all panels
+    handles = [Line2D([], [], **style), Line2D([], [], color=QUIET, linestyle=":")]  # type: ignore[arg-type]
+    legend(figure, handles, ["the row's maps", "a uniform map"])
+    figure.supxlabel("layer")
+    figure.supylabel("entropy [nats]")
+    return figure
+
+
+def _course(ax: Axes, points: pd.DataFrame, style: Mark, shift: float = 0.0) -> None:
+    """Draw means over the layers, with bars from the lowest to the highest seed."""
+    away = [points["mean"] - points["low"], points["high"] - points["mean"]]
+    at = points["layer"] + shift
+    ax.errorbar(at, points["mean"], yerr=away, markersize=4, elinewidth=0.8, **style)

@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib import rc_context
@@ -18,6 +18,7 @@ WIDE, COLUMN = 6.6, 3.3  # inches: across a page or a screen, and one column of 
 INK, QUIET, PALE = "#1a1a1a", "#595959", "#c8c8c8"
 SIZE = 8.0  # points
 LINE = 0.16  # height of a line of text [inch]
+TOGETHER = 6  # rows that one panel can show as lines
 
 # Okabe and Ito's palette, told apart by colour-blind readers; its yellow is too pale for lines.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -65,15 +66,22 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         for kind, metadata in nothing.items():
             paths.append(folder / f"{name}.{kind}")
             figure.savefig(paths[-1], metadata=metadata, dpi=200)
+            figure.set_layout_engine("none")  # laid out once: each layout draws it all again
     return paths
 
 
 def panels(
-    titles: Sequence[str], width: float, height: float, *, least: float = 1.55
+    titles: Sequence[str],
+    width: float,
+    height: float,
+    *,
+    least: float = 1.55,
+    shared: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure `width` [inch] wide with a panel under each title, all of one scale.
+    """Return a figure `width` [inch] wide with a panel under each title.
 
-    Panels are `height` [inch] high and at least `least` wide; x ticks stand under each column.
+    Panels are `height` [inch] high and at least `least` wide. `shared`: all have one scale, and
+    x ticks stand under each column.
     """
     n_columns = max(1, min(len(titles), int(width / least)))
     n_rows = math.ceil(len(titles) / n_columns)
@@ -85,7 +93,7 @@ def panels(
         facecolor="white",
         layout="constrained",
     )
-    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).flatten()
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=shared, sharey=shared).flatten()
     for ax in grid[len(titles) :]:
         ax.remove()
     axes: list[Axes] = list(grid[: len(titles)])
@@ -111,19 +119,53 @@ def letters(width: float) -> int:
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put a legend over the figure, in as many columns as fit, and make the figure taller by it."""
+    """Put a legend over the figure, in as many columns as fit, and make the figure taller by it.
+
+    Labels are broken into two lines where the legend would get long otherwise.
+    """
     room = letters(figure.get_figwidth())
-    wrapped = [textwrap.wrap(label, room - 6) or [""] for label in labels]
-    longest = max(len(line) for lines in wrapped for line in lines) + 6  # mark and gap
-    n_columns = max(1, min(len(labels), room // longest))
-    tallest = max(map(len, wrapped))
-    lines = math.ceil(len(labels) / n_columns) * tallest
-    figure.set_figheight(figure.get_figheight() + lines * LINE + 0.08)
+    columns = _columns(labels, room, 1)
+    if max(map(len, columns)) > TOGETHER:
+        columns = _columns(labels, room, 2)
+    tallest = max(sum(map(len, column)) for column in columns)
+    figure.set_figheight(figure.get_figheight() + tallest * LINE + 0.08)
     figure.legend(
-        list(handles), ["\n".join(lines) for lines in wrapped], loc="outside upper left",
-        ncols=n_columns, frameon=False, handlelength=1.8, columnspacing=1.2, handletextpad=0.5,
-        borderaxespad=0.2, labelspacing=0.35,
+        list(handles), ["\n".join(lines) for column in columns for lines in column],
+        loc="outside upper left", ncols=len(columns), frameon=False, handlelength=1.8,
+        columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2, labelspacing=0.35,
     )  # fmt: skip
+
+
+def _columns(labels: Sequence[str], room: int, n_lines: int) -> list[list[list[str]]]:
+    """Return the labels as lines, in the most columns in which none takes more than `n_lines`."""
+    for n in range(len(labels), 0, -1):
+        each = math.ceil(len(labels) / n)
+        wide = room if n_lines == 1 or n == 1 else room // n
+        lines = [textwrap.wrap(label, max(8, wide - 6)) or [""] for label in labels]  # 6: the mark
+        columns = [lines[first : first + each] for first in range(0, len(lines), each)]
+        widths = [max(len(line) for label in column for line in label) + 6 for column in columns]
+        if sum(widths) <= room and max(map(len, lines)) <= n_lines:
+            break
+    return columns
+
+
+def layer_ticks(ax: Axes, layers: Sequence[int], room: float) -> None:
+    """Number the layers, as many of them as `room` [inch] has place for."""
+    ax.set_xticks(layers[:: math.ceil(len(layers) * 0.2 / room)])
+
+
+def across(ax: Axes, text: str, y: float, y_of: Literal["data", "axes fraction"]) -> None:
+    """Write a row's name from the left edge of the figure, at height `y` of the axes.
+
+    It takes no part in the layout, which would make room for it inside one panel.
+    """
+    room = letters(ax.figure.get_figwidth())  # type: ignore[union-attr]
+    short = text if len(text) <= room else f"{text[: room - 1]}…"
+    ax.annotate(
+        short, (0, y), (4, 3 if y_of == "axes fraction" else 0), textcoords="offset points",
+        xycoords=("figure fraction", y_of), annotation_clip=False, weight="bold",
+        va="baseline" if y_of == "axes fraction" else "center",
+    ).set_in_layout(False)  # fmt: skip
 
 
 def marks(rows: Iterable[str]) -> dict[str, Mark]:
