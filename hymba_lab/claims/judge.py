@@ -6,7 +6,7 @@ from typing import Literal
 
 from hymba_lab.claims.file import Claim, Claims
 from hymba_lab.claims.sides import NotRun, Results, Side
-from hymba_lab.stats import Placed, holm, place
+from hymba_lab.stats import Placed, holm_p, place
 
 Status = Literal["reproduced", "same direction", "contradicted", "undecided", "not run"]
 STATUSES: tuple[Status, ...] = (
@@ -53,7 +53,7 @@ def answers(claims: Claims, results: Results) -> list[Answer]:
     """Judge every claim, each by itself at alpha, and correct the p-values over all (Holm)."""
     alone = [_answer(name, claim, claims, results) for name, claim in claims.file.claims.items()]
     flat = [one.found.p for answer in alone for one in answer.comparisons]
-    corrected = iter(holm(flat))
+    corrected = iter(holm_p(flat))
     return [
         replace(
             answer,

@@ -7,9 +7,8 @@ Its price is the assumption that differences are roughly bell-shaped. Small reca
 a run has solved the task or sits at chance. See `two_levels` and `all_alike_by_luck`.
 """
 
-from hymba_lab.stats.compare import Comparison, Goal, compare
-from hymba_lab.stats.holm import adjusted as holm
-from hymba_lab.stats.interactions import Interaction, interactions
+from hymba_lab.stats.factorial import Interaction, interactions
+from hymba_lab.stats.holm import holm_p
 from hymba_lab.stats.jumps import all_alike_by_luck, two_levels
 from hymba_lab.stats.looks import Looks, plan_looks
 from hymba_lab.stats.paired import Interval, mean_interval
@@ -23,6 +22,7 @@ from hymba_lab.stats.power import (
 from hymba_lab.stats.region import Placed, Region, place
 from hymba_lab.stats.rounding import round_up
 from hymba_lab.stats.slope import Slope, slopes
+from hymba_lab.stats.verdicts import Comparison, Goal, compare
 
 __all__ = [
     "Comparison",
@@ -37,7 +37,7 @@ __all__ = [
     "compare",
     "detectable_effect",
     "detectable_in_sd",
-    "holm",
+    "holm_p",
     "interactions",
     "mean_interval",
     "paired_sd",

@@ -32,7 +32,7 @@ class Decision(NamedTuple):
     rejected: bool
 
 
-def adjusted(p_values: Sequence[float], n_tests: int | None = None) -> list[float]:
+def holm_p(p_values: Sequence[float], n_tests: int | None = None) -> list[float]:
     """The p-values times what is left to test; reject where <= alpha. NaN is no test.
 
     `n_tests` counts the tests of the family where more were planned than have a p-value.
@@ -56,7 +56,7 @@ def step_down(found: Sequence[Effect], alpha: float, n_tests: int | None = None)
     decisions = [Decision(math.nan, math.nan, False)] * len(found)
     tested = [i for i, one in enumerate(found) if not math.isnan(one.p_spent)]
     total = n_tests or len(tested)
-    p_holm = adjusted([one.p_spent for one in found], total)
+    p_holm = holm_p([one.p_spent for one in found], total)
     rejecting = True
     for step, i in enumerate(sorted(tested, key=lambda i: found[i].p_spent)):
         size = abs(found[i].effect)

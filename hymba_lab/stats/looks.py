@@ -13,7 +13,7 @@ from itertools import count, islice
 from typing import NamedTuple
 
 from hymba_lab.errors import UserError
-from hymba_lab.stats.holm import Decision, adjusted, step_down
+from hymba_lab.stats.holm import Decision, holm_p, step_down
 from hymba_lab.stats.paired import Evidence, paired
 
 _FIRST, _RATIO = 1 / 3, 2 / 3  # shares of alpha; their endless sum is 1
@@ -89,7 +89,7 @@ def judge(
             if not state.decided:
                 state.look_at(number, seeds, share)
         decisions = step_down([state.best for state in states], alpha, n_tests)
-        p_within = adjusted([state.p_within for state in states], n_tests)
+        p_within = holm_p([state.p_within for state in states], n_tests)
         for state, decision, p in zip(states, decisions, p_within, strict=True):
             state.decided |= decision.rejected or p <= alpha
     return [

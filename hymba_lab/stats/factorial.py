@@ -15,10 +15,10 @@ from itertools import combinations
 
 import numpy as np
 
-from hymba_lab.stats.compare import Goal, verdict
 from hymba_lab.stats.holm import step_down
 from hymba_lab.stats.paired import Evidence, Interval, evidence, mean_interval
 from hymba_lab.stats.power import measured
+from hymba_lab.stats.verdicts import Goal, verdict
 
 Cells = Mapping[tuple[str, ...], Mapping[int, float]]  # labels, in the axes' order -> seed -> value
 
