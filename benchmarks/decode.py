@@ -3,9 +3,10 @@
     python benchmarks/decode.py [config.json] --tokens 16 --threads 2
 
 One token reads every weight once (the tied head reads the embedding), so bytes of the weights over
-the bandwidth is the least time a token can take. A pass that only reads the weights is timed after
-every token, and the best of each is compared: both meet the same neighbours on a shared machine.
-Weights are made one by one in their final precision: there is no other copy of them.
+the bandwidth is the least time a token can take. A pass that only reads the weights is timed before
+and after every token. On a shared machine the bandwidth changes from second to second, by a factor
+of two: each token is therefore compared with the reads on its two sides, and the median is the
+result. Weights are made one by one in their final precision: there is no other copy of them.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ from hymba_lab.model import LanguageModel
 from hymba_lab.model.cache import Cache
 from hymba_lab.model.hf_checkpoint import meta_model
 from hymba_lab.model.hf_config import read_released
+from hymba_lab.ops import selective_scan_step
 
 PUBLISHED = Path(__file__).parents[1] / "tests/data/hymba_1p5b_config.json"
 
@@ -40,7 +43,8 @@ def main() -> None:
     weights = sum(p.nbytes for p in model.parameters())
     cache = Cache(model, 1, options.prompt + options.tokens).nbytes
     steps, reads = decode(model, options.prompt, options.tokens)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    shares = sorted((a + b) / 2 / step for step, a, b in zip(steps, reads, reads[1:], strict=True))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
     print(
         json.dumps(
             {
@@ -48,13 +52,10 @@ def main() -> None:
                 "cache_mb": round(cache / 1e6, 3),
                 "peak_rss_gb": round(peak / 1e9, 3),
                 "peak_above_weights_and_cache_gb": round((peak - weights - cache) / 1e9, 3),
-                "bandwidth_gb_per_s": round(weights / min(reads) / 1e9, 2),
-                "tokens_per_s": round(1 / min(steps), 3),
-                "share_of_bandwidth": round(min(reads) / min(steps), 3),
-                "median_tokens_per_s": round(1 / statistics.median(steps), 3),
-                "median_share_of_bandwidth": round(
-                    statistics.median(reads) / statistics.median(steps), 3
-                ),
+                "bandwidth_gb_per_s": spread([weights / read / 1e9 for read in reads]),
+                "tokens_per_s": spread([1 / step for step in steps]),
+                "share_of_bandwidth": spread(shares),
+                "scan_step_us": round(scan_step_us(model), 1),
                 "threads": options.threads,
                 "dtype": options.dtype,
             },
@@ -83,19 +84,43 @@ def read(model: LanguageModel) -> None:
 
 @torch.no_grad()
 def decode(model: LanguageModel, n_prompt: int, n_steps: int) -> tuple[list[float], list[float]]:
-    """Return the seconds of every greedy step after a random prompt, and of reads in between."""
+    """Return the seconds of every greedy step after a random prompt, and of reads around them."""
     tokens = torch.randint(0, model.embedding.num_embeddings, (1, n_prompt))
-    stream = model.stream(tokens, max_new_tokens=n_steps + 1)
+    stream = model.stream(tokens, max_new_tokens=n_steps + 2)
     next(stream)  # reads the prompt
-    steps, reads = [], []
+    next(stream)  # the first step makes what later ones find made
+    steps, reads = [], [seconds(lambda: read(model))]
     for _ in range(n_steps):
-        start = time.perf_counter()
-        next(stream)
-        steps.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        read(model)
-        reads.append(time.perf_counter() - start)
+        steps.append(seconds(lambda: next(stream)))
+        reads.append(seconds(lambda: read(model)))
     return steps, reads
+
+
+@torch.no_grad()
+def scan_step_us(model: LanguageModel) -> float:
+    """Return the median microseconds of one step of a layer's scan, its state in cache."""
+    d_inner, d_state = model.plan[0].heads.d_inner or 0, model.config.ssm.options()["d_state"]
+    x, dt, z = (torch.randn(1, d_inner) for _ in range(3))
+    B, C = (torch.randn(1, d_state) for _ in range(2))
+    A, h = -torch.rand(d_inner, d_state), torch.zeros(1, d_inner, d_state)
+    D = torch.ones(d_inner)
+    return 1e6 * statistics.median(
+        seconds(lambda: selective_scan_step(x, dt, A, B, C, D, z=z, dt_bias=D, h=h, out=h))
+        for _ in range(2000)
+    )
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return how long one call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, least and most."""
+    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from examples import model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from released_by_hand import logits_by_hand
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_parity import DATA, FOLDER, TOLERANCE, architecture, renamed
@@ -18,6 +19,7 @@ from hymba_lab import load_pretrained, save_pretrained
 from hymba_lab.config import load_config
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import build_model, plan_layers
+from hymba_lab.model.cache import Cache
 from hymba_lab.model.hf_checkpoint import meta_model, released_tensors, tensor_names
 from hymba_lab.model.hf_config import read_released
 
@@ -235,6 +237,68 @@ def test_the_mapping_equals_an_independent_one(
     other.load_state_dict(state)
     tokens = torch.arange(40).view(2, 20)
     torch.testing.assert_close(model(tokens), other(tokens), rtol=0, atol=1e-6)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "as shared": {},
+    "untied head": {"tie_word_embeddings": False},
+    "default rope": {"rope_type": "default"},
+    "no rope": {"rope": False},
+    "no sharing": {"kv_reuse_group": None},
+    "groups of one": {"kv_reuse_group": [[1], [2], [4]]},
+    "a group of three": {"global_attn_idx": [0, 5], "kv_reuse_group": [[1, 2, 3]]},
+    "full layers share": {"global_attn_idx": [0, 1, 5], "kv_reuse_group": [[0, 1], [2, 3, 4]]},
+    "a window of one": {"sliding_window": 1},
+    "a window longer than the text": {"sliding_window": 500},
+    "no full layer": {"global_attn_idx": [], "sliding_window": 3, "kv_reuse_group": [[0, 1, 2]]},
+    "d_state 16": {"mamba_d_state": 16, "mamba_dt_rank": "auto"},
+    "all key heads": {"num_key_value_heads": 6},
+    "one key head": {"num_key_value_heads": 1, "mamba_expand": 1},
+    "no meta tokens": {"num_memory_tokens": 0, "sliding_window": 2},
+    "other taps": {"mamba_d_conv": 3, "mamba_inner_layernorms": False},
+    "squared ReLU": {"mlp_hidden_act": "relu2", "rms_norm_eps": 1e-5},
+    "no MLP": {"intermediate_size": 0},
+    "everything else": {
+        "tie_word_embeddings": False,
+        "rope_type": "default",
+        "rope_theta": 500.0,
+        "num_hidden_layers": 7,
+        "layer_type": ["h"] * 7,
+        "global_attn_idx": [0, 4],
+        "kv_reuse_group": [[1, 2, 3], [5], [6]],
+        "sliding_window": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "mamba_d_state": 16,
+        "num_memory_tokens": 3,
+    },
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("values", OTHERS.values(), ids=OTHERS.keys())
+def test_a_slow_rewriting_of_the_released_code_agrees(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whole and through the cache, token by token: the text is longer than the windows."""
+    config = CONFIG | values
+    folder = write_folder(tmp_path, config, None)
+    weights = random_weights(folder)
+    model = load_pretrained(write_folder(folder, config, weights))
+    tokens = torch.randint(97, (1, 16), generator=torch.Generator().manual_seed(1))
+    expected = logits_by_hand(config, weights, tokens[0].tolist())
+    close = {"rtol": 0, "atol": 1e-4 * float(expected.abs().max())}
+    torch.testing.assert_close(model(tokens)[0].double(), expected, **close)
+    cache = Cache(model, 1, 16)
+    steps = [model.features(part, cache) for part in tokens.split([5, *[1] * 11], 1)]
+    through = model.logits(torch.cat(steps, 1))[0]
+    torch.testing.assert_close(through.double(), expected, **close)
+
+
+@torch.no_grad()
+def test_the_slow_rewriting_is_the_released_code(weights: Weights, expected: Weights) -> None:
+    by_hand = logits_by_hand(CONFIG, weights, expected["input_ids"][0].tolist())
+    torch.testing.assert_close(by_hand.float(), expected["logits"][0], rtol=0, atol=TOLERANCE)
 
 
 def test_sharing_counted_in_layers(tmp_path: Path) -> None:

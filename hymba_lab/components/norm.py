@@ -15,4 +15,5 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight.to(x.dtype), self.eps)
+        weight = self.weight
+        return rms_norm(x, weight if weight.dtype is x.dtype else weight.to(x.dtype), self.eps)

@@ -8,13 +8,13 @@ stand in for torch, and the functions of `hymba_lab.ops` decide. States change i
 import ctypes
 from ctypes import c_double, c_int64, c_void_p
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from hymba_lab.ops import scan_library
 
-WORK_PER_THREAD = 5_000_000  # multiplications of attention below which another thread costs more
 _IS_BFLOAT16 = {torch.float32: 0, torch.bfloat16: 1}
 _PLAIN = (Tensor, nn.Parameter)  # a subclass may have no memory of its own
 
@@ -41,11 +41,12 @@ class _Attend(ctypes.Structure):
 
 _ARGUMENTS = {
     "norm": [*[c_int64] * 4, c_void_p, c_void_p, c_double, c_void_p],
-    "conv_step": [*[c_int64] * 4, *[c_void_p] * 5],
+    "conv_step": [*[c_int64] * 5, *[c_void_p] * 5],
     "rotate": [*[c_int64] * 5, *[c_void_p] * 4],
-    "decay": [c_int64, c_int64, c_void_p, c_void_p],
-    "scan_step": [c_int64, ctypes.POINTER(_Step)],
+    "decay": [*[c_int64] * 3, c_void_p, c_void_p],
+    "scan_step": [c_int64, c_int64, ctypes.POINTER(_Step)],
     "attend": [c_int64, c_int64, ctypes.POINTER(_Attend)],
+    "use_threads": [c_void_p],
 }
 
 
@@ -55,6 +56,9 @@ def _library(name: str) -> ctypes.CDLL:
     for name, types in _ARGUMENTS.items():
         function = getattr(library, f"hymba_{name}")
         function.argtypes, function.restype = types, None
+    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]:
+        runtime = ctypes.CDLL(str(path))  # the one that torch has loaded: its threads are awake
+        library.hymba_use_threads(ctypes.cast(runtime.GOMP_parallel, c_void_p))
     return library
 
 
@@ -71,7 +75,7 @@ def fits(first: Tensor, *others: Tensor | None) -> bool:
             continue
         if tensor.dtype is not dtype or not tensor.is_cpu or type(tensor) not in _PLAIN:
             return False
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     return not traced and scan_library.missing() is None
 
 
@@ -96,8 +100,8 @@ def conv_step(x: Tensor, weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     y = torch.empty_like(x)
     _library(scan_library.variant()).hymba_conv_step(
-        _IS_BFLOAT16[x.dtype], *x.shape, weight.shape[1], x.data_ptr(), weight.data_ptr(),
-        bias.data_ptr(), inputs.data_ptr(), y.data_ptr(),
+        _IS_BFLOAT16[x.dtype], torch.get_num_threads(), *x.shape, weight.shape[1], x.data_ptr(),
+        weight.data_ptr(), bias.data_ptr(), inputs.data_ptr(), y.data_ptr(),
     )  # fmt: skip
     return y
 
@@ -121,7 +125,11 @@ def decay(A_log: Tensor) -> Tensor:
     """Return A = -exp(A_log), float32."""
     A, A_log = torch.empty(A_log.shape), A_log.contiguous()
     _library(scan_library.variant()).hymba_decay(
-        _IS_BFLOAT16[A_log.dtype], A.numel(), A_log.data_ptr(), A.data_ptr()
+        _IS_BFLOAT16[A_log.dtype],
+        torch.get_num_threads(),
+        A.numel(),
+        A_log.data_ptr(),
+        A.data_ptr(),
     )
     return A
 
@@ -145,7 +153,8 @@ def scan_step(
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     places = [None if t is None else t.data_ptr() for t in (*dense, A, h, out, y)]
     arguments = _Step(*x.shape, A.shape[1], *places)
-    _library(scan_library.variant()).hymba_scan_step(_IS_BFLOAT16[x.dtype], arguments)
+    kind, n_threads = _IS_BFLOAT16[x.dtype], torch.get_num_threads()
+    _library(scan_library.variant()).hymba_scan_step(kind, n_threads, arguments)
     return y
 
 
@@ -164,7 +173,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) -> Tensor:
         *(tensor.data_ptr() for tensor in tensors),
         d_key**-0.5,
     )
-    work = n_rows * n_heads * k.shape[2] * (d_key + d_value)
-    threads = max(1, min(torch.get_num_threads(), work // WORK_PER_THREAD))
-    _library(scan_library.variant()).hymba_attend(_IS_BFLOAT16[q.dtype], threads, arguments)
+    kind, n_threads = _IS_BFLOAT16[q.dtype], torch.get_num_threads()
+    _library(scan_library.variant()).hymba_attend(kind, n_threads, arguments)
     return out

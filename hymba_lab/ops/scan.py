@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hymba_lab.ops import one_token, scan_cpp, scan_torch
-from hymba_lab.ops.selection import SCANS, choose_scan
+from hymba_lab.ops.selection import SCANS, choose_scan, forced
 
 
 def selective_scan(
@@ -68,15 +68,15 @@ def selective_scan_step(
             h,
         )
         return y.squeeze(1), after
-    if not torch.is_grad_enabled() and x.is_cpu and choose_scan(x, None) == "cpp":
-        tensors = (x, dt, B, C, D, z, dt_bias)
-        if any(tensor is not None and tensor.dtype is not x.dtype for tensor in tensors):
-            tensors = tuple(tensor if tensor is None else tensor.float() for tensor in tensors)
-        if one_token.fits(*tensors):
-            after = torch.empty(h.shape) if out is None else out
-            return one_token.scan_step(*tensors, A, h, after).to(x.dtype), after
+    if one_token.fits(x, dt, B, C, D, z, dt_bias) and _takes_compiled(x):
+        after = torch.empty(h.shape) if out is None else out
+        return one_token.scan_step(x, dt, B, C, D, z, dt_bias, A, h, after), after
     y, after = scan_torch.selective_scan_step(x, dt, A, B, C, D, z, dt_bias, h)
     return y, after if out is None else out.copy_(after)
+
+
+def _takes_compiled(x: Tensor) -> bool:
+    return forced() is None or choose_scan(x, None) == "cpp"
 
 
 def _check(x: Tensor, others: dict[str, Tensor | None]) -> None:

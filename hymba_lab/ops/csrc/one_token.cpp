@@ -1,10 +1,11 @@
 // What decoding does to a single token of each row, float or bfloat16, behind a plain C ABI.
 //
-// These calls are small and many: what counts is what they do not do. They make no graph, start
-// threads for long contexts only, and change states in place.
+// These calls are small and many: what counts is what they do not do. They make no graph, start no
+// threads of their own and change states in place.
 #include "attend.h"
 #include "elements.h"
 #include "tasks.h"
+#include "team.h"
 
 // y = x / sqrt(mean(x^2) + eps) * weight
 template <class T>
@@ -22,11 +23,12 @@ static void norm_row(long width, const T* x, const T* weight, float eps, T* y) {
 }
 
 // y = SiLU(bias + sum_k weight_k input_k) over the kept inputs (K-1,D) and x (D), which becomes the
-// newest of them.
+// newest of them; channels from `first` to `end`.
 template <class T>
-static void conv_row(long D, long K, const T* x, const T* weight, const T* bias, T* inputs, T* y) {
-  for (long d = 0; d < D; d += LANES) {
-    const int lanes = lanes_from(d, D);
+static void conv_row(long first, long end, long D, long K, const T* x, const T* weight,
+                     const T* bias, T* inputs, T* y) {
+  for (long d = first; d < end; d += LANES) {
+    const int lanes = lanes_from(d, end);
     Vec sum = load(bias + d, lanes);
     for (long k = 0; k < K; k++) {
       Vec taps{};
@@ -35,9 +37,9 @@ static void conv_row(long D, long K, const T* x, const T* weight, const T* bias,
     }
     store(y + d, gate(sum).value, lanes);
   }
-  if (K == 1) return;
-  memmove(inputs, inputs + D, (K - 2) * D * sizeof(T));
-  memcpy(inputs + (K - 2) * D, x, D * sizeof(T));
+  for (long k = 0; k + 1 < K; k++)
+    memcpy(inputs + k * D + first, k + 2 < K ? inputs + (k + 1) * D + first : x + first,
+           (end - first) * sizeof(T));
 }
 
 // Mirrored in one_token.py. x, dt, z, y (B,D)  A (D,N)  B, C (B,N)  skip, dt_bias (D)  h (B,D,N).
@@ -105,12 +107,13 @@ static Vec step_rest(Lanes& lanes, Vec power, Vec drive, const float* A, const f
   return y;
 }
 
+// One row, channels from `begin` to `end`.
 template <class T>
-static void step_row(const StepArgs& s, long row) {
+static void step_row(const StepArgs& s, long row, long begin, long end) {
   const long N = s.n_states, D = s.n_channels;
   Lanes states(N, (const T*)s.B + row * N, (const T*)s.C + row * N);
-  for (long d = 0; d < D; d += LANES) {
-    const int lanes = lanes_from(d, D);
+  for (long d = begin; d < end; d += LANES) {
+    const int lanes = lanes_from(d, end);
     const long at = row * D + d;
     const Vec x = load((const T*)s.x + at, lanes);
     Vec dt = load((const T*)s.dt + at, lanes);
@@ -132,7 +135,14 @@ INLINE void of_type(int64_t is_bfloat16, F f) {
   is_bfloat16 ? f((Bfloat16*)nullptr) : f((float*)nullptr);
 }
 
+constexpr long PER_THREAD = 512;  // channels below which another thread costs more than it brings
+
 extern "C" {
+
+// Lends the threads of an OpenMP runtime through its GOMP_parallel.
+void hymba_use_threads(void (*parallel)(void (*)(void*), void*, unsigned, unsigned)) {
+  team.parallel = parallel;
+}
 
 // x (rows of `stride` elements), weight (width), y (n_rows, width)
 void hymba_norm(int64_t is_bfloat16, int64_t n_rows, int64_t width, int64_t stride, const void* x,
@@ -146,13 +156,15 @@ void hymba_norm(int64_t is_bfloat16, int64_t n_rows, int64_t width, int64_t stri
 }
 
 // x, y (B,D)  weight (D,K)  bias (D)  inputs (B,K-1,D)
-void hymba_conv_step(int64_t is_bfloat16, int64_t n_rows, int64_t D, int64_t K, const void* x,
-                     const void* weight, const void* bias, void* inputs, void* y) {
+void hymba_conv_step(int64_t is_bfloat16, int64_t n_threads, int64_t n_rows, int64_t D, int64_t K,
+                     const void* x, const void* weight, const void* bias, void* inputs, void* y) {
   of_type(is_bfloat16, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    for (long row = 0; row < n_rows; row++)
-      conv_row((long)D, (long)K, (const T*)x + row * D, (const T*)weight, (const T*)bias,
-               (T*)inputs + row * (K - 1) * D, (T*)y + row * D);
+    share_out(n_threads, D, PER_THREAD, [&](long first, long end) {
+      for (long row = 0; row < n_rows; row++)
+        conv_row(first, end, (long)D, (long)K, (const T*)x + row * D, (const T*)weight,
+                 (const T*)bias, (T*)inputs + row * (K - 1) * D, (T*)y + row * D);
+    });
   });
 }
 
@@ -173,26 +185,34 @@ void hymba_rotate(int64_t is_bfloat16, int64_t n_rows, int64_t n_heads, int64_t 
 }
 
 // A = -exp(A_log)
-void hymba_decay(int64_t is_bfloat16, int64_t count, const void* A_log, float* A) {
+void hymba_decay(int64_t is_bfloat16, int64_t n_threads, int64_t count, const void* A_log,
+                 float* A) {
   of_type(is_bfloat16, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    for (long i = 0; i < count; i += LANES) {
-      const int lanes = lanes_from(i, count);
-      store(A + i, -exp2(load((const T*)A_log + i, lanes) * LOG2_E), lanes);
-    }
+    share_out(n_threads, count, 16 * PER_THREAD, [&](long first, long end) {
+      for (long i = first; i < end; i += LANES) {
+        const int lanes = lanes_from(i, end);
+        store(A + i, -exp2(load((const T*)A_log + i, lanes) * LOG2_E), lanes);
+      }
+    });
   });
 }
 
-void hymba_scan_step(int64_t is_bfloat16, const StepArgs* s) {
+void hymba_scan_step(int64_t is_bfloat16, int64_t n_threads, const StepArgs* s) {
   of_type(is_bfloat16, [&](auto* type) {
-    for (long row = 0; row < s->n_rows; row++) step_row<std::remove_pointer_t<decltype(type)>>(*s, row);
+    share_out(n_threads, s->n_channels, PER_THREAD, [&](long first, long end) {
+      for (long row = 0; row < s->n_rows; row++)
+        step_row<std::remove_pointer_t<decltype(type)>>(*s, row, first, end);
+    });
   });
 }
 
 void hymba_attend(int64_t is_bfloat16, int64_t n_threads, const AttendArgs* s) {
   of_type(is_bfloat16, [&](auto* type) {
-    in_parallel(s->n_rows * s->n_kv_heads, n_threads, [=](long i) {
-      attend_task<std::remove_pointer_t<decltype(type)>>(*s, i / s->n_kv_heads, i % s->n_kv_heads);
+    share_out(n_threads, s->n_rows * s->n_kv_heads, 1, [&](long first, long end) {
+      for (long i = first; i < end; i++)
+        attend_task<std::remove_pointer_t<decltype(type)>>(*s, i / s->n_kv_heads,
+                                                           i % s->n_kv_heads);
     });
   });
 }
