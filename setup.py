@@ -1,4 +1,4 @@
-"""Builds the optional C++ kernels of the scan and of decoding; everything else is in pyproject.toml.
+"""Builds the optional C++ kernels of scan, norm and decoding; everything else is in pyproject.toml.
 
 Without a C++17 compiler the install succeeds with a warning, and the scan runs in plain torch.
 """
@@ -33,11 +33,11 @@ class BuildKernel(build_ext):  # type: ignore[misc]  # setuptools has no types
             )
 
 
-def kernel(name: str, flags: list[str]) -> Extension:
+def kernel(variant: str, flags: list[str]) -> Extension:
     """The kernels for one instruction set."""
     return Extension(
-        f"hymba_lab.ops._scan_{name}",
-        sources=[f"{SOURCES}/selective_scan.cpp", f"{SOURCES}/one_token.cpp"],
+        f"hymba_lab.ops._scan_{variant}",
+        sources=[f"{SOURCES}/{name}.cpp" for name in ("selective_scan", "one_token", "rms_norm")],
         depends=glob(f"{SOURCES}/*.h"),
         language="c++",
         # never -ffast-math: it folds the rounding trick of exp2 away

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hymba_lab.ops import cross_entropy
+from hymba_lab.ops import rms_norm as norm
 from hymba_lab.ops.cross_entropy import linear_cross_entropy
 from hymba_lab.ops.rms_norm import rms_norm
 from hymba_lab.ops.rotary import rotate
@@ -27,8 +28,17 @@ def exact(tensor: Tensor) -> Tensor:
     return tensor.detach().double().requires_grad_()
 
 
-@pytest.mark.parametrize("shape", [(2, 7, 16), (5, 3), (3, 4, 1)])
+@pytest.fixture(params=["compiled", "composed"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "composed":
+        monkeypatch.setattr(norm, "_library", lambda: None)
+    elif norm._library() is None:
+        pytest.skip("the kernels were not built")
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 16), (5, 3), (3, 4, 1), (3, 300, 37), (2, 1, 5, 64)])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.usefixtures("form")
 def test_rms_norm_is_its_equation_with_its_gradients(shape: tuple[int, ...], scale: float) -> None:
     x, w = random(*shape, scale=scale), random(shape[-1], seed=1)
     ours, reference = rms_norm(x, w, 1e-6), exact(x)
@@ -39,17 +49,41 @@ def test_rms_norm_is_its_equation_with_its_gradients(shape: tuple[int, ...], sca
     (expected * weights).sum().backward()
     torch.testing.assert_close(ours, expected.float(), **CLOSE)
     torch.testing.assert_close(x.grad * scale, reference.grad.float() * scale, **CLOSE)
-    torch.testing.assert_close(w.grad, v.grad.float(), **CLOSE)
+    torch.testing.assert_close(w.grad, v.grad.float(), rtol=2e-6, atol=1e-5)
 
 
+@pytest.mark.usefixtures("form")
 def test_rms_norm_takes_strided_inputs_and_other_precisions() -> None:
-    x, w = random(2, 5, 12), random(4, seed=1)
-    part = x[..., 3:7]
-    expected = F.rms_norm(part, (4,), w, 1e-6)
-    torch.testing.assert_close(rms_norm(part, w, 1e-6), expected, **CLOSE)
+    x, w = random(2, 5, 40), random(20, seed=1)
+    for part in (x[..., 3:23], x.transpose(0, 1)[..., 3:23], x[:, ::2, 20:]):
+        expected = F.rms_norm(part, (20,), w, 1e-6)
+        ours = rms_norm(part, w, 1e-6)
+        torch.testing.assert_close(ours, expected, **CLOSE)
+        (theirs,) = torch.autograd.grad(expected.square().sum(), x, retain_graph=True)
+        (found,) = torch.autograd.grad(ours.square().sum(), x, retain_graph=True)
+        torch.testing.assert_close(found, theirs, rtol=1e-5, atol=1e-5)
     for dtype in (torch.bfloat16, torch.float64):
         low = rms_norm(part.to(dtype), w.to(dtype), 1e-6)
-        torch.testing.assert_close(low, F.rms_norm(part.to(dtype), (4,), w.to(dtype), 1e-6))
+        torch.testing.assert_close(low, F.rms_norm(part.to(dtype), (20,), w.to(dtype), 1e-6))
+
+
+@pytest.mark.usefixtures("form")
+def test_rms_norm_is_bitwise_the_same_on_one_thread_and_on_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(norm, "WORK_PER_THREAD", 1)
+    found, n_threads = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            x, w = random(3, 400, 48), random(48, seed=1)
+            y = rms_norm(x, w, 1e-6)
+            y.square().sum().backward()
+            found.append((y.detach(), x.grad))
+    finally:
+        torch.set_num_threads(n_threads)
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize("positions", [range(5), torch.arange(2, 7), torch.tensor([[[4]], [[9]]])])

@@ -1,5 +1,7 @@
-"""RMSNorm with a backward of its own: half the passes over memory of the one torch composes."""
+"""RMSNorm with a backward of its own: compiled, else half the passes that torch composes."""
 
+import ctypes
+from functools import cache
 from typing import Any
 
 import torch
@@ -7,7 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import one_token
+from hymba_lab.ops import one_token, scan_library
+
+NARROW = 16  # channels below which lanes stay empty and the composed form is faster
+WORK_PER_THREAD = 200_000  # elements below which one more thread costs more than it brings
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -15,12 +20,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.ndim == 3 and x.shape[1] == 1 and one_token.fits(x, weight):
         return one_token.norm(x, weight, eps)
     if x.is_cpu and x.dtype == weight.dtype == torch.float32 and not torch.compiler.is_compiling():
-        y: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+        form = _Composed if x.shape[-1] < NARROW or _library() is None else _Compiled
+        y: Tensor = form.apply(x, weight, eps)  # type: ignore[no-untyped-call]
         return y
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
-class _RMSNorm(torch.autograd.Function):
+class _Composed(torch.autograd.Function):
     """With r = (mean(x^2) + eps)^-1/2 and n = r x:  y = n w.
 
     dw = sum_rows dy n;  dx = r (dy w - n mean(dy n w)). Only n and r are kept.
@@ -43,3 +49,64 @@ class _RMSNorm(torch.autograd.Function):
         dw = dy_n.flatten(0, -2).sum(0)
         mean = (dy_n @ w).div_(w.shape[0]).unsqueeze(-1)
         return torch.addcmul(dy * w, n, mean, value=-1).mul_(r), dw, None
+
+
+class _Compiled(torch.autograd.Function):
+    """The same by `csrc/rms_norm.cpp`; x and r are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, eps: float) -> Tensor:
+        rows = scan_library.dense_rows(x) if x.ndim == 3 else x.contiguous()
+        assert rows is not None
+        y, r = torch.empty(x.shape), torch.empty(x.shape[:-1])
+        w = w.contiguous()
+        _call("hymba_rms_norm", rows, eps, w=w, y=y, r=r)
+        ctx.save_for_backward(rows, r, w)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        rows, r, w = ctx.saved_tensors
+        dx = torch.empty(rows.shape)
+        part = torch.zeros(-(-r.numel() // _task_rows()), len(w))
+        dy = dy.contiguous()
+        _call("hymba_rms_norm_backward", rows, 0.0, w=w, r=r, dy=dy, dx=dx, part=part)
+        return dx, part.sum(0), None
+
+
+class _Args(ctypes.Structure):
+    """The kernel's `NormArgs`, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("n_rows", "width", "x_stride", "n_threads")),
+        *((name, ctypes.c_void_p) for name in ("x", "w", "dy", "y", "r", "dx", "part")),
+        ("eps", ctypes.c_double),
+    ]
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled form; None without it, or where it was built before there was a norm."""
+    if scan_library.missing() is not None:
+        return None
+    library = scan_library.library(scan_library.variant())
+    return library if hasattr(library, "hymba_rms_norm") else None
+
+
+@cache
+def _task_rows() -> int:
+    library = _library()
+    assert library is not None
+    library.hymba_rms_norm_task_rows.restype = ctypes.c_int64
+    return int(library.hymba_rms_norm_task_rows())
+
+
+def _call(function: str, x: Tensor, eps: float, **tensors: Tensor) -> None:
+    width = x.shape[-1]
+    stride = width if x.is_contiguous() else x.stride(-2)
+    threads = max(1, min(torch.get_num_threads(), x.numel() // WORK_PER_THREAD))
+    places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    n_rows = x.numel() // max(width, 1)
+    args = _Args(n_rows, width, stride, threads, x=x.data_ptr(), eps=eps, **places)
+    getattr(_library(), function)(ctypes.byref(args))
