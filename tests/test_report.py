@@ -13,12 +13,13 @@ from conftest import ROOT
 from exporting import METRIC, ROWS, SEEDS, report, run, runs_with, write_export, write_probe
 from sweeping import SWEEP, Lab
 
+from hymba_lab.errors import UserError
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
 from hymba_lab.report.pictures import paper_costs, pictures
 from hymba_lab.report.verdict import sentence
 from hymba_lab.sweep.export import documents, read_export
-from hymba_lab.tracking import default_uri
+from hymba_lab.tracking import ROLE, default_uri
 
 RESULTS = ROOT / "results"
 COMMITTED = sorted(path.parent for path in RESULTS.glob("*/export.json"))
@@ -319,19 +320,36 @@ def test_mlflow_holds_the_same_table(trained: Lab, tmp_path: Path) -> None:
 def test_what_mlflow_lacks_is_missing(trained: Lab, tmp_path: Path) -> None:
     store = trained.store()
     found = store.runs_by_identity(store.experiment("sweep-tiny")).values()
-    lost = next(
-        r for r in found if r.data.params["stage"] == "seed" and r.data.params["row"] == "gate"
-    )
-    store.client.delete_run(lost.info.run_id)
+    (lost,) = [one.info.run_id for one in found if one.info.run_name == "gate, seed 1"]
+    store.client.delete_run(lost)
     try:
         export_from(default_uri(trained.folder), ["sweep"], tmp_path)
     finally:
-        store.client.restore_run(lost.info.run_id)
+        store.client.restore_run(lost)
     runs = read_export(tmp_path / "sweep-tiny").runs
-    assert list(runs["row"]) == ["mean", "mean", "gate", "gate"]
-    line = runs[runs["seed"].eq(int(lost.data.params["seed"])) & runs["row"].eq("gate")].iloc[0]
-    assert (line["status"], line["reason"]) == ("missing", "not in the store")
-    with pytest.raises(
-        Exception, match="no experiment of a sweep 'swep'; choose one of sweep-tiny"
-    ):
+    assert list(zip(runs["row"], runs["seed"], runs["status"], strict=True)) == [
+        ("mean", 0, "finished"),
+        ("mean", 1, "finished"),
+        ("gate", 0, "finished"),
+        ("gate", 1, "missing"),
+    ]
+    assert runs["reason"].iloc[3] == "not in the store"
+
+
+def test_two_runs_for_one_place_are_refused(trained: Lab, tmp_path: Path) -> None:
+    store = trained.store()
+    experiment = store.experiment("sweep-tiny")
+    found = store.runs_by_identity(experiment).values()
+    (whole,) = [one for one in found if one.info.run_name == "gate, seed 1"]
+    copy = store.open_run(experiment, "gate, seed 1", "another", {ROLE: "trial"})
+    copy.describe(whole.data.params)
+    try:
+        with pytest.raises(UserError, match=r"two runs of 'gate' seed 1, identities .*another"):
+            export_from(default_uri(trained.folder), ["sweep"], tmp_path)
+    finally:
+        store.client.delete_run(copy.id)
+
+
+def test_a_sweep_that_is_not_in_mlflow_is_an_error(trained: Lab, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no experiment of a sweep 'swep'; choose one of sweep-t"):
         export_from(default_uri(trained.folder), ["swep"], tmp_path)

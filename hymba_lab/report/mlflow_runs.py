@@ -1,6 +1,5 @@
 """From a sweep's runs in MLflow to its export: the same frame as from the runs' folders."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,11 +15,13 @@ from hymba_lab.runs import make_folder, write_atomically
 from hymba_lab.sweep.designs import design_choices, row_label
 from hymba_lab.sweep.export import (
     Facts,
+    Resolved,
     curve,
     curve_metrics,
     curves_csv,
     facts_json,
     parse_export,
+    parse_json,
     to_csv,
 )
 from hymba_lab.sweep.file import SweepFile
@@ -71,10 +72,12 @@ def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
     attached = store.attached(experiment, ("sweep.resolved.json", "export.json"))
     if "sweep.resolved.json" not in attached:
         raise StoreError(f"experiment {name!r}: its sweep attached no sweep.resolved.json.")
-    file = SweepFile.model_validate(json.loads(attached["sweep.resolved.json"])["sweep"])
+    where = Path(name) / "sweep.resolved.json"
+    file = parse_json(Resolved, where, attached["sweep.resolved.json"]).sweep
     trials = list(store.runs_by_identity(experiment).values())
     found = [(_line(file, run), run) for run in trials if run.data.params.get("stage") == "seed"]
     lines = [line for line, _ in found]
+    _refuse_doubles(name, lines)
     runs = sorted([*lines, *_absent(file, lines)], key=partial(_place, file))
     curves = (
         line
@@ -89,6 +92,19 @@ def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
     }
     parse_export(Path(name), texts)
     return texts
+
+
+def _refuse_doubles(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """A changed sweep leaves its old runs in the experiment; nobody guesses which ones count."""
+    seen: dict[tuple[str, int], str] = {}
+    for line in lines:
+        other = seen.setdefault((line["row"], line["seed"]), line["identity"])
+        if other != line["identity"]:
+            raise UserError(
+                f"experiment {name!r} holds two runs of {line['row']!r} seed {line['seed']}, "
+                f"identities {other[:12]} and {line['identity'][:12]}: the sweep was changed in "
+                "between. Delete the runs that no longer count, or report from the export."
+            )
 
 
 def _line(file: SweepFile, run: Any) -> dict[str, Any]:
@@ -160,8 +176,9 @@ def _facts(
     """Return what the runs tell by themselves: the sweep has not come to its own export yet."""
     seconds: dict[str, float] = {}
     for run in trials:
-        stage = {"seed": "of compared runs", "tune": "of tuning"}[run.data.params["stage"]]
         if "hymba_lab.seconds" in run.data.tags:
+            compared = run.data.params.get("stage") == "seed"
+            stage = "of compared runs" if compared else "of tuning"
             told = float(run.data.tags["hymba_lab.seconds"])
             seconds[stage] = seconds.get(stage, 0.0) + told
     hardware = {run.data.tags.get("hymba_lab.hardware", "") for run in trials} - {""}

@@ -44,7 +44,7 @@ def measured(export: Export, table: Table) -> list[str]:
     """Return what the numbers are of: metrics, data, seeds, budget."""
     names = listed(dict.fromkeys(map(metric_words, [table.metric, *table.also])))
     data = "; ".join(
-        f"{label} ({source.get('name')})" for label, source in export.base["data"].items()
+        f"{label} ({source.get('name')})" for label, source in export.base.get("data", {}).items()
     )
     seeds = len(export.runs["seed"].unique())
     return [

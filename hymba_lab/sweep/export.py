@@ -63,7 +63,9 @@ class Export:
         return str(self.base.get("scale", ""))
 
 
-class _Resolved(Section):
+class Resolved(Section):
+    """The sweep and its base experiment with every default filled in: sweep.resolved.json."""
+
     sweep: SweepFile
     base: dict[str, Any]
 
@@ -87,8 +89,8 @@ def read_export(folder: Path) -> Export:
 
 def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
     """Return the export that these texts are; `folder` gives its name and stands in errors."""
-    resolved = _parse(_Resolved, folder / "sweep.resolved.json", files["sweep.resolved.json"])
-    facts = _parse(Facts, folder / "export.json", files["export.json"])
+    resolved = parse_json(Resolved, folder / "sweep.resolved.json", files["sweep.resolved.json"])
+    facts = parse_json(Facts, folder / "export.json", files["export.json"])
     sweep = resolved.sweep
     text = {*_RUN_TEXT, *sweep.axes, *(path for path, span in sweep.search.items() if _words(span))}
     runs = read_csv(folder / "runs.csv", files["runs.csv"], text)
@@ -189,7 +191,8 @@ def _require(path: Path, frame: pd.DataFrame, columns: Iterable[str]) -> None:
         raise StoreError(f"{path}: has no column {', '.join(absent)}; write the export again.")
 
 
-def _parse(kind: type[S], path: Path, text: str) -> S:
+def parse_json(kind: type[S], path: Path, text: str) -> S:
+    """Return the text of a JSON file as `kind`; a `StoreError` names the file and what is wrong."""
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
