@@ -100,6 +100,8 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, side, threads), daemon=True)
         before = dict(os.environ)
         try:
+            # as our commands set it: a side that waits must not spin on the core of another
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             os.environ.update(side.env)  # a child inherits what is set at its start
             self.process.start()
         finally:

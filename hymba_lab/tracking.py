@@ -30,7 +30,10 @@ SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained 
 _BATCH = 1000  # the most metrics one log_batch takes
 _LOCK_PATIENCE_S = 60.0
 
-_RECORDED = ("tokens", "code_version", "hardware", "seconds", "tokens_per_second")
+_RECORDED = (
+    *("tokens", "code_version", "hardware", "seconds", "tokens_per_second"),
+    *("scan_backend", "attention_backend"),
+)
 
 
 def record_tags(record: Mapping[str, Any]) -> dict[str, str]:

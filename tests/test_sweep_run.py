@@ -20,6 +20,7 @@ from pebble import ProcessExpired
 from sweeping import N_JOBS, SEARCH, SWEEP, Ended, Inline, Lab
 
 from hymba_lab.errors import StoreError
+from hymba_lab.ops.selection import chosen
 from hymba_lab.runs import RunFolder
 from hymba_lab.sweep.trial import run_trial
 from hymba_lab.tracking import IDENTITY, ROLE, SHARED_FROM
@@ -108,6 +109,8 @@ def test_mlflow_holds_one_closed_run_per_identity(done: tuple[Lab, Ended]) -> No
         assert run.data.params["row"] == run.data.tags["hymba_lab.cell"]
         assert run.data.params["optimizer.lr"] == str(record["config"]["optimizer"]["lr"])
         assert run.data.tags["hymba_lab.digest"] == record["digest"]
+        assert run.data.tags["hymba_lab.scan_backend"] == chosen()["scan_backend"]
+        assert run.data.tags["hymba_lab.attention_backend"] == record["attention_backend"]
         assert run.data.tags["mlflow.parentRunId"] == parent(lab).info.run_id
         assert SHARED_FROM not in run.data.tags
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hymba_lab.ops import flops, one_token
+from hymba_lab.ops import attention_flex, flops, one_token
 from hymba_lab.ops.attention_blocks import blocks_are_faster, windowed_attention
 from hymba_lab.ops.masks import attention_mask
 
@@ -52,7 +52,7 @@ def attention_step(q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) -> Tensor:
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int, q_start: int, scale: float
 ) -> Tensor:
-    """The cheapest call of `scaled_dot_product_attention` that shows the same keys."""
+    """The cheapest form that shows the same keys."""
     n_queries, n_keys = q.shape[2], k.shape[2]
     hides = window is not None and q_start + n_queries > window and n_meta < n_keys
     if window is None or not hides:
@@ -65,5 +65,7 @@ def _attend(
         window = None
     elif q.is_cpu and q_start == 0 and blocks_are_faster(q, n_keys, window, n_meta):
         return windowed_attention(q, k, v, window, n_meta, scale)
+    elif q_start == 0 and attention_flex.fits(q, v):
+        return attention_flex.flex_attention(q, k, v, window, n_meta, scale)
     mask = attention_mask(q, n_keys, window, n_meta, q_start)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)

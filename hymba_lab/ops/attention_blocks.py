@@ -12,31 +12,21 @@ from torch import Tensor
 
 from hymba_lab.ops.masks import block_mask
 
-FUSED_KEYS = 512  # torch's fused CPU kernel walks the keys in steps of this many
-
-
-# From how many tokens on blocks pay if they compute less than this share of the pairs of the causal
-# kernel without a mask, itself up to 1.7 times as fast as with one: cutting and joining blocks adds
-# up to 0.15, and 16-bit kernels are slow in the backward of small blocks.
-WORTH_FLOAT = ((1024, 0.88), (512, 0.8), (256, 0.75))
-WORTH_16_BITS = ((1024, 0.8), (512, 0.65))
-SMALLEST_16_BIT_WINDOW = 32
+# From how many tokens on blocks pay if they compute less than this share of the T^2 pairs that the
+# kernel with a mask computes: cutting and joining blocks and small calls cost the rest. Measured at
+# one row of eight heads, windows from 32 to 512, 0 to 128 meta tokens (results/benchmarks.md).
+WORTH = ((1024, 0.75), (512, 0.6), (384, 0.4))
+SMALLEST_16_BIT_WINDOW = 32  # 16-bit kernels are slow in the backward of small blocks
 
 
 def blocks_are_faster(q: Tensor, n_keys: int, window: int, n_meta: int) -> bool:
-    """Whether blocks were measured to be the fastest form for queries q (B, H, T, P)."""
+    """Whether blocks were measured to be faster than a mask for queries q (B, H, T, P)."""
     n_tokens, head, short = q.shape[2], n_meta + window, q.dtype.itemsize <= 2
     if n_tokens != n_keys or n_tokens <= head or (short and window < SMALLEST_16_BIT_WINDOW):
         return False
     rest = -(-(n_tokens - head) // window) * window * (n_meta + 2 * window)
-    share = (_causal_pairs(head) + rest) / _causal_pairs(n_tokens)
-    worth = WORTH_16_BITS if short else WORTH_FLOAT
-    return any(n_tokens >= tokens and share < limit for tokens, limit in worth)
-
-
-def _causal_pairs(n_tokens: int) -> float:
-    """Pairs the fused kernel computes with `is_causal`: it skips whole steps of keys only."""
-    return n_tokens * min(n_tokens, (n_tokens + FUSED_KEYS) / 2)
+    share = (head * head + rest) / n_tokens**2
+    return any(n_tokens >= tokens and share < limit for tokens, limit in WORTH)
 
 
 def windowed_attention(

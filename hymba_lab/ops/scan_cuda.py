@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NO_DEVICE = "torch finds no CUDA device; on a machine with one, install a CUDA build of torch"
+
 
 @cache
 def missing() -> str | None:
     """Why the kernels cannot run here and what to do about it; None when they can."""
     if not torch.cuda.is_available():
-        return "torch finds no CUDA device; on a machine with one, install a CUDA build of torch"
+        return NO_DEVICE
     try:
         importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     except Exception as error:  # a broken build fails with whatever its loader raises

@@ -54,19 +54,42 @@ class Status(TypedDict):
 def backends() -> dict[str, Status]:
     """The state of every operation's implementations on this machine.
 
-    `chosen` is what a float32 sequence takes here; HYMBA_LAB_SCAN=torch|cpp|cuda forces a scan.
-    Attention is one function of torch; on the CPU long windows go through it in blocks.
+    `chosen` is what a long float32 sequence takes here, short ones take torch's own attention;
+    HYMBA_LAB_SCAN=torch|cpp|cuda forces a scan.
     """
     reasons = {name: backend.missing() for name, backend in SCANS.items()}
     available = [name for name, reason in reasons.items() if reason is None]
-    unavailable = {name: reason for name, reason in reasons.items() if reason is not None}
     return {
         "selective_scan": Status(
-            chosen=forced() or available[0], available=available, unavailable=unavailable
+            chosen=forced() or available[0], available=available, unavailable=_told(reasons)
         ),
         "causal_conv": Status(chosen="torch", available=["torch"], unavailable={}),
-        "attention": Status(chosen="sdpa", available=["sdpa", "blocks"], unavailable={}),
+        "attention": _attention_status(),
     }
+
+
+def chosen() -> dict[str, str]:
+    """What a run is tagged with: the scan, with the build of its kernel, and the attention."""
+    found = backends()
+    scan = found["selective_scan"]["chosen"]
+    return {
+        "scan_backend": f"cpp {scan_library.variant()}" if scan == "cpp" else scan,
+        "attention_backend": found["attention"]["chosen"],
+    }
+
+
+def _attention_status() -> Status:
+    cuda = torch.cuda.is_available()
+    name = "flex" if cuda else "blocks"
+    reasons = {
+        "flex": None if cuda else f"it has no backward on a CPU, and {scan_cuda.NO_DEVICE}",
+        "blocks": "they serve the CPU, where FlexAttention has no backward" if cuda else None,
+    }
+    return Status(chosen=name, available=[name, "sdpa"], unavailable=_told(reasons))
+
+
+def _told(reasons: dict[str, str | None]) -> dict[str, str]:
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def forced() -> str | None:

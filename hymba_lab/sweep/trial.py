@@ -18,6 +18,7 @@ import torch
 
 from hymba_lab.config import from_resolved
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
+from hymba_lab.ops.selection import chosen
 from hymba_lab.provenance import CODE_VERSION, commit, hardware, versions
 from hymba_lab.runs import RunFolder
 from hymba_lab.sweep.task import Task, whole_enough
@@ -87,6 +88,7 @@ def record_of(
         "commit": commit().sha,
         "dirty": commit().dirty,
         "hardware": hardware(),
+        **chosen(),
         "versions": versions(),
         "n_threads": task.n_threads,
         "config": task.config,

@@ -12,9 +12,10 @@ from hymba_lab.config import Config, load_config
 from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
+from hymba_lab.ops.selection import chosen
 from hymba_lab.provenance import CODE_VERSION, commit
 from hymba_lab.runs import RunFolder, run_identity
-from hymba_lab.tracking import IDENTITY, ROLE, Run, Store, default_uri
+from hymba_lab.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
 from hymba_lab.training.fit import fit
 
 EXPERIMENT = "train"
@@ -72,6 +73,7 @@ def _train(
         "code_version": CODE_VERSION,
         "commit": commit().sha,
         "dirty": commit().dirty,
+        **chosen(),
         "config": config.resolved(),
         "digest": config.digest,
         "data_fingerprint": mixture.fingerprint,
@@ -79,6 +81,7 @@ def _train(
         "tokens": config.training.tokens,
     }
     folder.finish(record)
+    run.describe({}, record_tags(record))
     run.end()
     return record
 

@@ -1,0 +1,48 @@
+"""Windowed attention on a GPU: FlexAttention, which skips the tiles that the mask hides.
+
+Compiled on its first call for a shape; the mask of tiles is made once and kept. Its kernels take
+widths that are powers of two from 16 on. There is no backward on a CPU, so this serves CUDA only.
+"""
+
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WIDTHS = (16, 32, 64, 128, 256)
+
+
+def fits(q: Tensor, v: Tensor) -> bool:
+    """Whether the kernels take q (B, H, T, P) and v (B, K, T, V) as they are."""
+    return q.is_cuda and q.shape[3] in WIDTHS and v.shape[3] in WIDTHS
+
+
+def flex_attention(
+    q: Tensor, k: Tensor, v: Tensor, window: int, n_meta: int, scale: float
+) -> Tensor:
+    """Return what `attention` returns for q_start = 0; every query sees at least itself."""
+    make = _tiles if torch.compiler.is_compiling() else _kept_tiles
+    tiles = make(q.shape[2], k.shape[2], window, n_meta, q.device)
+    out: Tensor = _kernel(q.is_cuda)(q, k, v, block_mask=tiles, scale=scale, enable_gqa=True)
+    return out
+
+
+@cache
+def _kernel(compiled: bool) -> Any:
+    from torch.nn.attention import flex_attention as flex
+
+    return torch.compile(flex.flex_attention) if compiled else flex.flex_attention
+
+
+def _tiles(n_queries: int, n_keys: int, window: int, n_meta: int, device: torch.device) -> Any:
+    """The rule of `masks.visible`, one (query, key) at a time, as FlexAttention takes it."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & ((query - key < window) | (key < n_meta))
+
+    return create_block_mask(seen, None, None, n_queries, n_keys, device=device)
+
+
+_kept_tiles = lru_cache(maxsize=8)(_tiles)

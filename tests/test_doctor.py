@@ -1,0 +1,99 @@
+"""What the doctor says, and what runs record of the implementations they used."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hymba_lab import doctor
+from hymba_lab.ops import backends, scan_library
+from hymba_lab.ops.selection import chosen
+from hymba_lab.tracking import record_tags
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    assert doctor.main([]) == 0
+    return capsys.readouterr().out
+
+
+def test_every_operation_is_named_with_what_it_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(capsys)
+    for name, title in doctor.OPERATIONS.items():
+        assert f"{title}: {doctor.MEANINGS[backends()[name]['chosen']]}" in text
+    assert f"torch {torch.__version__}" in text and "mlflow 3" in text
+    assert f"torch {torch.get_num_threads()}, OMP_NUM_THREADS" in text
+
+
+def test_every_reason_is_told_and_has_a_meaning() -> None:
+    found = doctor.examine()
+    text = "\n".join(doctor.lines(found))
+    for status in found["operations"].values():
+        assert all(name in doctor.MEANINGS for name in status["available"])
+        for name, reason in status["unavailable"].items():
+            assert f"not {doctor.MEANINGS[name]}: {reason}" in text
+
+
+def test_json_holds_the_same_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(["--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == doctor.examine()
+
+
+def test_without_kernel_and_compiler_it_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HYMBA_LAB_SCAN", raising=False)
+    monkeypatch.setattr(scan_library, "variant", lambda: "absent")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    text = told(capsys)
+    assert "selective scan: plain torch" in text
+    assert "install g++ or clang" in text and "apt-get install g++" in text
+
+
+@pytest.mark.parametrize("build", ["v3", "plain"])
+def test_the_build_of_the_kernel_is_named(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_library, "variant", lambda: build)
+    if scan_library.missing() is not None:
+        pytest.skip("the kernel is not built")
+    assert any(f"(build {build})" in line for line in doctor.lines(doctor.examine()))
+
+
+def test_too_many_threads_and_spinning_are_told() -> None:
+    found = doctor.examine()
+    found["threads"] = {"torch": 64, "OMP_NUM_THREADS": "64", "OMP_WAIT_POLICY": None}
+    found["machine"] |= {"usable_cores": 2, "bf16_instructions": False, "cuda": None}
+    advice = "\n".join(doctor.advice(found))
+    assert "OMP_NUM_THREADS=2" in advice and "OMP_WAIT_POLICY=passive" in advice
+    assert "no bf16 instructions" in advice
+    found["threads"] = {"torch": 2, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+    assert not any("OMP" in line for line in doctor.advice(found))
+
+
+def test_a_forced_choice_that_cannot_run_is_one_message(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hymba_lab.doctor"],
+        env=os.environ | {"HYMBA_LAB_SCAN": "fast", "PYTHONPATH": str(Path(__file__).parents[1])},
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "HYMBA_LAB_SCAN=fast" in done.stderr and "cuda, cpp, torch" in done.stderr
+
+
+# ------------------------------------------------------------------ what a run records
+
+
+def test_the_choice_of_a_run_names_scan_build_and_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HYMBA_LAB_SCAN", "torch")
+    assert chosen()["scan_backend"] == "torch"
+    monkeypatch.delenv("HYMBA_LAB_SCAN")
+    status = backends()["selective_scan"]["chosen"]
+    assert chosen()["scan_backend"].startswith(status)
+    assert chosen()["attention_backend"] == backends()["attention"]["chosen"]
+    assert record_tags(chosen()) == {f"hymba_lab.{k}": v for k, v in chosen().items()}
