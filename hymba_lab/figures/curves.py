@@ -19,6 +19,7 @@ from hymba_lab.figures.style import (
     only,
     panels,
     rows_of,
+    side_label,
     spread,
     styled,
 )
@@ -57,7 +58,7 @@ def training_curves(
                 ax.plot(other[x], other["mean"], color=PALE, linewidth=0.6)
             _band(ax, bands[bands["row"] == row], x, PALETTE[0])
     figure.supxlabel(unit)
-    figure.supylabel(metric_heading(metric))
+    side_label(figure, metric_heading(metric))
     return figure
 
 
@@ -103,7 +104,7 @@ def needle(needle: pd.DataFrame, *, width: float = WIDE) -> Figure:
         ax.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
     figure.suptitle("accuracy [fraction]", x=0.01, ha="left", fontsize=SIZE)
     figure.supxlabel("length [tokens]; right of the white line: beyond training")
-    figure.supylabel("depth of the needle")
+    side_label(figure, "depth (0 start)")
     return figure
 
 

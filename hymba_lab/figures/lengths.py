@@ -77,12 +77,13 @@ def _end_labels(ax: Axes, ends: Sequence[tuple[float, str, str]], room: float) -
     ]  # fmt: skip
     figure = ax.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # the layout makes room for the labels and fixes the axis
     points = 72 / figure.dpi
-    heights = [(text.get_text().count("\n") + 1) * LINE * 72 * 0.85 for text in texts]
-    wanted = [float(ax.transData.transform((0, end))[1]) * points for end, _, _ in ends]
-    for text, end, place in zip(texts, wanted, apart(wanted, heights), strict=True):
-        text.set_position((14, place - end))
+    heights = [(text.get_text().count("\n") + 1) * LINE * 72 * 0.87 for text in texts]
+    for _ in range(3):  # the layout makes room for the labels, which moves the lines' ends
+        figure.draw_without_rendering()
+        wanted = [float(ax.transData.transform((0, end))[1]) * points for end, _, _ in ends]
+        for text, end, place in zip(texts, wanted, apart(wanted, heights), strict=True):
+            text.set_position((14, place - end))
 
 
 def apart(centers: Sequence[float], heights: Sequence[float]) -> list[float]:

@@ -27,6 +27,7 @@ from hymba_lab.figures.style import (
     panels,
     plain,
     rows_of,
+    side_label,
     spread,
     styled,
 )
@@ -101,7 +102,7 @@ def meta_attention(meta_attention: pd.DataFrame, *, width: float = WIDE) -> Figu
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     legend(figure, axes[0].lines, kinds)
     figure.supxlabel("meta token")
-    figure.supylabel("attention [fraction]")
+    side_label(figure, "attention [fraction]")
     return figure
 
 
@@ -109,19 +110,21 @@ def meta_attention(meta_attention: pd.DataFrame, *, width: float = WIDE) -> Figu
 def entropy(
     entropy: pd.DataFrame,
     *,
-    branch: Literal["attention", "ssm"] = "attention",
+    branch: Literal["attention", "ssm"] | None = None,
     data: str | None = None,
     width: float = WIDE,
 ) -> Figure:
     """Entropy of the maps per layer, a line per row; beside it its share of a uniform map's.
 
-    `entropy`: row, seed, data, layer, branch, head, value, uniform [nats]. Means over heads and
+    `branch` None: attention, or the SSM's implicit maps where no row attends. `entropy`: row, seed, data, layer, branch, head, value, uniform [nats]. Means over heads and
     data, then seeds; bars reach from the lowest to the highest seed. A uniform map over more
     visible tokens has more entropy, so rows with other windows or more meta tokens are compared
     by the share. More than six rows get a panel each, with the uniform map's entropy dotted.
     """
     columns = ["row", "seed", "data", "layer", "branch", "value", "uniform"]
-    drawn = only(needed(entropy, columns, "entropy"), "branch", branch, "entropy")
+    known = needed(entropy, columns, "entropy")
+    branch = branch or ("attention" if known["branch"].eq("attention").any() else "ssm")
+    drawn = only(known, "branch", branch, "entropy")
     drawn = only(drawn, "data", data, "entropy")
     drawn = drawn.assign(share=drawn["value"] / drawn["uniform"])
     rows, layers = rows_of(drawn), sorted(drawn["layer"].unique())
@@ -164,7 +167,7 @@ def _entropy_panels(
     handles = [Line2D([], [], **style), Line2D([], [], color=QUIET, linestyle=":")]  # type: ignore[arg-type]
     legend(figure, handles, ["the row's maps", "a uniform map"])
     figure.supxlabel("layer")
-    figure.supylabel("entropy [nats]")
+    side_label(figure, "entropy [nats]")
     return figure
 
 

@@ -22,6 +22,7 @@ from hymba_lab.figures.style import (
     panels,
     plain,
     rows_of,
+    side_label,
     spread,
     styled,
 )
@@ -57,7 +58,7 @@ def removal(removal: pd.DataFrame, *, metric: str, width: float = WIDE) -> Figur
     handles = [Patch(color=color, alpha=0.5) for color in BRANCHES.values()]
     legend(figure, handles, [f"without {BRANCH_NAMES[branch]}" for branch in BRANCHES])
     figure.supxlabel("layer")
-    figure.supylabel(f"change of {metric_heading(metric)}")
+    side_label(figure, f"change of {metric_heading(metric)}")
     return figure
 
 

@@ -149,6 +149,12 @@ def _columns(labels: Sequence[str], room: int, n_lines: int) -> list[list[list[s
     return columns
 
 
+def side_label(figure: Figure, text: str) -> None:
+    """Label the y axes of all panels, in lines as long as the figure is high; legends first."""
+    lines = textwrap.wrap(text, letters(figure.get_figheight() - 0.6))
+    figure.supylabel("\n".join(lines))
+
+
 def layer_ticks(ax: Axes, layers: Sequence[int], room: float) -> None:
     """Number the layers, as many of them as `room` [inch] has place for."""
     ax.set_xticks(layers[:: math.ceil(len(layers) * 0.2 / room)])
