@@ -116,10 +116,11 @@ def entropy(
 ) -> Figure:
     """Entropy of the maps per layer, a line per row; beside it its share of a uniform map's.
 
-    `branch` None: attention, or the SSM's implicit maps where no row attends. `entropy`: row, seed, data, layer, branch, head, value, uniform [nats]. Means over heads and
+    `entropy`: row, seed, data, layer, branch, head, value, uniform [nats]. Means over heads and
     data, then seeds; bars reach from the lowest to the highest seed. A uniform map over more
     visible tokens has more entropy, so rows with other windows or more meta tokens are compared
     by the share. More than six rows get a panel each, with the uniform map's entropy dotted.
+    `branch` None is attention, or the SSM's implicit maps where no row attends.
     """
     columns = ["row", "seed", "data", "layer", "branch", "value", "uniform"]
     known = needed(entropy, columns, "entropy")
