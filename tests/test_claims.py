@@ -190,6 +190,7 @@ def test_costs_are_exact_ratios(desk: Desk) -> None:
         desk.claim(claim.replace("    against:", "    metric: cache_bytes\n    against:"))
         (line,) = desk.run()
         assert (line["effect"], line["low"], line["status"]) == ("0.25", "", status)
+        assert "0.25 times, hybrid vs mamba, exact" in desk.text("md")
 
 
 def test_words_of_the_scale_stand_in_labels(desk: Desk) -> None:

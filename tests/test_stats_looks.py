@@ -158,6 +158,17 @@ def test_a_decision_stays_when_more_looks_follow(seed: int) -> None:
     assert judge(rows)[4].n_missing >= 1
 
 
+def test_a_row_that_cannot_be_tested_yet_is_counted_all_the_same() -> None:
+    """p = 0.009: enough for one row (0.0167), not for two, whenever the second one is measured."""
+    rows = np.array([[0.0] * 3, [1.0, 1.2, 1.4], [5.0, math.nan, math.nan]])
+    alone, waiting = judge(rows, LOOKS.first(1))
+    assert 0.05 / 3 / 2 < alone.p < 0.05 / 3
+    assert not alone.decided
+    assert alone.p_holm == pytest.approx(min(1, 3 * 2 * alone.p))
+    assert waiting.verdict == "too few seeds"
+    assert judge(rows[:2], LOOKS.first(1))[0].decided
+
+
 def test_one_look_of_many_is_stricter_than_a_plain_table() -> None:
     rows = np.random.default_rng(3).normal(size=(3, 3))
     for plain, first in zip(

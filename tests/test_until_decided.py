@@ -49,9 +49,12 @@ def seeds(jobs: list[Job]) -> dict[str, list[int]]:
 
 def test_only_undecided_rows_and_the_baseline_get_more(lab: Lab) -> None:
     lab.edit(seeds=[0, 1, 2], until_decided=12)
-    assert seeds(play(lab.session(), {})) == {
+    session = lab.session()
+    assert session.planner.total() == 9
+    assert seeds(play(session, {})) == {
         "mean": list(range(12)), "gate": [0, 1, 2], "sum": list(range(12)),
     }  # fmt: skip
+    assert session.planner.total() == 27
 
 
 def test_nothing_is_added_once_all_is_decided(lab: Lab) -> None:

@@ -119,9 +119,10 @@ def _row(claims: Claims, answer: Answer) -> str:
 
 def _effect(claims: Claims, answer: Answer, one: Compared) -> str:
     claim, found = answer.claim, one.found
-    number = estimate(found.effect, found.low, found.high, signed=True)
     if claim.exact:
-        number = f"{found.effect:.3g} times"
+        names = markdown_text(f"{one.row.row} vs {one.against.row}")
+        return f"{found.effect:.3g} times, {names}, exact"
+    number = estimate(found.effect, found.low, found.high, signed=True)
     mark = " *" if one.p_holm <= claims.file.alpha else ""
     names = f"{one.row.row} vs {one.against.row}"
     if claim.against_where is not None:

@@ -9,5 +9,5 @@ def round_up(value: float) -> str:
     if not 0 < value < math.inf:
         return f"{value:g}"
     exact = Decimal(str(float(value)))
-    rounded = exact.quantize(Decimal((0, (1,), exact.holm_p() - 1)), ROUND_CEILING)
+    rounded = exact.quantize(Decimal((0, (1,), exact.adjusted() - 1)), ROUND_CEILING)
     return f"{rounded:f}" if 1e-4 < rounded < 1e6 else f"{rounded:.1e}"

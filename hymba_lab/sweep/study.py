@@ -48,7 +48,8 @@ class Planner:
         file = self.sweep.file
         if file.design == "search":
             return (file.n_trials or 0) + len(file.seeds)
-        return len(self.cells) * (file.trials_per_cell + len(file.seeds))
+        planned = len(self.cells) * (file.trials_per_cell + len(file.seeds))
+        return max(planned, len(self._jobs))  # looks may have added seeds
 
     def _cell_jobs(self, cell: Cell, outcomes: Outcomes) -> Iterator[Job]:
         file = self.sweep.file
