@@ -16,6 +16,8 @@ Written per sweep, in `<out>/<sweep>/probes/`, one tidy CSV each; every file beg
 
 `data` is the label of a source (recall, text), `layer` counts from 0, `branch` is attention or ssm,
 `head` counts attention heads and is empty for the SSM (a mean over its channels), `category` is
-Meta, BOS, Self or Cross (they sum to 1), `change` = value - whole. What a model lacks has no line:
-no meta tokens, no meta_attention.csv lines; a file without lines is not written.
+Meta, BOS, Self or Cross (they sum to 1), `change` = value - whole. Maps are read from at most 16
+validation sequences of each source. `erf` and `distance` count text only: what goes to meta tokens
+adds no distance; in `erf` a layer with both branches counts with their mean. What a model lacks has
+no line, and a probe without lines no file.
 """

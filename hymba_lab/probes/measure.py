@@ -50,16 +50,23 @@ def samples(mixture: Mixture) -> Iterator[tuple[str, Tensor]]:
 
     Rows are taken evenly out of its first batch, so that all difficulties are among them.
     """
-    seen = set()
+    left = set(mixture.sources)
     for label, batch in mixture.val_batches():
-        if label not in seen:
-            seen.add(label)
+        if label in left:
+            left.remove(label)
             n = len(batch.tokens)
             rows = torch.linspace(0, n - 1, min(n, ROWS)).round().long()
             yield label, batch.tokens[rows, :MOST_TOKENS]
+        if not left:
+            return
 
 
 def _maps(run: Trained, tokens: Tensor, cache_bytes: int) -> Lines:
+    """Return the lines of one forward pass.
+
+    In the receptive field a layer with both branches counts with their mean, as the mean fusion
+    weighs them (the paper does not say how it counts the heads of a hybrid).
+    """
     found: Lines = {name: [] for name in COLUMNS}
     layers = watch(run.model, tokens)
     n_meta = run.model.meta.n_meta if run.model.meta else 0
