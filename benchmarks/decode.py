@@ -15,6 +15,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -43,7 +44,8 @@ def main() -> None:
     weights = sum(p.nbytes for p in model.parameters())
     cache = Cache(model, 1, options.prompt + options.tokens).nbytes
     steps, reads = decode(model, options.prompt, options.tokens)
-    shares = sorted((a + b) / 2 / step for step, a, b in zip(steps, reads, reads[1:], strict=True))
+    around = [(before + after) / 2 for before, after in pairwise(reads)]
+    shares = [read / step for read, step in zip(around, steps, strict=True)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
     print(
         json.dumps(

@@ -41,13 +41,18 @@ def draw_maps(name: str, plan: "Sequence[LayerPlan]", n_meta: int) -> Figure:
     colors = _bar_colors(plan)
     for ax in axes:
         ax.set_axis_off()
-    for ax, layer in zip(axes, plan, strict=False):
-        _draw_layer(ax, layer, bool(n_meta), colors)
+    read = [None, *(layer.kv_from for layer in plan), None]
+    for ax, layer, neighbours in zip(axes, plan, zip(read, read[2:], strict=False), strict=False):
+        joins = tuple(layer.kv_from == other for other in neighbours)
+        _draw_layer(ax, layer, bool(n_meta), colors, joins)
     _write_frame(figure, name, plan, n_meta)
     return figure
 
 
-def _draw_layer(ax: Axes, layer: "LayerPlan", has_meta: bool, colors: dict[int, str]) -> None:
+def _draw_layer(
+    ax: Axes, layer: "LayerPlan", has_meta: bool, colors: dict[int, str], joins: tuple[bool, ...]
+) -> None:
+    """Draw one map; `joins` says whether the layer before and that after read the same keys."""
     size = N_TEXT + (N_META if has_meta else 0)
     ax.set(xlim=(-1.4, size + 1.4), ylim=(size + 6.2, -2.8), aspect="equal")
     ax.text(0, -0.6, f"{layer.index}", size=10.5, weight="bold", color=INK, va="baseline")
@@ -72,13 +77,13 @@ def _draw_layer(ax: Axes, layer: "LayerPlan", has_meta: bool, colors: dict[int, 
     edge: Any = {"ec": FULL, "lw": 2.2} if full else {"ec": QUIET, "lw": 0.8}
     ax.add_patch(Rectangle((0, 0), size, size, fc="none", zorder=3, **edge))
     if layer.kv_from in colors:
-        _draw_bar(ax, size, layer, colors[layer.kv_from])
+        _draw_bar(ax, size, layer, colors[layer.kv_from], joins)
 
 
-def _draw_bar(ax: Axes, size: int, layer: "LayerPlan", color: str) -> None:
-    """The bar of a producer reaches to the next map, that of a reader back to the last one."""
-    left = 0.0 if layer.owns_kv else -2.2
-    right = size + 2.2 if layer.owns_kv else size
+def _draw_bar(ax: Axes, size: int, layer: "LayerPlan", color: str, joins: tuple[bool, ...]) -> None:
+    """The bar reaches to the neighbours that read the same keys and values."""
+    before, after = joins
+    left, right = -2.2 * before, size + 2.2 * after
     bar = Rectangle((left, size + 0.9), right - left, 0.9, fc=color, ec="none", clip_on=False)
     ax.add_patch(bar)
     label = "makes K, V" if layer.owns_kv else f"K, V of {layer.kv_from}"
