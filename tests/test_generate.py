@@ -14,7 +14,8 @@ from torch import Tensor
 
 import hymba_lab
 from hymba_lab.config import load_config
-from hymba_lab.generate import main
+from hymba_lab.data.source import build_sources
+from hymba_lab.generate import load, main
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.training.checkpoint import save_weights
 
@@ -198,6 +199,35 @@ def test_a_run_continues_text_with_its_own_ids(
     main([str(run_folder), "--ids", ids, "--ids", "17 18", "--max-new-tokens", "9"])
     batch = capsys.readouterr().out.splitlines()
     assert json.loads(batch[0]) == made and len(batch) == 2
+
+
+def test_a_run_with_bpe_continues_text_and_stops_at_its_end(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run on BPE text behind another source: the tokenizer is the one made for its data."""
+    text = tmp_path / "text.txt"
+    text.write_text("some text to train on, and some more of it. " * 200)
+    sources = {
+        "recall": {"name": "mqar", "rows": 1, "vocab": 16, "n_pairs": [1], "n_val": 1},
+        "text": {
+            "name": "files", "rows": 1, "paths": [str(text)], "tokenizer": "bpe", "n_bpe": 270,
+        },
+    }  # fmt: skip
+    config = load_config(tiny, [f"data={json.dumps(sources)}"])
+    vocab = build_sources(config.data, config.training.seq_len).vocab
+    torch.manual_seed(0)
+    model = build_model(config.model, vocab)
+    facts = {"config": config.resolved(), "vocab": vocab}
+    save_weights(tmp_path / "weights.safetensors", model.state_dict(), facts)
+    _, codec = load(tmp_path, None, texts=True)
+    assert codec is not None
+    ids = codec.encode("some more text")
+    assert 0 < len(ids) < len("some more text") and codec.decode(ids) == "some more text"
+    assert codec.eos == [16] and all(16 < i < vocab for i in ids)
+    arguments = [str(tmp_path), "--max-new-tokens", "6"]
+    assert main([*arguments, "--prompt", "some more text", "--prompt", "of", "--no-eos"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first.startswith("some more text") and second.startswith("of")
 
 
 def test_a_released_folder_uses_its_tokenizer(
