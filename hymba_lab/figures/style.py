@@ -151,7 +151,8 @@ def _columns(labels: Sequence[str], room: int, n_lines: int) -> list[list[list[s
 
 def side_label(figure: Figure, text: str) -> None:
     """Label the y axes of all panels, in lines as long as the figure is high; legends first."""
-    lines = textwrap.wrap(text, letters(figure.get_figheight() - 0.6))
+    whole = text.replace(" ↑", "\N{NO-BREAK SPACE}↑").replace(" ↓", "\N{NO-BREAK SPACE}↓")
+    lines = textwrap.wrap(whole, letters(figure.get_figheight() - 0.6))
     figure.supylabel("\n".join(lines))
 
 
