@@ -56,7 +56,11 @@ class Desk:
         self.write("claims.yaml", HEAD + "claims:\n" + "".join(claims))
 
     def export(
-        self, rows: dict[str, Sequence[float]], name: str = "heads", **columns: dict[str, Any]
+        self,
+        rows: dict[str, Sequence[float]],
+        name: str = "heads",
+        until_decided: int | None = None,
+        **columns: dict[str, Any],
     ) -> None:
         """Write an export; a value of None is a run that failed."""
         runs = [
@@ -73,6 +77,7 @@ class Desk:
         ]  # fmt: skip
         sweep = {
             "question": "?", "base": "x.yaml", "seeds": [0, 1, 2],
+            "until_decided": until_decided,
             "metric": {"name": "val/recall_accuracy", "goal": "maximize"},
             "axes": {"axis": {row: {"model.x": row} for row in rows}},
         }  # fmt: skip
@@ -180,6 +185,25 @@ def test_a_margin_counts_on_its_own_side(desk: Desk) -> None:
         desk.claim(HYBRID.replace("{above: 0}", condition))
         desk.export(rows)
         assert desk.run()[0]["status"] == status, condition
+
+
+def test_seeds_added_until_decided_are_paid_for(desk: Desk) -> None:
+    """p = 0.03 at three and at six seeds: enough for one look, for neither of two."""
+    steps = [0.5, 0.9, 0.65, 0.2, 0.9, -0.1]
+    rows = {"hybrid": [0.1 + step for step in steps], "mamba": [0.1] * 6}
+    desk.export(rows)
+    (plain,) = desk.run()
+    assert plain["status"] == "reproduced"
+    desk.export(rows, until_decided=6)
+    (line,) = desk.run()
+    assert line["seeds"] == "6"
+    assert float(line["p"]) == pytest.approx(float(plain["p"]) / (2 / 9))
+    assert float(line["low"]) < float(plain["low"])
+    assert line["status"] == "undecided"
+    clear = {"hybrid": [0.9, 0.95, 0.92, 0.1, 0.1, 0.1], "mamba": [0.1] * 6}
+    desk.export(clear, until_decided=6)
+    (line,) = desk.run()
+    assert (line["seeds"], line["status"]) == ("3", "reproduced")  # decided at the first look
 
 
 def test_costs_are_exact_ratios(desk: Desk) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from hymba_lab.claims.file import Claim, Claims
 from hymba_lab.claims.sides import NotRun, Results, Side
-from hymba_lab.stats import Placed, holm_p, place
+from hymba_lab.stats import Looks, Placed, holm_p, place
 
 Status = Literal["reproduced", "same direction", "contradicted", "undecided", "not run"]
 STATUSES: tuple[Status, ...] = (
@@ -69,24 +69,35 @@ def _answer(name: str, claim: Claim, claims: Claims, results: Results) -> Answer
         sides = results.sides(name, claim)
     except NotRun as absent:
         return Answer(name, claim, folder, metric, "not run", (), str(absent))
-    judge = _ratio if claim.exact else _difference
-    compared = tuple(judge(claim, *pair, claims.file.alpha) for pair in sides)
+    alpha, looks = claims.file.alpha, results.looks(claim)
+    compared = tuple(
+        _ratio(claim, *pair) if claim.exact else _difference(claim, *pair, alpha, looks)
+        for pair in sides
+    )
     status = together([one.status for one in compared])
     return Answer(name, claim, folder, metric, status, compared)
 
 
-def _difference(claim: Claim, row: Side, against: Side, alpha: float) -> Compared:
+def _difference(
+    claim: Claim, row: Side, against: Side, alpha: float, looks: Looks | None
+) -> Compared:
+    """Judge over the seeds that both have; with looks, at every one with its share of alpha."""
     shared = [seed for seed in row.values if seed in against.values]
-    found = place(
-        [row.values[seed] for seed in shared],
-        [against.values[seed] for seed in shared],
-        claim.reproduced_if.region,
-        alpha=alpha,
-    )
+    for seeds, share in looks or [(shared, 1.0)]:
+        seen = [seed for seed in shared if seed in seeds]
+        found = place(
+            [row.values[seed] for seed in seen],
+            [against.values[seed] for seed in seen],
+            claim.reproduced_if.region,
+            alpha=alpha * share,
+        )
+        found = replace(found, p=min(found.p / share, 1.0))  # NaN stays
+        if found.place in ("inside", "outside") or len(seen) == len(shared):
+            break
     return Compared(row, against, found, _STATUS[found.place])
 
 
-def _ratio(claim: Claim, row: Side, against: Side, alpha: float) -> Compared:
+def _ratio(claim: Claim, row: Side, against: Side) -> Compared:
     """Costs follow from the configuration: their ratio is exact, its place certain."""
     effect = next(iter(row.values.values())) / next(iter(against.values.values()))
     inside = effect in claim.reproduced_if.region

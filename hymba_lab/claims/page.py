@@ -82,7 +82,8 @@ def _notes(claims: Claims, found: Sequence[Answer], scale: str) -> list[str]:
         "What follows is about models of this scale, trained on this scale's data and budget. "
         "The paper's effects are of other models, metrics and tasks: compare signs, not sizes.",
         f"Effect: row minus the other row (or condition), paired by seed, with its {level} "
-        "t-interval; costs follow from the configuration and are compared as a ratio, exactly.",
+        "t-interval (over all looks, where seeds were added until decided); costs follow from the "
+        "configuration and are compared as a ratio, exactly.",
         "Reproduced: the interval lies where the claim says. Contradicted: it lies outside. Same "
         "direction: neither, but every single seed lies where the claim says (three seeds do so by "
         "luck one time in eight). Undecided: none of these.",

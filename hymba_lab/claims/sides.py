@@ -13,6 +13,7 @@ from hymba_lab.claims.file import Claim, Claims, Condition
 from hymba_lab.config_errors import suggest
 from hymba_lab.csv_frame import read_csv
 from hymba_lab.errors import StoreError
+from hymba_lab.stats import Looks
 from hymba_lab.sweep.export import FILES, Export, read_export
 from hymba_lab.yaml_file import read_yaml
 
@@ -55,6 +56,10 @@ class Results:
             except NotRun:
                 return "the sweep's metric"
         return claim.metric
+
+    def looks(self, claim: Claim) -> Looks | None:
+        """The looks of a sweep whose seeds were added until decided."""
+        return self._export(claim).sweep.looks
 
     def sides(self, name: str, claim: Claim) -> list[tuple[Side, Side]]:
         """The row beside each of the others; raises `NotRun` where one of them is not there."""
