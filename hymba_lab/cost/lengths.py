@@ -1,7 +1,7 @@
 """Cache against the length of the sequence, for Hymba and its Transformer peers (figure 2).
 
-`python -m hymba_lab.cost.lengths NAME=FILE.yaml ... --peers PEERS.csv --out FILE.csv` writes exact
-bytes, by the paper's accounting; nothing is trained, measured or held.
+`python -m hymba_lab.cost.lengths NAME=FILE.yaml ... --peers PEERS.csv --out FOLDER` writes exact
+bytes, by the paper's accounting, and their figure; nothing is trained, measured or held.
 """
 
 import argparse
@@ -15,9 +15,11 @@ from hymba_lab.config import ModelConfig, load_config
 from hymba_lab.cost.cache import paper_bytes
 from hymba_lab.cost.model import meta_model
 from hymba_lab.errors import UserError
+from hymba_lab.figures import cache_against_length, save
 from hymba_lab.peers import Peer, read_peers
 from hymba_lab.runs import make_folder, write_atomically
 
+FIGURE = "cache_against_length"
 LENGTHS = tuple(range(1000, 16_001, 1000))  # tokens; the paper's figure has 1K to 16K
 
 
@@ -41,17 +43,19 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("models", nargs="+", metavar="NAME=FILE.yaml", help="experiments with SSM heads")
     add("--peers", type=Path, required=True, metavar="PEERS.csv", help="analysis/paper/peers.csv")
-    add("--out", type=Path, required=True, metavar="FILE.csv")
+    add("--out", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the file; returns 0."""
+    """Write cache_against_length.csv and its figure (SVG, PNG, PDF); returns 0."""
     options = arguments().parse_args(argv)
     hybrids = dict(map(_named, options.models))
     frame = cache_by_length(hybrids, read_peers(options.peers))
-    make_folder(options.out.parent)
-    write_atomically(options.out, frame.to_csv(index=False, lineterminator="\n"))
+    make_folder(options.out)
+    text = frame.to_csv(index=False, lineterminator="\n")
+    write_atomically(options.out / f"{FIGURE}.csv", text)
+    save(cache_against_length(frame), options.out, FIGURE)
     return 0
 
 
