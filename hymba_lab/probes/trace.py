@@ -74,6 +74,9 @@ class _Scan:
     def __init__(self, seen: LayerSeen) -> None:
         self.seen = seen
 
+    def decay(self, A_log: Tensor) -> Tensor:
+        return WHOLE.decay(A_log)
+
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return WHOLE.conv(x, weight, bias)
 
