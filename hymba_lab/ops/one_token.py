@@ -8,7 +8,6 @@ stand in for torch, and the functions of `hymba_lab.ops` decide. States change i
 import ctypes
 from ctypes import c_double, c_int64, c_void_p
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +45,6 @@ _ARGUMENTS = {
     "decay": [*[c_int64] * 3, c_void_p, c_void_p],
     "scan_step": [c_int64, c_int64, ctypes.POINTER(_Step)],
     "attend": [c_int64, c_int64, ctypes.POINTER(_Attend)],
-    "use_threads": [c_void_p],
 }
 
 
@@ -56,9 +54,6 @@ def _library(name: str) -> ctypes.CDLL:
     for name, types in _ARGUMENTS.items():
         function = getattr(library, f"hymba_{name}")
         function.argtypes, function.restype = types, None
-    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]:
-        runtime = ctypes.CDLL(str(path))  # the one that torch has loaded: its threads are awake
-        library.hymba_use_threads(ctypes.cast(runtime.GOMP_parallel, c_void_p))
     return library
 
 

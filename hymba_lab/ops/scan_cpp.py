@@ -69,17 +69,9 @@ def _scan(
 
 @_scan.register_fake
 def _scan_shapes(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    h0: Tensor | None,
-    keep: bool,
+    x: Tensor, dt: Tensor, A: Tensor, *others: Tensor | bool | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    keep = others[-1]
     n_batch, n_time, n_channels = x.shape
     n_states = A.shape[1]
     chunks = -(-n_time // CHUNK) if keep else 0
@@ -127,23 +119,11 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _grad_shapes(
-    grad_y: Tensor,
-    grad_h_last: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    h0: Tensor | None,
-    starts: Tensor,
-) -> list[Tensor]:
+def _grad_shapes(grad_y: Tensor, grad_h_last: Tensor, *saved: Tensor | None) -> list[Tensor]:
+    *inputs, _ = saved
     return [
-        x.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
-        for tensor in (x, dt, A, B, C, D, z, dt_bias, h0)
+        grad_y.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
+        for tensor in inputs
     ]
 
 

@@ -72,8 +72,12 @@ def _path(name: str) -> Path:
 
 @cache
 def library(name: str) -> ctypes.CDLL:
-    """Return the build for one instruction set."""
-    return ctypes.CDLL(str(_path(name)))
+    """Return the build for one instruction set, with torch's own OpenMP threads lent to it."""
+    built = ctypes.CDLL(str(_path(name)))
+    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]:
+        runtime = ctypes.CDLL(str(path))  # the one that torch has loaded: its threads are awake
+        built.hymba_use_threads(ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p))
+    return built
 
 
 def dense(tensor: Tensor | None) -> Tensor | None:

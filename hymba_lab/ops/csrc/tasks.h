@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "team.h"
 #include "vector_math.h"
 
 constexpr int CHUNK = 16;            // steps between stored states
@@ -75,17 +76,21 @@ INLINE void over_states(long n_states, Body body) {
   for (; n < n_states; n++) body(n, std::integral_constant<int, 1>());
 }
 
-// Runs task(0..n_tasks-1) on the calling thread and helpers that live for this call only: a second
-// OpenMP runtime beside torch's would spin against it.
+// Runs task(0..n_tasks-1) on torch's threads, or on helpers that live for this call only where its
+// OpenMP runtime is not known.
 template <class Task>
 static void in_parallel(long n_tasks, long n_threads, Task task) {
   std::atomic<long> next{0};
   auto work = [&] {
     for (long i; (i = next.fetch_add(1)) < n_tasks;) task(i);
   };
+  if (n_threads > n_tasks) n_threads = n_tasks;
+  if (n_threads > 1 && team.parallel)
+    return team.parallel([](void* work_) { (*(decltype(work)*)work_)(); }, &work,
+                         (unsigned)n_threads, 0);
   std::vector<std::thread> helpers;
   try {
-    for (long i = 1; i < n_threads && i < n_tasks; i++) helpers.emplace_back(work);
+    for (long i = 1; i < n_threads; i++) helpers.emplace_back(work);
   } catch (const std::system_error&) {
     // no more threads to be had: those that started share the work
   }

@@ -1,5 +1,6 @@
-// Threads for the small calls of decoding: those of torch's own OpenMP runtime, which are awake
-// between two products of matrices. Starting threads would cost more than these calls take.
+// Threads: those of torch's own OpenMP runtime, which are awake between two products of matrices.
+// Starting others would cost more than the small calls of decoding take, and torch's threads, which
+// spin for a while after their work, would hold the cores that the others need.
 #pragma once
 
 #include <atomic>
@@ -9,7 +10,7 @@ struct Team {
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_parallel
 };
 
-static Team team{};
+inline Team team{};
 
 // Runs range(first, end) over n_threads parts of 0..count-1, multiples of `grain` but for the last.
 // The threads that there are take part after part.
