@@ -95,6 +95,10 @@ def test_a_broken_probe_is_named(tmp_path: Path) -> None:
     ended = report("--results", tmp_path)
     assert ended.code == 2
     assert "entropy.csv: line 13 has" in ended.err
+    probe.write_text("row,seed\nmedian,0\n")
+    ended = report("--results", tmp_path)
+    assert ended.code == 2
+    assert "entropy.csv: 'median' is no row of this sweep" in ended.err
     probe.write_text("row,seed\nmean,0\n")
     export = read_export(folder)
     with pytest.raises(UserError, match="entropy: the frame has no column"):

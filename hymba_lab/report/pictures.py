@@ -1,6 +1,6 @@
 """Which figures a sweep has, and what each shows in words."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,18 +34,24 @@ class Picture:
 
 def pictures(export: Export, table: Table, folder: Path) -> list[Picture]:
     """Return the figures of a sweep: courses, costs, and the probes in `folder`/probes."""
-    return [*_courses(export), *_costs(export, table), *_probes(export, read_probes(folder))]
+    return [*_courses(export), *_costs(export, table), *_probes(export, folder)]
 
 
-def read_probes(folder: Path) -> dict[str, pd.DataFrame]:
-    """Return probe -> frame of every `folder`/probes/*.csv."""
+def read_probes(folder: Path, rows: Collection[str]) -> dict[str, pd.DataFrame]:
+    """Return probe -> frame of every `folder`/probes/*.csv; other rows than `rows` are refused."""
     frames = {}
     for path in sorted((folder / "probes").glob("*.csv")):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{path}: cannot be read: {error}.") from None
-        frames[path.stem] = read_csv(path, text, PROBE_WORDS)
+        frames[path.stem] = frame = read_csv(path, text, PROBE_WORDS)
+        unknown = [row for row in frame.get("row", ()) if row not in rows]
+        if unknown:
+            raise StoreError(
+                f"{path}: {unknown[0]!r} is no row of this sweep; the probes are of other runs. "
+                "Probe again with `python -m hymba_lab.probes`."
+            )
     return frames
 
 
@@ -83,8 +89,8 @@ def _costs(export: Export, table: Table) -> Iterator[Picture]:
         yield Picture(
             f"trade_off_{cost}",
             f"Quality against {words}",
-            f"Mean with its 95 % interval; {words} is exact. Dashed: what no other row beats in "
-            f"both.{beside}",
+            f"Mean with its {100 * (1 - export.sweep.alpha):g} % interval; {words} is exact. "
+            f"Dashed: what no other row beats in both.{beside}",
             f"{_upper(metric_words(table.metric))} against {words}; the numbers are in the table.",
             partial(
                 figures.trade_off, table.frame, goal=table.goal, cost=cost,
@@ -124,7 +130,8 @@ def _upper(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _probes(export: Export, frames: dict[str, pd.DataFrame]) -> Iterator[Picture]:
+def _probes(export: Export, folder: Path) -> Iterator[Picture]:
+    frames = read_probes(folder, set(export.runs["row"]))
     for name, (title, caption) in _PROBES.items():
         if name not in frames or frames[name].empty:
             continue

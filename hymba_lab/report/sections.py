@@ -46,12 +46,13 @@ def measured(export: Export, table: Table) -> list[str]:
     data = "; ".join(
         f"{label} ({source.get('name')})" for label, source in export.base.get("data", {}).items()
     )
-    seeds = len(export.runs["seed"].unique())
+    fewest, most = int(table.frame["seeds"].min()), int(table.frame["seeds"].max())
+    seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     return [
         f"{names[0].upper()}{names[1:]}, on validation data of: {data}.",
         f"Parameters, cache and FLOPs are counted from the configuration, not timed. Tokens/s is "
         f"the speed of training on {'; '.join(export.facts.hardware) or 'unknown hardware'}.",
-        f"{seeds} seeds a row; the same data, token budget and code meaning in every run.",
+        f"{seeds} seeds measured in each row; all runs share data, token budget and code meaning.",
     ]
 
 
