@@ -53,7 +53,8 @@ def mambapy(shape: Shape, backward: bool) -> Step:
         x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, b: Tensor
     ) -> Tensor:
         decay, drive = _discrete(x, F.softplus(dt + b), A, B)
-        return (pscan(decay, drive) @ C.unsqueeze(-1)).squeeze(3) + D * x
+        h: Tensor = pscan(decay, drive)
+        return (h @ C.unsqueeze(-1)).squeeze(3) + D * x
 
     return _step(scan, shape, backward)
 
@@ -88,7 +89,7 @@ def associative(shape: Shape, backward: bool) -> Step:
         x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, b: Tensor
     ) -> Tensor:
         pair = _discrete(x, F.softplus(dt + b), A, B)
-        _, h = associative_scan(combine, pair, dim=1, combine_mode="generic")
+        h: Tensor = associative_scan(combine, pair, dim=1, combine_mode="generic")[1]
         return (h @ C.unsqueeze(-1)).squeeze(3) + D * x
 
     return _step(scan, shape, backward)
@@ -164,7 +165,7 @@ def _step(scan: Scan, shape: Shape, backward: bool) -> Step:
     leaves = [t.requires_grad_() for t in inputs]
 
     def step() -> None:
-        torch.autograd.grad(scan(*leaves), leaves, arriving)  # type: ignore[arg-type]
+        torch.autograd.grad(scan(*leaves), leaves, arriving)
 
     return step
 
