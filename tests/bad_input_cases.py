@@ -220,7 +220,7 @@ MATCH = [
     Case("two equalities", ["match: give one of params and flops"],
          match(flops="baseline")),
     Case("a match with a row", ["match.params: 'mean' is neither baseline nor"], match(params="mean")),
-    Case("a match with nothing", ["match.params: 0 is neither baseline nor"], match(params=0)),
+    Case("a match with 0", ["match.params: 0 is neither baseline nor"], match(params=0)),
     Case("a tolerance that is no number", ["match.tolerance: 'abc%' is no share such as 0.5%"],
          match(tolerance="abc%")),
     Case("a tolerance without a sign", ["match.tolerance: '0.5' is no share such as 0.5%"],
