@@ -219,7 +219,7 @@ MATCH = [
          {"match": {"by": "model.mlp.d_ff"}}),
     Case("two equalities", ["match: give one of params and flops"],
          match(flops="baseline")),
-    Case("a match with a row", ["match.params: 'mean' is neither baseline nor"], match(params="mean")),
+    Case("a match with a row", ["match.params: 'mean' is neither baseline"], match(params="mean")),
     Case("a match with 0", ["match.params: 0 is neither baseline nor"], match(params=0)),
     Case("a tolerance that is no number", ["match.tolerance: 'abc%' is no share such as 0.5%"],
          match(tolerance="abc%")),
