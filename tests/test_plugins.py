@@ -49,7 +49,7 @@ USED = LISTED.replace("{name: mean}", "{name: maximum, gain: 2.0}")
 def _nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registries = all_registries().values()
     before = {registry.path: set(registry) for registry in registries}
-    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
     plugins.load_entry_points.cache_clear()
     yield
     for registry in registries:

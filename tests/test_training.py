@@ -439,13 +439,20 @@ def test_other_errors_pass_as_they_are(tiny: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*KeyboardInterrupt")
-def test_ctrl_c_arrives_and_still_works_afterwards(tiny: Path) -> None:
-    handler = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def ctrl_c() -> Iterator[Any]:
+    """Python's own handler: a process that a shell starts in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_arrives_and_still_works_afterwards(tiny: Path, ctrl_c: Any) -> None:
     press = Mixture({"x": Broken(lambda: os.kill(os.getpid(), signal.SIGINT))})
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(tiny, mixture=press)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
 
 
 def test_a_terminated_run_saves_its_step_and_says_so(tiny: Path) -> None:

@@ -89,7 +89,8 @@ def _costs(export: Export, table: Table) -> Iterator[Picture]:
         yield Picture(
             f"trade_off_{cost}",
             f"Quality against {words}",
-            f"Mean with its {100 * (1 - export.sweep.alpha):g} % interval; {words} is exact. "
+            f"Mean with its {100 * (1 - export.sweep.alpha):g} % interval; {words} is exact, "
+            "but rows of about the same stand side by side. "
             f"Dashed: what no other row beats in both.{beside}",
             f"{_upper(metric_words(table.metric))} against {words}; the numbers are in the table.",
             partial(
