@@ -1,4 +1,4 @@
-"""Builds the optional C++ kernels of scan, norm and decoding; everything else is in pyproject.toml.
+"""Builds the optional C++ kernels (scan, filter, norm, decoding); the rest is in pyproject.toml.
 
 Without a C++17 compiler the install succeeds with a warning, and the scan runs in plain torch.
 """
@@ -10,6 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = "hymba_lab/ops/csrc"
+KERNELS = ("selective_scan", "causal_conv", "rms_norm", "one_token")
 VARIANTS: dict[str, list[str]] = {"plain": []}  # by the name that scan_library.variant() gives
 if platform.machine().lower() in ("x86_64", "amd64"):
     VARIANTS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
@@ -37,7 +38,7 @@ def kernel(variant: str, flags: list[str]) -> Extension:
     """The kernels for one instruction set."""
     return Extension(
         f"hymba_lab.ops._scan_{variant}",
-        sources=[f"{SOURCES}/{name}.cpp" for name in ("selective_scan", "one_token", "rms_norm")],
+        sources=[f"{SOURCES}/{name}.cpp" for name in KERNELS],
         depends=glob(f"{SOURCES}/*.h"),
         language="c++",
         # never -ffast-math: it folds the rounding trick of exp2 away

@@ -15,6 +15,7 @@ OPERATIONS = {
     "selective_scan": "selective scan",
     "causal_conv": "causal convolution",
     "attention": "attention with a window",
+    "rms_norm": "RMSNorm",
 }
 MEANINGS = {
     "cpp": "the compiled C++ kernel",

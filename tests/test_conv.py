@@ -50,6 +50,33 @@ def test_outputs_and_gradients_equal_the_loop(n_time: int, n_taps: int, continue
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "shape", [(2, 515, 129, 2), (1, 250, 16, 8), (1, 259, 20, 3), (2, 1030, 130, 4), (3, 40, 33, 9)]
+)
+def test_long_and_wide_ones_equal_the_loop_on_any_number_of_threads(
+    shape: tuple[int, int, int, int],
+) -> None:
+    """Longer than a task of the kernel and wider than a group, up to its most taps and beyond."""
+    n_batch, n_time, width, n_taps = shape
+    torch.manual_seed(0)
+    wide = torch.randn(n_batch, n_time, 2 * width)  # x is a slice of wider rows, as in the model
+    leaves = [wide[..., width:], torch.randn(width, n_taps), torch.randn(width)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    arriving = torch.randn(n_batch, n_time, width)
+    found = []
+    threads = torch.get_num_threads()
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        y, _ = causal_conv(*leaves)
+        found.append([y, *torch.autograd.grad(y, leaves, arriving)])
+    torch.set_num_threads(threads)
+    expected = reference(*leaves)
+    wanted = [expected, *torch.autograd.grad(expected, leaves, arriving.double())]
+    for one, two, want in zip(*found, wanted, strict=True):
+        assert n_taps > 8 or torch.equal(one, two)  # the kernel's: bit by bit
+        assert (one - want).abs().max() <= 1e-6 * want.abs().max()
+
+
 @pytest.mark.parametrize("pieces", [[9], [1] * 9, [2, 1, 6], [4, 5]])
 @pytest.mark.parametrize("n_taps", [1, 2, 4])
 def test_pieces_continue_the_sequence(pieces: list[int], n_taps: int) -> None:

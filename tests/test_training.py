@@ -438,7 +438,6 @@ def test_other_errors_pass_as_they_are(tiny: Path) -> None:
         run(tiny, mixture=Mixture({"x": Broken(lambda: raise_(RuntimeError("shapes do not fit")))}))
 
 
-@pytest.mark.filterwarnings("ignore:.*KeyboardInterrupt")
 @pytest.fixture
 def ctrl_c() -> Iterator[Any]:
     """Python's own handler: a process that a shell starts in the background ignores SIGINT."""
@@ -447,6 +446,7 @@ def ctrl_c() -> Iterator[Any]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*KeyboardInterrupt")
 def test_ctrl_c_arrives_and_still_works_afterwards(tiny: Path, ctrl_c: Any) -> None:
     press = Mixture({"x": Broken(lambda: os.kill(os.getpid(), signal.SIGINT))})
     for _ in range(2):

@@ -1,10 +1,19 @@
 """Depthwise causal convolution with SiLU, the short filter in front of the scan."""
 
+import ctypes
+from functools import cache
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import one_token
+from hymba_lab.ops import one_token, scan_library
+from hymba_lab.ops.masks import outlives
+
+MOST_TAPS = 8  # of the kernel
+WORK_PER_THREAD = 100_000  # elements below which one more thread costs more than it brings
 
 
 def causal_conv(
@@ -17,6 +26,9 @@ def causal_conv(
     D channels, K filter length [tokens].
     """
     before = weight.shape[1] - 1
+    if state is None and _compiled_takes(x, weight, bias):
+        y: Tensor = _Compiled.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return y, _last(x, before)
     padded = F.pad(x, (0, 0, before, 0)) if state is None else torch.cat((state.to(x), x), dim=1)
     # a copy: a view would keep the whole padded sequence alive in a decoding cache
     return F.silu(_depthwise(padded, weight, bias)), padded[:, x.shape[1] :].clone()
@@ -43,3 +55,75 @@ def _depthwise(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     # without transposing: two to three times as fast
     image, filters = channels_first.unsqueeze(2), weight[:, None, None, :]
     return F.conv2d(image, filters, bias, groups=groups).squeeze(2).transpose(1, 2)
+
+
+def _last(x: Tensor, n: int) -> Tensor:
+    """The last n inputs (B, n, D) as a copy, zeros before the first."""
+    kept = min(n, x.shape[1])
+    return F.pad(x[:, x.shape[1] - kept :], (0, 0, n - kept, 0)).clone()
+
+
+def _compiled_takes(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether the kernel is there for these: float32 on a CPU, not while something traces."""
+    fits = x.is_cpu and x.dtype == weight.dtype == bias.dtype == torch.float32
+    fits = fits and x.numel() > 0 and weight.shape[1] <= MOST_TAPS and outlives(x)
+    return fits and not torch.is_autocast_enabled("cpu") and _library() is not None
+
+
+class _Compiled(torch.autograd.Function):
+    """From the zero state, by `csrc/causal_conv.cpp`; only the inputs are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        rows = scan_library.dense_rows(x)
+        assert rows is not None
+        taps, y = weight.t().contiguous(), torch.empty(x.shape)
+        _call("hymba_conv", rows, taps, b=bias, y=y)
+        ctx.save_for_backward(rows, taps, bias)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, taps, bias = ctx.saved_tensors
+        dx, dy = torch.empty(rows.shape), dy.contiguous()
+        n_tasks = rows.shape[0] * -(-rows.shape[1] // _task_steps())
+        part = torch.zeros(n_tasks, len(taps) + 1, rows.shape[2])
+        _call("hymba_conv_backward", rows, taps, b=bias, dy=dy, dx=dx, part=part)
+        sums = part.sum(0)
+        return dx, sums[:-1].t(), sums[-1]
+
+
+class _Args(ctypes.Structure):
+    """The kernel's `ConvArgs`, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("n_batch", "n_time", "n_channels", "n_taps")),
+        *((name, ctypes.c_int64) for name in ("x_stride", "n_threads")),
+        *((name, ctypes.c_void_p) for name in ("x", "w", "b", "dy", "y", "dx", "part")),
+    ]
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled form, or None without it."""
+    missing = scan_library.missing() is not None
+    return None if missing else scan_library.library(scan_library.variant())
+
+
+@cache
+def _task_steps() -> int:
+    library = _library()
+    assert library is not None
+    library.hymba_conv_task_steps.restype = ctypes.c_int64
+    return int(library.hymba_conv_task_steps())
+
+
+def _call(function: str, x: Tensor, taps: Tensor, **tensors: Tensor) -> None:
+    n_batch, n_time, n_channels = x.shape
+    stride = n_channels if x.is_contiguous() else x.stride(-2)
+    threads = max(1, min(torch.get_num_threads(), x.numel() // WORK_PER_THREAD))
+    places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    args = _Args(n_batch, n_time, n_channels, len(taps), stride, threads,
+                 x=x.data_ptr(), w=taps.data_ptr(), **places)  # fmt: skip
+    getattr(_library(), function)(ctypes.byref(args))

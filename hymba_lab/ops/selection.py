@@ -63,7 +63,8 @@ def backends() -> dict[str, Status]:
         "selective_scan": Status(
             chosen=forced() or available[0], available=available, unavailable=_told(reasons)
         ),
-        "causal_conv": Status(chosen="torch", available=["torch"], unavailable={}),
+        "causal_conv": _kernel_status(),
+        "rms_norm": _kernel_status(),
         "attention": _attention_status(),
     }
 
@@ -76,6 +77,14 @@ def chosen() -> dict[str, str]:
         "scan_backend": f"cpp {scan_library.variant()}" if scan == "cpp" else scan,
         "attention_backend": found["attention"]["chosen"],
     }
+
+
+def _kernel_status() -> Status:
+    """The state of what has a kernel for the CPU and none for CUDA."""
+    reason = scan_library.missing()
+    available = ["torch"] if reason else ["cpp", "torch"]
+    chosen = "torch" if torch.cuda.is_available() else available[0]
+    return Status(chosen=chosen, available=available, unavailable=_told({"cpp": reason}))
 
 
 def _attention_status() -> Status:
