@@ -5,7 +5,22 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from hymba_lab.ops import causal_conv
+from hymba_lab.ops import causal_conv, conv, scan_library
+
+BUILDS = ["plain", "v3", "v4"]
+
+
+@pytest.fixture(autouse=True, params=[*BUILDS, "composed"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every build that this processor runs, and what serves without a compiler."""
+    name, own = str(request.param), scan_library.variant()
+    if name == "composed":
+        monkeypatch.setattr(conv, "_library", lambda: None)
+    elif BUILDS.index(name) > BUILDS.index(own) or scan_library._missing(name) is not None:
+        pytest.skip(f"{name} is not for this processor, or was not built")
+    else:
+        monkeypatch.setattr(conv, "_library", lambda: scan_library.library(name))
+    return name
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None) -> Tensor:
@@ -54,7 +69,7 @@ def test_outputs_and_gradients_equal_the_loop(n_time: int, n_taps: int, continue
     "shape", [(2, 515, 129, 2), (1, 250, 16, 8), (1, 259, 20, 3), (2, 1030, 130, 4), (3, 40, 33, 9)]
 )
 def test_long_and_wide_ones_equal_the_loop_on_any_number_of_threads(
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, int, int, int], form: str
 ) -> None:
     """Longer than a task of the kernel and wider than a group, up to its most taps and beyond."""
     n_batch, n_time, width, n_taps = shape
@@ -73,8 +88,10 @@ def test_long_and_wide_ones_equal_the_loop_on_any_number_of_threads(
     expected = reference(*leaves)
     wanted = [expected, *torch.autograd.grad(expected, leaves, arriving.double())]
     for one, two, want in zip(*found, wanted, strict=True):
-        assert n_taps > 8 or torch.equal(one, two)  # the kernel's: bit by bit
-        assert (one - want).abs().max() <= 1e-6 * want.abs().max()
+        compiled = form != "composed" and n_taps <= conv.MOST_TAPS
+        assert not compiled or torch.equal(one, two)
+        bound = 2e-6 if form == "composed" else 1e-6  # torch sums a bias over 2060 tokens less well
+        assert (one - want).abs().max() <= bound * want.abs().max()
 
 
 @pytest.mark.parametrize("pieces", [[9], [1] * 9, [2, 1, 6], [4, 5]])
