@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hymba_lab.ops import scan_library
+
 ROOT = Path(__file__).parents[1]
 
 TINY = """\
@@ -34,6 +36,19 @@ training: {seq_len: 16, tokens: 640, val_every: 5}
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["plain", "v3", "v4", "absent"])
+def kernel_build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every build of the kernels that this processor runs, and none, as without a compiler."""
+    build, builds = str(request.param), ["plain", "v3", "v4"]
+    if build != "absent":
+        if builds.index(build) > builds.index(scan_library.variant()):
+            pytest.skip(f"this processor does not run the {build} build")
+        if scan_library._missing(build) is not None:
+            pytest.skip(f"the {build} build was not made")
+    monkeypatch.setattr(scan_library, "variant", lambda: build)
+    return build
 
 
 @pytest.fixture

@@ -5,22 +5,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from hymba_lab.ops import causal_conv, conv, scan_library
-
-BUILDS = ["plain", "v3", "v4"]
+from hymba_lab.ops import causal_conv, conv
 
 
-@pytest.fixture(autouse=True, params=[*BUILDS, "composed"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(autouse=True)
+def form(kernel_build: str) -> str:
     """Every build that this processor runs, and what serves without a compiler."""
-    name, own = str(request.param), scan_library.variant()
-    if name == "composed":
-        monkeypatch.setattr(conv, "_library", lambda: None)
-    elif BUILDS.index(name) > BUILDS.index(own) or scan_library._missing(name) is not None:
-        pytest.skip(f"{name} is not for this processor, or was not built")
-    else:
-        monkeypatch.setattr(conv, "_library", lambda: scan_library.library(name))
-    return name
+    return kernel_build
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None) -> Tensor:
@@ -88,9 +79,9 @@ def test_long_and_wide_ones_equal_the_loop_on_any_number_of_threads(
     expected = reference(*leaves)
     wanted = [expected, *torch.autograd.grad(expected, leaves, arriving.double())]
     for one, two, want in zip(*found, wanted, strict=True):
-        compiled = form != "composed" and n_taps <= conv.MOST_TAPS
+        compiled = form != "absent" and n_taps <= conv.MOST_TAPS
         assert not compiled or torch.equal(one, two)
-        bound = 2e-6 if form == "composed" else 1e-6  # torch sums a bias over 2060 tokens less well
+        bound = 2e-6 if form == "absent" else 1e-6  # torch sums a bias over 2060 tokens less well
         assert (one - want).abs().max() <= bound * want.abs().max()
 
 

@@ -95,5 +95,5 @@ def test_the_choice_of_a_run_names_scan_build_and_attention(
     monkeypatch.delenv("HYMBA_LAB_SCAN")
     status = backends()["selective_scan"]["chosen"]
     assert chosen()["scan_backend"].startswith(status)
-    assert chosen()["attention_backend"] == backends()["attention"]["chosen"]
+    assert chosen()["attention_backend"].startswith(backends()["attention"]["chosen"])
     assert record_tags(chosen()) == {f"hymba_lab.{k}": v for k, v in chosen().items()}

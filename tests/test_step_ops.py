@@ -28,17 +28,9 @@ def exact(tensor: Tensor) -> Tensor:
     return tensor.detach().double().requires_grad_()
 
 
-@pytest.fixture(params=["compiled", "composed"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "composed":
-        monkeypatch.setattr(norm, "_library", lambda: None)
-    elif norm._library() is None:
-        pytest.skip("the kernels were not built")
-
-
 @pytest.mark.parametrize("shape", [(2, 7, 16), (5, 3), (3, 4, 1), (3, 300, 37), (2, 1, 5, 64)])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-@pytest.mark.usefixtures("form")
+@pytest.mark.usefixtures("kernel_build")
 def test_rms_norm_is_its_equation_with_its_gradients(shape: tuple[int, ...], scale: float) -> None:
     x, w = random(*shape, scale=scale), random(shape[-1], seed=1)
     ours, reference = rms_norm(x, w, 1e-6), exact(x)
@@ -52,7 +44,7 @@ def test_rms_norm_is_its_equation_with_its_gradients(shape: tuple[int, ...], sca
     torch.testing.assert_close(w.grad, v.grad.float(), rtol=2e-6, atol=1e-5)
 
 
-@pytest.mark.usefixtures("form")
+@pytest.mark.usefixtures("kernel_build")
 def test_rms_norm_takes_strided_inputs_and_other_precisions() -> None:
     x, w = random(2, 5, 40), random(20, seed=1)
     for part in (x[..., 3:23], x.transpose(0, 1)[..., 3:23], x[:, ::2, 20:]):
@@ -67,7 +59,7 @@ def test_rms_norm_takes_strided_inputs_and_other_precisions() -> None:
         torch.testing.assert_close(low, F.rms_norm(part.to(dtype), (20,), w.to(dtype), 1e-6))
 
 
-@pytest.mark.usefixtures("form")
+@pytest.mark.usefixtures("kernel_build")
 def test_rms_norm_is_bitwise_the_same_on_one_thread_and_on_two(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

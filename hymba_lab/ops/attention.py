@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hymba_lab.ops import attention_flex, flops, one_token
+from hymba_lab.ops import attention_cpp, attention_flex, flops, one_token
 from hymba_lab.ops.attention_blocks import blocks_are_faster, windowed_attention
 from hymba_lab.ops.masks import attention_mask
 
@@ -23,6 +23,8 @@ def attention(
     if q.is_meta:
         out: Tensor = flops.attention_cost(q, k, v, window, n_meta, q_start)
         return out
+    if q_start == 0 and attention_cpp.fits(q, k, v):
+        return attention_cpp.windowed_attention(q, k, v, window, n_meta)
     scale, d_value = q.shape[3] ** -0.5, v.shape[3]
     if q.is_cpu and q.shape[3] != d_value:
         # torch's fused CPU kernel wants one width; its other form stores all T S scores and takes

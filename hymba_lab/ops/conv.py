@@ -1,7 +1,6 @@
 """Depthwise causal convolution with SiLU, the short filter in front of the scan."""
 
 import ctypes
-from functools import cache
 from typing import Any
 
 import torch
@@ -67,7 +66,7 @@ def _compiled_takes(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """Whether the kernel is there for these: float32 on a CPU, not while something traces."""
     fits = x.is_cpu and x.dtype == weight.dtype == bias.dtype == torch.float32
     fits = fits and x.numel() > 0 and weight.shape[1] <= MOST_TAPS and outlives(x)
-    return fits and not torch.is_autocast_enabled("cpu") and _library() is not None
+    return fits and not torch.is_autocast_enabled("cpu") and scan_library.kernels() is not None
 
 
 class _Compiled(torch.autograd.Function):
@@ -87,7 +86,8 @@ class _Compiled(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows, taps, bias = ctx.saved_tensors
         dx, dy = torch.empty(rows.shape), dy.contiguous()
-        n_tasks = rows.shape[0] * -(-rows.shape[1] // _task_steps())
+        steps = scan_library.constant("hymba_conv_task_steps")
+        n_tasks = rows.shape[0] * -(-rows.shape[1] // steps)
         part = torch.zeros(n_tasks, len(taps) + 1, rows.shape[2])
         _call("hymba_conv_backward", rows, taps, b=bias, dy=dy, dx=dx, part=part)
         sums = part.sum(0)
@@ -104,21 +104,6 @@ class _Args(ctypes.Structure):
     ]
 
 
-@cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled form, or None without it."""
-    missing = scan_library.missing() is not None
-    return None if missing else scan_library.library(scan_library.variant())
-
-
-@cache
-def _task_steps() -> int:
-    library = _library()
-    assert library is not None
-    library.hymba_conv_task_steps.restype = ctypes.c_int64
-    return int(library.hymba_conv_task_steps())
-
-
 def _call(function: str, x: Tensor, taps: Tensor, **tensors: Tensor) -> None:
     n_batch, n_time, n_channels = x.shape
     stride = n_channels if x.is_contiguous() else x.stride(-2)
@@ -126,4 +111,4 @@ def _call(function: str, x: Tensor, taps: Tensor, **tensors: Tensor) -> None:
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     args = _Args(n_batch, n_time, n_channels, len(taps), stride, threads,
                  x=x.data_ptr(), w=taps.data_ptr(), **places)  # fmt: skip
-    getattr(_library(), function)(ctypes.byref(args))
+    scan_library.run(function, args)

@@ -1,7 +1,6 @@
 """RMSNorm with a backward of its own: compiled, else half the passes that torch composes."""
 
 import ctypes
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +19,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.ndim == 3 and x.shape[1] == 1 and one_token.fits(x, weight):
         return one_token.norm(x, weight, eps)
     if x.is_cpu and x.dtype == weight.dtype == torch.float32 and not torch.compiler.is_compiling():
-        form = _Composed if x.shape[-1] < NARROW or _library() is None else _Compiled
+        narrow = x.shape[-1] < NARROW
+        form = _Composed if narrow or scan_library.kernels() is None else _Compiled
         y: Tensor = form.apply(x, weight, eps)  # type: ignore[no-untyped-call]
         return y
     return F.rms_norm(x, weight.shape, weight, eps)
@@ -69,7 +69,8 @@ class _Compiled(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         rows, r, w = ctx.saved_tensors
         dx = torch.empty(rows.shape)
-        part = torch.zeros(-(-r.numel() // _task_rows()), len(w))
+        n_tasks = -(-r.numel() // scan_library.constant("hymba_rms_norm_task_rows"))
+        part = torch.zeros(n_tasks, len(w))
         dy = dy.contiguous()
         _call("hymba_rms_norm_backward", rows, 0.0, w=w, r=r, dy=dy, dx=dx, part=part)
         return dx, part.sum(0), None
@@ -85,23 +86,6 @@ class _Args(ctypes.Structure):
     ]
 
 
-@cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled form; None without it, or where it was built before there was a norm."""
-    if scan_library.missing() is not None:
-        return None
-    library = scan_library.library(scan_library.variant())
-    return library if hasattr(library, "hymba_rms_norm") else None
-
-
-@cache
-def _task_rows() -> int:
-    library = _library()
-    assert library is not None
-    library.hymba_rms_norm_task_rows.restype = ctypes.c_int64
-    return int(library.hymba_rms_norm_task_rows())
-
-
 def _call(function: str, x: Tensor, eps: float, **tensors: Tensor) -> None:
     width = x.shape[-1]
     stride = width if x.is_contiguous() else x.stride(-2)
@@ -109,4 +93,4 @@ def _call(function: str, x: Tensor, eps: float, **tensors: Tensor) -> None:
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     n_rows = x.numel() // max(width, 1)
     args = _Args(n_rows, width, stride, threads, x=x.data_ptr(), eps=eps, **places)
-    getattr(_library(), function)(ctypes.byref(args))
+    scan_library.run(function, args)

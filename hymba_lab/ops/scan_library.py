@@ -58,7 +58,7 @@ def _missing(name: str) -> str | None:
         built = library(name)
         built.hymba_scan_layout.restype = ctypes.c_int64
         layout = built.hymba_scan_layout()
-        _ = built.hymba_conv  # the newest function: an older build lacks it
+        _ = built.hymba_attention  # the newest function: an older build lacks it
     except (OSError, AttributeError) as error:
         return f"{path.name} does not load ({error}); run {_BUILD} on this machine"
     if layout != _LAYOUT:
@@ -78,6 +78,26 @@ def library(name: str) -> ctypes.CDLL:
         runtime = ctypes.CDLL(str(path))  # the one that torch has loaded: its threads are awake
         built.hymba_use_threads(ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p))
     return built
+
+
+def kernels() -> ctypes.CDLL | None:
+    """The functions compiled for this processor; None without them."""
+    return None if missing() is not None else library(variant())
+
+
+def constant(function: str) -> int:
+    """A number that the kernels were built with, such as the rows of one task."""
+    compiled = kernels()
+    assert compiled is not None
+    compiled[function].restype = ctypes.c_int64
+    return int(compiled[function]())
+
+
+def run(function: str, args: ctypes.Structure) -> None:
+    """Call a compiled function with its arguments."""
+    compiled = kernels()
+    assert compiled is not None
+    compiled[function](ctypes.byref(args))
 
 
 def dense(tensor: Tensor | None) -> Tensor | None:
@@ -110,4 +130,4 @@ def call(function: str, shape: tuple[int, int, int, int], **tensors: Tensor | No
         name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()
     }
     args = ScanArgs(*shape, threads, z_stride, **pointers)
-    library(variant())[f"hymba_scan_{function}"](ctypes.byref(args))
+    run(f"hymba_scan_{function}", args)

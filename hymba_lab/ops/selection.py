@@ -54,8 +54,8 @@ class Status(TypedDict):
 def backends() -> dict[str, Status]:
     """The state of every operation's implementations on this machine.
 
-    `chosen` is what a long float32 sequence takes here, short ones take torch's own attention;
-    HYMBA_LAB_SCAN=torch|cpp|cuda forces a scan.
+    `chosen` is what a float32 sequence takes here; heads whose width is no multiple of 8 take
+    torch's attention. HYMBA_LAB_SCAN=torch|cpp|cuda forces a scan.
     """
     reasons = {name: backend.missing() for name, backend in SCANS.items()}
     available = [name for name, reason in reasons.items() if reason is None]
@@ -70,13 +70,16 @@ def backends() -> dict[str, Status]:
 
 
 def chosen() -> dict[str, str]:
-    """What a run is tagged with: the scan, with the build of its kernel, and the attention."""
+    """What a run is tagged with: the scan, the attention, and the build of their kernels."""
     found = backends()
-    scan = found["selective_scan"]["chosen"]
     return {
-        "scan_backend": f"cpp {scan_library.variant()}" if scan == "cpp" else scan,
-        "attention_backend": found["attention"]["chosen"],
+        "scan_backend": _with_build(found["selective_scan"]["chosen"]),
+        "attention_backend": _with_build(found["attention"]["chosen"]),
     }
+
+
+def _with_build(name: str) -> str:
+    return f"cpp {scan_library.variant()}" if name == "cpp" else name
 
 
 def _kernel_status() -> Status:
@@ -89,12 +92,14 @@ def _kernel_status() -> Status:
 
 def _attention_status() -> Status:
     cuda = torch.cuda.is_available()
-    name = "flex" if cuda else "blocks"
+    cpu_only = "it serves the CPU, where FlexAttention has no backward" if cuda else None
     reasons = {
         "flex": None if cuda else f"it has no backward on a CPU, and {scan_cuda.NO_DEVICE}",
-        "blocks": "they serve the CPU, where FlexAttention has no backward" if cuda else None,
+        "cpp": cpu_only or scan_library.missing(),
+        "blocks": cpu_only,
     }
-    return Status(chosen=name, available=[name, "sdpa"], unavailable=_told(reasons))
+    available = [*(name for name, reason in reasons.items() if reason is None), "sdpa"]
+    return Status(chosen=available[0], available=available, unavailable=_told(reasons))
 
 
 def _told(reasons: dict[str, str | None]) -> dict[str, str]:
