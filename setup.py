@@ -10,7 +10,14 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = "hymba_lab/ops/csrc"
-KERNELS = ("selective_scan", "causal_conv", "rms_norm", "one_token", "windowed_attention")
+KERNELS = (
+    "selective_scan",
+    "causal_conv",
+    "rms_norm",
+    "one_token",
+    "windowed_attention",
+    "pointwise",
+)
 VARIANTS: dict[str, list[str]] = {"plain": []}  # by the name that scan_library.variant() gives
 if platform.machine().lower() in ("x86_64", "amd64"):
     VARIANTS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}

@@ -16,6 +16,8 @@ OPERATIONS = {
     "causal_conv": "causal convolution",
     "attention": "attention with a window",
     "rms_norm": "RMSNorm",
+    "rotation": "rotation (RoPE)",
+    "swiglu": "SwiGLU",
 }
 MEANINGS = {
     "cpp": "the compiled C++ kernel",

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hymba_lab.ops import cross_entropy
+from hymba_lab.ops import cross_entropy, rotary
 from hymba_lab.ops import rms_norm as norm
+from hymba_lab.ops import swiglu as mlp_gate
 from hymba_lab.ops.cross_entropy import linear_cross_entropy
 from hymba_lab.ops.rms_norm import rms_norm
 from hymba_lab.ops.rotary import rotate
+from hymba_lab.ops.swiglu import swiglu
 from hymba_lab.training.memory import keep_memory
 
 CLOSE = dict(rtol=2e-6, atol=2e-6)
@@ -78,16 +80,68 @@ def test_rms_norm_is_bitwise_the_same_on_one_thread_and_on_two(
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 9000), (1,)])
+@pytest.mark.usefixtures("kernel_build")
+def test_swiglu_is_its_equation_with_its_gradients(shape: tuple[int, ...]) -> None:
+    gate, up = random(*shape, scale=8), random(*shape, seed=1)
+    g, u = exact(gate), exact(up)
+    expected = g * torch.sigmoid(g) * u
+    y, arriving = swiglu(gate, up), random(*shape, seed=2).detach()
+    found = torch.autograd.grad(y, (gate, up), arriving)
+    wanted = torch.autograd.grad(expected, (g, u), arriving.double())
+    for got, want in zip((y, *found), (expected, *wanted), strict=True):
+        torch.testing.assert_close(got, want.float(), **CLOSE)
+
+
+@pytest.mark.usefixtures("kernel_build")
+def test_swiglu_takes_strided_inputs_other_precisions_and_extremes() -> None:
+    both = random(4, 6, 20)
+    gate, up = both.chunk(2, dim=-1)
+    torch.testing.assert_close(swiglu(gate, up), F.silu(gate) * up, **CLOSE)
+    low = (gate.bfloat16(), up.bfloat16())
+    assert torch.equal(swiglu(*low), F.silu(low[0]) * low[1])
+    extreme = torch.tensor([-1e4, -90.0, 0.0, 90.0, torch.inf, torch.nan])
+    expected = F.silu(extreme.clamp(min=-80))
+    torch.testing.assert_close(swiglu(extreme, torch.ones(6)), expected, equal_nan=True, **CLOSE)
+
+
+@pytest.mark.usefixtures("kernel_build")
+def test_swiglu_and_rotation_are_bitwise_the_same_on_one_thread_and_on_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (mlp_gate, rotary):
+        monkeypatch.setattr(module, "WORK_PER_THREAD", 1)
+    found, n_threads = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            x = random(3, 2, 500, 16)
+            y = rotate(swiglu(x, x), range(500), 100.0)
+            found.append((y, *torch.autograd.grad(y.square().sum(), x)))
+    finally:
+        torch.set_num_threads(n_threads)
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.usefixtures("kernel_build")
 @pytest.mark.parametrize("positions", [range(5), torch.arange(2, 7), torch.tensor([[[4]], [[9]]])])
 def test_rotation_turns_each_pair_of_channels(positions: Tensor | range) -> None:
     n_tokens = 1 if isinstance(positions, Tensor) and positions.ndim == 3 else 5
     x, theta = random(2, 3, n_tokens, 8), 100.0
     at = torch.tensor(list(positions)) if isinstance(positions, range) else positions
     angle = at[..., None].double() * theta ** (-torch.arange(4).double() / 4)
-    first, second = exact(x).chunk(2, dim=-1)
+    twin = exact(x)
+    first, second = twin.chunk(2, dim=-1)
     turned = torch.complex(first, second) * torch.polar(torch.ones_like(angle), angle)
     expected = torch.cat([turned.real, turned.imag], dim=-1).float()
-    torch.testing.assert_close(rotate(x, positions, theta), expected, rtol=1e-5, atol=1e-5)
+    y, arriving = rotate(x, positions, theta), random(2, 3, n_tokens, 8, seed=1).detach()
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    (found,) = torch.autograd.grad(y, x, arriving)
+    (wanted,) = torch.autograd.grad(expected, twin, arriving)
+    torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-5)
+    heads_inside = x.detach().transpose(1, 2).contiguous().transpose(1, 2)  # as in the model
+    assert torch.equal(rotate(heads_inside, positions, theta), y)
 
 
 def test_the_angles_of_a_first_call_without_gradients_serve_a_training_step() -> None:

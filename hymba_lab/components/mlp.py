@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import relu, silu
+from torch.nn.functional import relu
 
+from hymba_lab.ops.swiglu import swiglu
 from hymba_lab.registry import Registry
 
 Width = Annotated[int, Field(ge=1)]
@@ -30,7 +31,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(d_ff, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down(silu(self.gate(x)) * self.up(x))
+        y: Tensor = self.down(swiglu(self.gate(x), self.up(x)))
         return y
 
 

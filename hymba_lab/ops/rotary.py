@@ -1,12 +1,17 @@
 """Rotary positions (RoPE, arXiv:2104.09864) in the rotate-half layout."""
 
+import ctypes
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import one_token
+from hymba_lab.ops import one_token, scan_library
 from hymba_lab.ops.masks import outlives
+
+WORK_PER_THREAD = 100_000  # elements below which one more thread costs more than it brings
 
 
 def rotate(x: Tensor, positions: Tensor | range, theta: float) -> Tensor:
@@ -18,7 +23,53 @@ def rotate(x: Tensor, positions: Tensor | range, theta: float) -> Tensor:
     cos, sin = make(positions, x.shape[-1], theta, x.device)
     if x.shape[2] == 1 and one_token.fits(x):
         return one_token.rotate(x, cos, sin)
+    if cos.ndim == 2 and _compiled_takes(x):
+        y: Tensor = _Compiled.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+        return y
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
+
+
+def _compiled_takes(x: Tensor) -> bool:
+    fits = x.is_cpu and x.dtype == torch.float32 and x.stride(3) == 1 and outlives(x)
+    return fits and x.numel() > 0 and scan_library.kernels() is not None
+
+
+class _Compiled(torch.autograd.Function):
+    """In one pass, by `csrc/pointwise.cpp`; the backward turns the gradient back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin, 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        dy = dy if dy.stride(3) == 1 else dy.contiguous()
+        return _turn(dy, cos, sin, -1.0), None, None
+
+
+class _Args(ctypes.Structure):
+    """The kernel's `RotateArgs`, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("n_rows", "n_heads", "n_tokens", "half")),
+        *((name, ctypes.c_int64) for name in ("n_threads", "row", "head", "token")),
+        *((name, ctypes.c_void_p) for name in ("x", "cos", "sin", "y")),
+        ("sign", ctypes.c_double),
+    ]
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+    """x (B, H, T, P) by cos, sin (T, P); the heads of a token lie together in the result."""
+    n_rows, n_heads, n_tokens, width = x.shape
+    y = torch.empty(n_rows, n_tokens, n_heads, width)
+    threads = max(1, min(torch.get_num_threads(), x.numel() // WORK_PER_THREAD))
+    places = {"x": x.data_ptr(), "cos": cos.data_ptr(), "sin": sin.data_ptr(), "y": y.data_ptr()}
+    sizes = (n_rows, n_heads, n_tokens, width // 2, threads, *x.stride()[:3])
+    scan_library.run("hymba_rotate_all", _Args(*sizes, **places, sign=sign))
+    return y.transpose(1, 2)
 
 
 def rope_table(

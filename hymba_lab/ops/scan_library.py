@@ -58,7 +58,7 @@ def _missing(name: str) -> str | None:
         built = library(name)
         built.hymba_scan_layout.restype = ctypes.c_int64
         layout = built.hymba_scan_layout()
-        _ = built.hymba_attention  # the newest function: an older build lacks it
+        _ = built.hymba_swiglu  # the newest function: an older build lacks it
     except (OSError, AttributeError) as error:
         return f"{path.name} does not load ({error}); run {_BUILD} on this machine"
     if layout != _LAYOUT:

@@ -65,6 +65,8 @@ def backends() -> dict[str, Status]:
         ),
         "causal_conv": _kernel_status(),
         "rms_norm": _kernel_status(),
+        "rotation": _kernel_status(),
+        "swiglu": _kernel_status(),
         "attention": _attention_status(),
     }
 

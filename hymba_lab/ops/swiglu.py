@@ -1,0 +1,68 @@
+"""The gate of a SwiGLU MLP, compiled where it can be."""
+
+import ctypes
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hymba_lab.ops import scan_library
+from hymba_lab.ops.masks import outlives
+
+WORK_PER_THREAD = 100_000  # elements below which one more thread costs more than it brings
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) * up, element by element, of two tensors of one shape."""
+    if _compiled_takes(gate, up):
+        y: Tensor = _Compiled.apply(gate, up)  # type: ignore[no-untyped-call]
+        return y
+    return F.silu(gate) * up
+
+
+def _compiled_takes(gate: Tensor, up: Tensor) -> bool:
+    fits = all(t.is_cpu and t.dtype == torch.float32 and outlives(t) for t in (gate, up))
+    fits = fits and gate.shape == up.shape
+    return fits and gate.numel() > 0 and scan_library.kernels() is not None
+
+
+class _Compiled(torch.autograd.Function):
+    """By `csrc/pointwise.cpp`; only the inputs are kept.
+
+    d_up = dy silu(gate);  d_gate = dy up (s + gate s (1 - s)),  s = sigmoid(gate).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
+        y = torch.empty(gate.shape)
+        _call("hymba_swiglu", gate=gate, up=up, y=y)
+        ctx.save_for_backward(gate, up)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        d_gate, d_up = torch.empty(gate.shape), torch.empty(gate.shape)
+        dy = dy.contiguous()
+        _call("hymba_swiglu_backward", gate=gate, up=up, dy=dy, d_gate=d_gate, d_up=d_up)
+        return d_gate, d_up
+
+
+class _Args(ctypes.Structure):
+    """The kernel's `SwigluArgs`, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("n", "n_threads")),
+        *((name, ctypes.c_void_p) for name in ("gate", "up", "dy", "y", "d_gate", "d_up")),
+    ]
+
+
+def _call(function: str, **tensors: Tensor) -> None:
+    n = tensors["gate"].numel()
+    threads = max(1, min(torch.get_num_threads(), n // WORK_PER_THREAD))
+    places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    scan_library.run(function, _Args(n, threads, **places))
