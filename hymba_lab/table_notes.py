@@ -8,6 +8,7 @@ import pandas as pd
 
 from hymba_lab.stats import Comparison, Looks, all_alike_by_luck, two_levels
 
+UNEVEN_SPEED = 1.5  # fastest through slowest seed of one row: more is the machine, not the model
 PARAMS_TOLERANCE = 2.0  # percent; beyond it a row may win by size alone
 
 Values = Mapping[str, Mapping[int, float]]
@@ -110,6 +111,19 @@ def flag_notes(frame: pd.DataFrame) -> list[str]:
     if not flagged:
         return []
     return [f"(!) Parameters more than {PARAMS_TOLERANCE:g} % off the baseline's: {flagged}."]
+
+
+def speed_notes(runs: pd.DataFrame) -> list[str]:
+    """Whether the seeds of one row ran so unevenly that tokens/s says nothing about rows."""
+    finished = runs[runs["status"] == "finished"]
+    speeds = pd.to_numeric(finished["tokens_per_second"]).groupby(finished["row"])
+    most = float((speeds.max() / speeds.min()).max())
+    if not most > UNEVEN_SPEED:
+        return []
+    return [
+        f"tokens/s is not comparable here: seeds of one row differ by up to {most:.1f} times, so "
+        "the machine had other work. Rows cost what their FLOPs say; benchmarks/ measures speed."
+    ]
 
 
 def jump_notes(values: Values, comparisons: Sequence[Comparison], alpha: float) -> list[str]:

@@ -27,6 +27,7 @@ from hymba_lab.table_notes import (
     method_note,
     missing_notes,
     scale_note,
+    speed_notes,
 )
 
 __all__ = [
@@ -131,6 +132,7 @@ def result_table(
         *look_notes(found, looks, alpha),
         *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
         *flag_notes(frame),
+        *speed_notes(runs),
         *jump_notes(values, found, alpha),
     ]
     more = []

@@ -204,6 +204,14 @@ def test_parameters_off_by_more_than_two_percent_are_flagged() -> None:
     assert "(!) Parameters more than 2 % off the baseline's: 8." in table.notes
 
 
+def test_speeds_of_an_uneven_machine_are_called_so() -> None:
+    runs = frame(ROWS)
+    told = [note for note in make(runs).notes if note.startswith("tokens/s")]
+    runs.loc[(runs["row"] == "8") & (runs["seed"] == 1), "tokens_per_second"] = 3000.0
+    assert told == []
+    assert "seeds of one row differ by up to 3.0 times" in "\n".join(make(runs).notes)
+
+
 def test_notes_tell_scale_budget_and_method() -> None:
     notes = make(frame(ROWS), alpha=0.1).notes
     assert notes[0].startswith("Results at scale 'nano', 100,000 training tokens")
