@@ -18,7 +18,7 @@ KERNELS = (
     "windowed_attention",
     "pointwise",
 )
-VARIANTS: dict[str, list[str]] = {"plain": []}  # by the name that scan_library.variant() gives
+VARIANTS: dict[str, list[str]] = {"plain": []}  # by the name that kernels.variant() gives
 if platform.machine().lower() in ("x86_64", "amd64"):
     VARIANTS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pairs import Step
 from torch import Tensor
 
-from hymba_lab.ops import scan_library, selective_scan
+from hymba_lab.ops import kernels, selective_scan
 from hymba_lab.training.memory import keep_memory
 
 Shape = tuple[int, int, int, int]  # B, D, T, N
@@ -33,8 +33,8 @@ BACKWARD_EXPS, BACKWARD_FMAS = 1, 2 + 8
 def ours(shape: Shape, backward: bool, build: str | None = None) -> Step:
     """Return the step of `selective_scan`, with one build of the kernel or the best."""
     if build is not None:
-        setattr(scan_library, "variant", lambda: build)  # noqa: B010 - it is a function
-        if (reason := scan_library.missing()) is not None:
+        setattr(kernels, "variant", lambda: build)  # noqa: B010 - it is a function
+        if (reason := kernels.missing()) is not None:
             raise RuntimeError(reason)
 
     def scan(
@@ -127,8 +127,8 @@ def limit(shape: Shape, backward: bool) -> Step:
 
 def _built_limit() -> ctypes.CDLL:
     source = Path(__file__).with_name("scan_limit.cpp")
-    headers = Path(scan_library.__file__).with_name("csrc")
-    march = {"plain": []}.get(scan_library.variant(), [f"-march=x86-64-{scan_library.variant()}"])
+    headers = Path(kernels.__file__).with_name("csrc")
+    march = {"plain": []}.get(kernels.variant(), [f"-march=x86-64-{kernels.variant()}"])
     with tempfile.TemporaryDirectory() as folder:
         built = f"{folder}/limit.so"
         subprocess.run(

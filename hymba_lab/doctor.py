@@ -52,7 +52,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from hymba_lab.ops import backends
-    from hymba_lab.ops.scan_library import variant
+    from hymba_lab.ops.kernels import variant
     from hymba_lab.provenance import hardware, n_cores, versions
 
     found: dict[str, Any] = {

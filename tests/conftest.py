@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hymba_lab.ops import scan_library
+from hymba_lab.ops import kernels
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,11 +43,11 @@ def kernel_build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Every build of the kernels that this processor runs, and none, as without a compiler."""
     build, builds = str(request.param), ["plain", "v3", "v4"]
     if build != "absent":
-        if builds.index(build) > builds.index(scan_library.variant()):
+        if builds.index(build) > builds.index(kernels.variant()):
             pytest.skip(f"this processor does not run the {build} build")
-        if scan_library._missing(build) is not None:
+        if kernels._missing(build) is not None:
             pytest.skip(f"the {build} build was not made")
-    monkeypatch.setattr(scan_library, "variant", lambda: build)
+    monkeypatch.setattr(kernels, "variant", lambda: build)
     return build
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hymba_lab import doctor
-from hymba_lab.ops import backends, scan_library
+from hymba_lab.ops import backends, kernels
 from hymba_lab.ops.selection import chosen
 from hymba_lab.tracking import record_tags
 
@@ -47,7 +47,7 @@ def test_without_kernel_and_compiler_it_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HYMBA_LAB_SCAN", raising=False)
-    monkeypatch.setattr(scan_library, "variant", lambda: "absent")
+    monkeypatch.setattr(kernels, "variant", lambda: "absent")
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     text = told(capsys)
@@ -57,8 +57,8 @@ def test_without_kernel_and_compiler_it_says_what_to_install(
 
 @pytest.mark.parametrize("build", ["v3", "plain"])
 def test_the_build_of_the_kernel_is_named(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_library, "variant", lambda: build)
-    if scan_library.missing() is not None:
+    monkeypatch.setattr(kernels, "variant", lambda: build)
+    if kernels.missing() is not None:
         pytest.skip("the kernel is not built")
     assert any(f"(build {build})" in line for line in doctor.lines(doctor.examine()))
 

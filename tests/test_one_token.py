@@ -11,8 +11,8 @@ from torch import Tensor
 from hymba_lab.ops import (
     attention_step,
     causal_conv_step,
+    kernels,
     one_token,
-    scan_library,
     selective_scan_step,
 )
 from hymba_lab.ops.rms_norm import rms_norm
@@ -24,11 +24,11 @@ DTYPES = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
 @pytest.fixture(autouse=True, params=BUILDS)
 def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every build that this processor runs, without gradients."""
-    own = scan_library.variant()
+    own = kernels.variant()
     if own not in BUILDS or BUILDS.index(request.param) < BUILDS.index(own):
         pytest.skip(f"this processor does not run the {request.param} build")
-    monkeypatch.setattr(scan_library, "variant", lambda: request.param)
-    if scan_library.missing() is not None:
+    monkeypatch.setattr(kernels, "variant", lambda: request.param)
+    if kernels.missing() is not None:
         pytest.skip("not built")
     with torch.no_grad():
         yield

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hymba_lab.errors import UserError
 from hymba_lab.ops import (
     backends,
+    kernels,
     scan_cuda,
-    scan_library,
     selective_scan,
     selective_scan_step,
 )
@@ -289,10 +289,10 @@ def test_threads_do_not_change_a_bit() -> None:
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("build", BUILDS)
 def test_every_build_equals_the_float64_loop(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if BUILDS.index(build) < BUILDS.index(scan_library.variant()):
+    if BUILDS.index(build) < BUILDS.index(kernels.variant()):
         pytest.skip(f"this processor does not run the {build} build")
-    monkeypatch.setattr(scan_library, "variant", lambda: build)
-    if scan_library.missing() is not None:
+    monkeypatch.setattr(kernels, "variant", lambda: build)
+    if kernels.missing() is not None:
         pytest.skip(f"the {build} build is for another kind of processor")
     inputs = make_inputs(2, 37, 150, 7)
     expected = with_gradients(loop, inputs, torch.float64)
@@ -364,7 +364,7 @@ def test_without_a_build_the_torch_form_runs_and_the_reason_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("HYMBA_LAB_SCAN", raising=False)
-    monkeypatch.setattr(scan_library, "variant", lambda: "absent")
+    monkeypatch.setattr(kernels, "variant", lambda: "absent")
     status = backends()["selective_scan"]
     assert "cpp" not in status["available"]
     assert "install g++ or clang" in status["unavailable"]["cpp"]
@@ -376,9 +376,9 @@ def test_a_library_of_another_version_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "_scan_old.so").write_bytes(b"not a library")
-    monkeypatch.setattr(scan_library, "__file__", str(tmp_path / "scan_library.py"))
-    monkeypatch.setattr(scan_library, "variant", lambda: "old")
-    assert "does not load" in (scan_library.missing() or "")
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "kernels.py"))
+    monkeypatch.setattr(kernels, "variant", lambda: "old")
+    assert "does not load" in (kernels.missing() or "")
 
 
 @pytest.mark.parametrize("name", ["dt", "A", "B", "D", "z", "h0"])

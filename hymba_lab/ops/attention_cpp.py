@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import scan_library
+from hymba_lab.ops import kernels
 from hymba_lab.ops.flops import visible_pairs
 from hymba_lab.ops.masks import outlives
 
@@ -26,7 +26,7 @@ def fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
     cpu = all(t.is_cpu and t.dtype in TYPES and outlives(t) for t in (q, k, v))
     widths = q.shape[3] % WIDTHS == 0 and v.shape[3] % WIDTHS == 0
     same = q.shape[2] == k.shape[2] and min(q.numel(), v.numel()) > 0
-    return cpu and widths and same and scan_library.missing() is None
+    return cpu and widths and same and kernels.missing() is None
 
 
 def windowed_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int) -> Tensor:
@@ -111,4 +111,4 @@ def _call(function: str, seen: tuple[int | None, int], **tensors: Tensor) -> Non
     }  # fmt: skip
     args = _Args(n_rows, n_heads, k.shape[1], n_tokens, d_key, d_value, n_meta, threads,
                  window=window, scale=d_key**-0.5, **places)  # fmt: skip
-    scan_library.run(function, args)
+    kernels.run(function, args)

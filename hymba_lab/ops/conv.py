@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import one_token, scan_library
+from hymba_lab.ops import kernels, one_token
 from hymba_lab.ops.masks import outlives
 
 MOST_TAPS = 8  # of the kernel
@@ -66,7 +66,7 @@ def _compiled_takes(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """Whether the kernel is there for these: float32 on a CPU, not while something traces."""
     fits = x.is_cpu and x.dtype == weight.dtype == bias.dtype == torch.float32
     fits = fits and x.numel() > 0 and weight.shape[1] <= MOST_TAPS and outlives(x)
-    return fits and not torch.is_autocast_enabled("cpu") and scan_library.kernels() is not None
+    return fits and not torch.is_autocast_enabled("cpu") and kernels.compiled() is not None
 
 
 class _Compiled(torch.autograd.Function):
@@ -74,7 +74,7 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        rows = scan_library.dense_rows(x)
+        rows = kernels.dense_rows(x)
         assert rows is not None
         taps, y = weight.t().contiguous(), torch.empty(x.shape)
         _call("hymba_conv", rows, taps, b=bias, y=y)
@@ -86,7 +86,7 @@ class _Compiled(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows, taps, bias = ctx.saved_tensors
         dx, dy = torch.empty(rows.shape), dy.contiguous()
-        steps = scan_library.constant("hymba_conv_task_steps")
+        steps = kernels.constant("hymba_conv_task_steps")
         n_tasks = rows.shape[0] * -(-rows.shape[1] // steps)
         part = torch.zeros(n_tasks, len(taps) + 1, rows.shape[2])
         _call("hymba_conv_backward", rows, taps, b=bias, dy=dy, dx=dx, part=part)
@@ -111,4 +111,4 @@ def _call(function: str, x: Tensor, taps: Tensor, **tensors: Tensor) -> None:
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     args = _Args(n_batch, n_time, n_channels, len(taps), stride, threads,
                  x=x.data_ptr(), w=taps.data_ptr(), **places)  # fmt: skip
-    scan_library.run(function, args)
+    kernels.run(function, args)

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from hymba_lab.ops import scan_library
+from hymba_lab.ops import kernels
 
 _IS_BFLOAT16 = {torch.float32: 0, torch.bfloat16: 1}
 _PLAIN = (Tensor, nn.Parameter)  # a subclass may have no memory of its own
@@ -50,7 +50,7 @@ _ARGUMENTS = {
 
 @cache
 def _library(name: str) -> ctypes.CDLL:
-    library = scan_library.library(name)
+    library = kernels.library(name)
     for name, types in _ARGUMENTS.items():
         function = getattr(library, f"hymba_{name}")
         function.argtypes, function.restype = types, None
@@ -71,7 +71,7 @@ def fits(first: Tensor, *others: Tensor | None) -> bool:
         if tensor.dtype is not dtype or not tensor.is_cpu or type(tensor) not in _PLAIN:
             return False
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return not traced and scan_library.missing() is None
+    return not traced and kernels.missing() is None
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -80,7 +80,7 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     kind, (n_rows, _, width) = _IS_BFLOAT16[x.dtype], x.shape
     place = weight.contiguous().data_ptr()
-    _library(scan_library.variant()).hymba_norm(
+    _library(kernels.variant()).hymba_norm(
         kind, n_rows, width, x.stride(0), x.data_ptr(), place, eps, y.data_ptr()
     )
     return y
@@ -94,7 +94,7 @@ def conv_step(x: Tensor, weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor
     assert inputs.is_contiguous()
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     y = torch.empty_like(x)
-    _library(scan_library.variant()).hymba_conv_step(
+    _library(kernels.variant()).hymba_conv_step(
         _IS_BFLOAT16[x.dtype], torch.get_num_threads(), *x.shape, weight.shape[1], x.data_ptr(),
         weight.data_ptr(), bias.data_ptr(), inputs.data_ptr(), y.data_ptr(),
     )  # fmt: skip
@@ -109,7 +109,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
     y, (n_rows, n_heads, _, width) = torch.empty_like(x), x.shape
     stride = 0 if cos.numel() == width else width
-    _library(scan_library.variant()).hymba_rotate(
+    _library(kernels.variant()).hymba_rotate(
         _IS_BFLOAT16[x.dtype], n_rows, n_heads, width, stride, x.data_ptr(), cos.data_ptr(),
         sin.data_ptr(), y.data_ptr(),
     )  # fmt: skip
@@ -119,7 +119,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def decay(A_log: Tensor) -> Tensor:
     """Return A = -exp(A_log), float32."""
     A, A_log = torch.empty(A_log.shape), A_log.contiguous()
-    _library(scan_library.variant()).hymba_decay(
+    _library(kernels.variant()).hymba_decay(
         _IS_BFLOAT16[A_log.dtype],
         torch.get_num_threads(),
         A.numel(),
@@ -149,7 +149,7 @@ def scan_step(
     places = [None if t is None else t.data_ptr() for t in (*dense, A, h, out, y)]
     arguments = _Step(*x.shape, A.shape[1], *places)
     kind, n_threads = _IS_BFLOAT16[x.dtype], torch.get_num_threads()
-    _library(scan_library.variant()).hymba_scan_step(kind, n_threads, arguments)
+    _library(kernels.variant()).hymba_scan_step(kind, n_threads, arguments)
     return y
 
 
@@ -169,5 +169,5 @@ def attend(q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) -> Tensor:
         d_key**-0.5,
     )
     kind, n_threads = _IS_BFLOAT16[q.dtype], torch.get_num_threads()
-    _library(scan_library.variant()).hymba_attend(kind, n_threads, arguments)
+    _library(kernels.variant()).hymba_attend(kind, n_threads, arguments)
     return out

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import one_token, scan_library
+from hymba_lab.ops import kernels, one_token
 
 NARROW = 16  # channels below which lanes stay empty and the composed form is faster
 WORK_PER_THREAD = 200_000  # elements below which one more thread costs more than it brings
@@ -20,7 +20,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return one_token.norm(x, weight, eps)
     if x.is_cpu and x.dtype == weight.dtype == torch.float32 and not torch.compiler.is_compiling():
         narrow = x.shape[-1] < NARROW
-        form = _Composed if narrow or scan_library.kernels() is None else _Compiled
+        form = _Composed if narrow or kernels.compiled() is None else _Compiled
         y: Tensor = form.apply(x, weight, eps)  # type: ignore[no-untyped-call]
         return y
     return F.rms_norm(x, weight.shape, weight, eps)
@@ -56,7 +56,7 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, eps: float) -> Tensor:
-        rows = scan_library.dense_rows(x) if x.ndim == 3 else x.contiguous()
+        rows = kernels.dense_rows(x) if x.ndim == 3 else x.contiguous()
         assert rows is not None
         y, r = torch.empty(x.shape), torch.empty(x.shape[:-1])
         w = w.contiguous()
@@ -69,7 +69,7 @@ class _Compiled(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         rows, r, w = ctx.saved_tensors
         dx = torch.empty(rows.shape)
-        n_tasks = -(-r.numel() // scan_library.constant("hymba_rms_norm_task_rows"))
+        n_tasks = -(-r.numel() // kernels.constant("hymba_rms_norm_task_rows"))
         part = torch.zeros(n_tasks, len(w))
         dy = dy.contiguous()
         _call("hymba_rms_norm_backward", rows, 0.0, w=w, r=r, dy=dy, dx=dx, part=part)
@@ -93,4 +93,4 @@ def _call(function: str, x: Tensor, eps: float, **tensors: Tensor) -> None:
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     n_rows = x.numel() // max(width, 1)
     args = _Args(n_rows, width, stride, threads, x=x.data_ptr(), eps=eps, **places)
-    scan_library.run(function, args)
+    kernels.run(function, args)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import one_token, scan_library
+from hymba_lab.ops import kernels, one_token
 from hymba_lab.ops.masks import outlives
 
 WORK_PER_THREAD = 100_000  # elements below which one more thread costs more than it brings
@@ -31,7 +31,7 @@ def rotate(x: Tensor, positions: Tensor | range, theta: float) -> Tensor:
 
 def _compiled_takes(x: Tensor) -> bool:
     fits = x.is_cpu and x.dtype == torch.float32 and x.stride(3) == 1 and outlives(x)
-    return fits and x.numel() > 0 and scan_library.kernels() is not None
+    return fits and x.numel() > 0 and kernels.compiled() is not None
 
 
 class _Compiled(torch.autograd.Function):
@@ -68,7 +68,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     threads = max(1, min(torch.get_num_threads(), x.numel() // WORK_PER_THREAD))
     places = {"x": x.data_ptr(), "cos": cos.data_ptr(), "sin": sin.data_ptr(), "y": y.data_ptr()}
     sizes = (n_rows, n_heads, n_tokens, width // 2, threads, *x.stride()[:3])
-    scan_library.run("hymba_rotate_all", _Args(*sizes, **places, sign=sign))
+    kernels.run("hymba_rotate_all", _Args(*sizes, **places, sign=sign))
     return y.transpose(1, 2)
 
 

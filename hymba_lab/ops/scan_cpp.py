@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hymba_lab.ops.scan_library import CHUNK, GROUP, PADDED, call, dense, dense_rows
+from hymba_lab.ops.kernels import CHUNK, GROUP, PADDED, call, dense, dense_rows
 
 
 def selective_scan(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hymba_lab.errors import UserError
-from hymba_lab.ops import scan_cpp, scan_cuda, scan_library, scan_torch
+from hymba_lab.ops import kernels, scan_cpp, scan_cuda, scan_torch
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
 VARIABLE = "HYMBA_LAB_SCAN"
@@ -34,7 +34,7 @@ SCANS = {
     ),
     "cpp": Backend(
         scan_cpp.selective_scan,
-        scan_library.missing,
+        kernels.missing,
         lambda x, h0: x.is_cpu and x.dtype in (torch.float32, torch.bfloat16),
         "CPU tensors, float32 or bfloat16",
     ),
@@ -81,12 +81,12 @@ def chosen() -> dict[str, str]:
 
 
 def _with_build(name: str) -> str:
-    return f"cpp {scan_library.variant()}" if name == "cpp" else name
+    return f"cpp {kernels.variant()}" if name == "cpp" else name
 
 
 def _kernel_status() -> Status:
     """The state of what has a kernel for the CPU and none for CUDA."""
-    reason = scan_library.missing()
+    reason = kernels.missing()
     available = ["torch"] if reason else ["cpp", "torch"]
     chosen = "torch" if torch.cuda.is_available() else available[0]
     return Status(chosen=chosen, available=available, unavailable=_told({"cpp": reason}))
@@ -97,7 +97,7 @@ def _attention_status() -> Status:
     cpu_only = "it serves the CPU, where FlexAttention has no backward" if cuda else None
     reasons = {
         "flex": None if cuda else f"it has no backward on a CPU, and {scan_cuda.NO_DEVICE}",
-        "cpp": cpu_only or scan_library.missing(),
+        "cpp": cpu_only or kernels.missing(),
         "blocks": cpu_only,
     }
     available = [*(name for name, reason in reasons.items() if reason is None), "sdpa"]

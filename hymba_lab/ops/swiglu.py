@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import scan_library
+from hymba_lab.ops import kernels
 from hymba_lab.ops.masks import outlives
 
 WORK_PER_THREAD = 100_000  # elements below which one more thread costs more than it brings
@@ -25,7 +25,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 def _compiled_takes(gate: Tensor, up: Tensor) -> bool:
     fits = all(t.is_cpu and t.dtype == torch.float32 and outlives(t) for t in (gate, up))
     fits = fits and gate.shape == up.shape
-    return fits and gate.numel() > 0 and scan_library.kernels() is not None
+    return fits and gate.numel() > 0 and kernels.compiled() is not None
 
 
 class _Compiled(torch.autograd.Function):
@@ -65,4 +65,4 @@ def _call(function: str, **tensors: Tensor) -> None:
     n = tensors["gate"].numel()
     threads = max(1, min(torch.get_num_threads(), n // WORK_PER_THREAD))
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    scan_library.run(function, _Args(n, threads, **places))
+    kernels.run(function, _Args(n, threads, **places))

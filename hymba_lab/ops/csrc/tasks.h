@@ -18,7 +18,7 @@ constexpr int GROUP_CHANNELS = 128;  // channels of one task
 constexpr int GROUP = GROUP_CHANNELS / LANES;
 constexpr int IN_REGISTERS = 4;      // states of a channel that one pass over a chunk carries
 
-// Mirrored field by field in scan_library.py. Pointers that may be null are marked "or null".
+// Mirrored field by field in kernels.py. Pointers that may be null are marked "or null".
 struct ScanArgs {
   int64_t n_batch, n_time, n_channels, n_states, n_threads;
   int64_t z_stride;  // floats from one token of z to the next: z is often a slice of wider rows

@@ -1,8 +1,8 @@
-"""Loads the compiled kernels and calls the scan with pointers.
+"""Loads the compiled kernels and calls them with pointers.
 
-The kernel is a plain shared library without torch headers (`csrc/selective_scan.cpp`), built once
-per instruction set by setup.py. It computes in float32 with as many threads as torch uses; their
-number does not change a bit of the result.
+They are one plain shared library without torch headers (`csrc/`), built once per instruction set by
+setup.py. They compute in float32 with as many threads as torch uses; their number does not change a
+bit of a result.
 """
 
 import ctypes
@@ -80,24 +80,24 @@ def library(name: str) -> ctypes.CDLL:
     return built
 
 
-def kernels() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
     """The functions compiled for this processor; None without them."""
     return None if missing() is not None else library(variant())
 
 
 def constant(function: str) -> int:
     """A number that the kernels were built with, such as the rows of one task."""
-    compiled = kernels()
-    assert compiled is not None
-    compiled[function].restype = ctypes.c_int64
-    return int(compiled[function]())
+    found = compiled()
+    assert found is not None
+    found[function].restype = ctypes.c_int64
+    return int(found[function]())
 
 
 def run(function: str, args: ctypes.Structure) -> None:
     """Call a compiled function with its arguments."""
-    compiled = kernels()
-    assert compiled is not None
-    compiled[function](ctypes.byref(args))
+    found = compiled()
+    assert found is not None
+    found[function](ctypes.byref(args))
 
 
 def dense(tensor: Tensor | None) -> Tensor | None:
