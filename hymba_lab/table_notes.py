@@ -114,15 +114,19 @@ def flag_notes(frame: pd.DataFrame) -> list[str]:
 
 
 def speed_notes(runs: pd.DataFrame) -> list[str]:
-    """Whether the seeds of one row ran so unevenly that tokens/s says nothing about rows."""
+    """Whether tokens/s says nothing about rows: an uneven machine, or code of several days."""
     finished = runs[runs["status"] == "finished"]
     speeds = pd.to_numeric(finished["tokens_per_second"]).groupby(finished["row"])
-    most = float((speeds.max() / speeds.min()).max())
-    if not most > UNEVEN_SPEED:
+    most, n_commits = float((speeds.max() / speeds.min()).max()), finished["commit"].nunique()
+    why = [
+        f"seeds of one row differ by up to {most:.1f} times" if most > UNEVEN_SPEED else "",
+        f"the runs are of {n_commits} commits" if n_commits > 1 else "",
+    ]
+    if not any(why):
         return []
     return [
-        f"tokens/s is not comparable here: seeds of one row differ by up to {most:.1f} times, so "
-        "the machine had other work. Rows cost what their FLOPs say; benchmarks/ measures speed."
+        f"tokens/s is not comparable here: {' and '.join(filter(None, why))}. Rows cost what their "
+        "FLOPs say; benchmarks/ measures speed."
     ]
 
 

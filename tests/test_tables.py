@@ -209,7 +209,9 @@ def test_speeds_of_an_uneven_machine_are_called_so() -> None:
     told = [note for note in make(runs).notes if note.startswith("tokens/s")]
     runs.loc[(runs["row"] == "8") & (runs["seed"] == 1), "tokens_per_second"] = 3000.0
     assert told == []
-    assert "seeds of one row differ by up to 3.0 times" in "\n".join(make(runs).notes)
+    assert "seeds of one row differ by up to 3.0 times. Rows" in "\n".join(make(runs).notes)
+    runs.loc[0, "commit"] = "another"
+    assert "3.0 times and the runs are of 2 commits. Rows" in "\n".join(make(runs).notes)
 
 
 def test_notes_tell_scale_budget_and_method() -> None:
