@@ -17,6 +17,7 @@ from conftest import ROOT
 from hymba_lab.claims.__main__ import main
 from hymba_lab.claims.file import COSTS, PROBES, Claims, load_claims
 from hymba_lab.claims.judge import together
+from hymba_lab.claims.page import ratio
 from hymba_lab.errors import ConfigError, StoreError, UserError
 from hymba_lab.probes.measure import COLUMNS
 from hymba_lab.sweep.designs import design_choices
@@ -215,6 +216,11 @@ def test_costs_are_exact_ratios(desk: Desk) -> None:
         (line,) = desk.run()
         assert (line["effect"], line["low"], line["status"]) == ("0.25", "", status)
         assert "0.25 times, hybrid vs mamba, exact" in desk.text("md")
+
+
+def test_ratios_near_one_show_their_side() -> None:
+    shown = [ratio(value) for value in (0.99963, 1.00106, 1.0, 0.957028, 3.64)]
+    assert shown == ["0.99963", "1.0011", "1", "0.957", "3.64"]
 
 
 def test_words_of_the_scale_stand_in_labels(desk: Desk) -> None:

@@ -100,7 +100,7 @@ def _row(claims: Claims, answer: Answer) -> str:
     effect, cells = claims.paper.get(answer.name, (math.nan, ""))
     paper = MISSING if math.isnan(effect) else f"{effect:+.4g} ({cells})"
     if math.isfinite(effect) and claim.paper is not None and claim.paper.over:
-        paper = f"{effect:.3g} times ({cells})"
+        paper = f"{ratio(effect)} times ({cells})"
     shown = "<br>".join(_effect(claims, answer, one) for one in answer.comparisons)
     condition = f"{_words(answer.metric)} {claim.reproduced_if}"
     runs = markdown_text(answer.missing)
@@ -118,11 +118,19 @@ def _row(claims: Claims, answer: Answer) -> str:
     return f"| {' | '.join(cells_of_row)} |"
 
 
+def ratio(value: float) -> str:
+    """Three digits; near 1 as many as show on which side of it the value lies."""
+    gap = abs(value - 1)
+    if gap == 0 or gap >= 0.01:
+        return f"{value:.3g}"
+    return f"{value:.{1 - math.floor(math.log10(gap))}f}"
+
+
 def _effect(claims: Claims, answer: Answer, one: Compared) -> str:
     claim, found = answer.claim, one.found
     if claim.exact:
         names = markdown_text(f"{one.row.row} vs {one.against.row}")
-        return f"{found.effect:.3g} times, {names}, exact"
+        return f"{ratio(found.effect)} times, {names}, exact"
     number = estimate(found.effect, found.low, found.high, signed=True)
     mark = " *" if one.p_holm <= claims.file.alpha else ""
     names = f"{one.row.row} vs {one.against.row}"
