@@ -235,6 +235,19 @@ def test_the_front_passes_the_points_that_nothing_beats() -> None:
     assert front(figures.trade_off(frame, goal="minimize"))[:-1] == [(1, 0.5), (2, 0.4)]
 
 
+def test_costs_of_several_orders_of_magnitude_stand_on_a_logarithmic_axis() -> None:
+    frame = table(["tiny", "twin", "small", "large"])
+    frame["cache_bytes"] = [3e4, 3.001e4, 4e6, 1.2e7]
+    figure = figures.trade_off(frame, goal="maximize")
+    (ax,) = figure.axes
+    drawn = [line for line in ax.lines if line.get_linestyle() == "None"]
+    x = [float(np.asarray(line.get_xdata())[0]) for line in drawn]
+    assert ax.get_xscale() == "log" and x[2:] == pytest.approx([4, 12])
+    assert 0 < ax.get_xlim()[0] < x[0] < 0.03 < x[1] < 0.05  # twins stand side by side
+    frame["cache_bytes"] = [0.0, 1e6, 4e6, 1.2e7]
+    assert figures.trade_off(frame, goal="maximize").axes[0].get_xscale() == "linear"
+
+
 def test_what_was_not_measured_has_no_point_and_is_said() -> None:
     frame = table(["a", "b"])
     frame.loc[1, ["mean", "mean_low", "mean_high"]] = np.nan

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from hymba_lab.figures.style import (
     INK,
@@ -31,6 +32,7 @@ COSTS = {
     "flops_per_token": ("forward FLOPs per token", {1e9: "G", 1e6: "M", 1e3: "k"}),
 }
 _MARK, _APART = 0.1, 0.5  # width of a mark with some air, and of a group of them [inch]
+_DECADES = 20  # highest through lowest cost from which the axis is logarithmic
 _PAPER: Any = {"marker": "D", "markerfacecolor": "none", "linestyle": "none", "markersize": 6}
 
 
@@ -102,8 +104,17 @@ def _dot(style: Mark) -> Mark:
 
 
 def _widen(ax: Axes, costs: Sequence[float]) -> None:
-    """Set the x axis; costs that differ by less than a tenth stay close together."""
+    """Set the x axis; costs that differ by less than a tenth stay close together.
+
+    Costs of several orders of magnitude get a logarithmic one.
+    """
     low, high = min(costs, default=0.0), max(costs, default=1.0)
+    if low > 0 and high / low >= _DECADES:
+        margin = (high / low) ** 0.08
+        ax.set(xscale="log", xlim=(low / margin, high * margin))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        return
     span = max(high - low, 0.2 * high) or 1.0
     middle = (low + high) / 2
     ax.set_xlim(middle - 0.58 * span, middle + 0.58 * span)
@@ -113,21 +124,23 @@ def _side_by_side(ax: Axes, costs: Sequence[float]) -> list[float]:
     """Return x of every point: those that would cover each other stand side by side."""
     figure = ax.get_figure(root=True)
     assert figure is not None
-    left, right = ax.get_xlim()
+    logarithmic = ax.get_xscale() == "log"
+    at = [math.log10(cost) for cost in costs] if logarithmic else list(costs)
+    left, right = (math.log10(x) if logarithmic else x for x in ax.get_xlim())
     inch = (right - left) / (figure.get_figwidth() * ax.get_position().width)
     groups: list[list[int]] = []
-    for i in sorted(range(len(costs)), key=lambda i: (costs[i], i)):
-        if groups and costs[i] - costs[groups[-1][0]] <= _MARK * inch:
+    for i in sorted(range(len(at)), key=lambda i: (at[i], i)):
+        if groups and at[i] - at[groups[-1][0]] <= _MARK * inch:
             groups[-1].append(i)
         else:
             groups.append([i])
-    places = list(costs)
+    places = list(at)
     for group in groups:
-        middle = sum(costs[i] for i in group) / len(group)
+        middle = sum(at[i] for i in group) / len(group)
         step = min(_MARK, _APART / len(group)) * inch
-        for number, i in enumerate(sorted(group)):
+        for number, i in enumerate(group):
             places[i] = middle + (number - (len(group) - 1) / 2) * step
-    return places
+    return [10**place for place in places] if logarithmic else places
 
 
 def _front(
