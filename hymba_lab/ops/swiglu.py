@@ -15,7 +15,10 @@ WORK_PER_THREAD = 100_000  # elements below which one more thread costs more tha
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """Return silu(gate) * up, element by element, of two tensors of one shape."""
+    """Return silu(gate) * up, element by element, of two tensors of one shape.
+
+    On the meta device only the shape is computed, and what would be kept for the backward is kept.
+    """
     if _compiled_takes(gate, up):
         y: Tensor = _Compiled.apply(gate, up)  # type: ignore[no-untyped-call]
         return y
@@ -23,8 +26,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def _compiled_takes(gate: Tensor, up: Tensor) -> bool:
-    fits = all(t.is_cpu and t.dtype == torch.float32 and outlives(t) for t in (gate, up))
-    fits = fits and gate.shape == up.shape
+    fits = all(t.dtype == torch.float32 and outlives(t) for t in (gate, up))
+    fits = fits and (gate.is_cpu or gate.is_meta) and gate.shape == up.shape
     return fits and gate.numel() > 0 and kernels.compiled() is not None
 
 
@@ -37,7 +40,7 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         gate, up = gate.contiguous(), up.contiguous()
-        y = torch.empty(gate.shape)
+        y = torch.empty_like(gate)
         _call("hymba_swiglu", gate=gate, up=up, y=y)
         ctx.save_for_backward(gate, up)
         return y
@@ -46,7 +49,7 @@ class _Compiled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        d_gate, d_up = torch.empty(gate.shape), torch.empty(gate.shape)
+        d_gate, d_up = torch.empty_like(gate), torch.empty_like(gate)
         dy = dy.contiguous()
         _call("hymba_swiglu_backward", gate=gate, up=up, dy=dy, d_gate=d_gate, d_up=d_up)
         return d_gate, d_up
@@ -62,6 +65,8 @@ class _Args(ctypes.Structure):
 
 
 def _call(function: str, **tensors: Tensor) -> None:
+    if tensors["gate"].is_meta:
+        return
     n = tensors["gate"].numel()
     threads = max(1, min(torch.get_num_threads(), n // WORK_PER_THREAD))
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
