@@ -421,12 +421,17 @@ class Greedy(nn.Module):
 """
 
 
-def test_a_component_that_runs_out_of_memory_fails_its_row_alone(lab: Lab) -> None:
+def test_a_component_that_runs_out_of_memory_fails_its_row_alone(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab.folder)
     lab.write("greedy.py", BROKEN)
     lab.write("tiny.yaml", "plugins: [greedy.py]\n" + (lab.folder / "tiny.yaml").read_text())
     lab.write("sweep.yaml", SWEEP + "    greedy: {model.fusion: {name: greedy}}\n")
-    ended = lab.run("--set", "seeds=[0]")
+    ended = lab.run("--set", "seeds=[0]", "--out", "out")
     assert (ended.code, ended.err) == (1, "")
+    (exported,) = Path("out").glob("*/sweep.resolved.json")
+    assert json.loads(exported.read_text())["base"]["plugins"] == ["greedy.py"]
     assert statuses(lab) == {
         "mean, seed 0": ["FINISHED"], "gate, seed 0": ["FINISHED"], "greedy, seed 0": ["FAILED"],
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -155,7 +156,10 @@ def _sources(sweep: Sweep) -> Mixture:
 
 
 def resolved_sweep(session: Session) -> str:
-    """Return the sweep file with every default filled in, and its base experiment resolved."""
-    return json.dumps(
-        {"sweep": session.sweep.file.model_dump(), "base": session.sweep.base.resolved()}, indent=1
-    )
+    """Return the sweep file with every default filled in, and its base experiment resolved.
+
+    Plugins are named from the folder of the command: an export tells nothing about the machine.
+    """
+    base = session.sweep.base.resolved()
+    base |= {"plugins": [os.path.relpath(path) for path in session.sweep.base.plugins]}
+    return json.dumps({"sweep": session.sweep.file.model_dump(), "base": base}, indent=1)
