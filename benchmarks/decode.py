@@ -22,7 +22,6 @@ import torch
 from torch import nn
 
 from hymba_lab.model import LanguageModel
-from hymba_lab.model.cache import Cache
 from hymba_lab.model.hf_checkpoint import meta_model
 from hymba_lab.model.hf_config import read_released
 from hymba_lab.ops import selective_scan_step
@@ -42,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = random_model(options.config, getattr(torch, options.dtype))
     weights = sum(p.nbytes for p in model.parameters())
-    cache = Cache(model, 1, options.prompt + options.tokens).nbytes
+    cache = model.cache(1, options.prompt + options.tokens).nbytes
     steps, reads = decode(model, options.prompt, options.tokens)
     around = [(before + after) / 2 for before, after in pairwise(reads)]
     shares = [read / step for read, step in zip(around, steps, strict=True)]

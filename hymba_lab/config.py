@@ -165,8 +165,8 @@ def all_registries() -> dict[str, Registry[Any]]:
         ssm,
     )
     from hymba_lab.data.source import datasets
-    from hymba_lab.training.optimizers import optimizers
-    from hymba_lab.training.schedules import schedules
+    from hymba_lab.optim.optimizers import optimizers
+    from hymba_lab.optim.schedules import schedules
 
     found: list[Registry[Any]] = [
         heads.heads, order.orders, fusion.fusions, meta_tokens.meta_tokens, placement.placements,

@@ -15,7 +15,6 @@ from hymba_lab.cost.cache import held_bytes
 from hymba_lab.cost.model import count, meta_model
 from hymba_lab.errors import ConfigError, UserError
 from hymba_lab.model import LanguageModel
-from hymba_lab.model.cache import Cache
 from hymba_lab.model.generate import prefill
 from hymba_lab.provenance import hardware
 
@@ -142,7 +141,7 @@ def _read_and_write(
 ) -> tuple[int, float, float]:
     """Return the cache's bytes, seconds for the prompts and seconds for the tokens after them."""
     n_rows, seq_len = tokens.shape
-    cache = Cache(model, n_rows, seq_len + n_new)
+    cache = model.cache(n_rows, seq_len + n_new)
     lengths = torch.full((n_rows,), seq_len, device=tokens.device)
     began = _now(tokens.device)
     features = prefill(model, cache, tokens, lengths, chunk)

@@ -35,7 +35,7 @@ def tokens_of(n_rows: int, n_tokens: int) -> Tensor:
 @torch.no_grad()
 def in_steps(model: LanguageModel, tokens: Tensor, sizes: list[int]) -> tuple[Tensor, Cache]:
     """Logits of all tokens, given in steps of `sizes` and then one by one."""
-    cache = Cache(model, *tokens.shape)
+    cache = model.cache(*tokens.shape)
     sizes = sizes + [1] * (tokens.shape[1] - sum(sizes))
     return torch.cat([model.logits(model.features(t, cache)) for t in tokens.split(sizes, 1)], 1), (
         cache
@@ -93,7 +93,7 @@ def test_the_bytes_held_are_those_announced(
         for module in model.modules()
         if hasattr(module, "cache_elements")
     )
-    assert Cache(model, n_rows, n_tokens).nbytes == 4 * n_rows * elements
+    assert model.cache(n_rows, n_tokens).nbytes == 4 * n_rows * elements
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -104,7 +104,7 @@ def test_the_bytes_held_by_hand(dtype: torch.dtype) -> None:
     keys = 3 * (3 + 20) + 2 * (3 + 4)
     values = n_rows * (keys * per_key + 6 * 32 * 3)  # convolution: 6 layers, 32 channels, 3 inputs
     assert [layer.owns_kv for layer in model.plan] == [True, True, True, True, False, True]
-    cache = Cache(model, n_rows, n_tokens)
+    cache = model.cache(n_rows, n_tokens)
     assert cache.nbytes == values * dtype.itemsize + 4 * n_rows * 6 * 32 * 4
 
 
@@ -115,14 +115,14 @@ def test_the_published_model_on_the_meta_device() -> None:
     from hymba_lab.model.hf_config import read_released
 
     path = DATA / "hymba_1p5b_config.json"
-    cache = Cache(meta_model(read_released(path)[0], path).to(torch.bfloat16), 1, 8000)
+    cache = meta_model(read_released(path)[0], path).to(torch.bfloat16).cache(1, 8000)
     keys = 3 * 8128 + 14 * (128 + 1025)
     assert cache.nbytes == 2 * keys * 960 + 32 * 3200 * (2 * 3 + 4 * 16)
 
 
 def test_buffers_are_made_once() -> None:
     model, tokens = model_of(**HYMBA), tokens_of(2, 25)
-    cache = Cache(model, 2, 25)
+    cache = model.cache(2, 25)
     buffers = [
         (buffer, buffer.data_ptr())
         for layer in cache.layers
@@ -148,7 +148,7 @@ def test_a_ring_holds_just_the_window() -> None:
         placement={"name": "all_window", "window": 4},
     )
     tokens = tokens_of(1, 14)
-    cache = Cache(model, 1, 14)
+    cache = model.cache(1, 14)
     kept = cache.layers[0].attention.buffers["k"]
     assert kept.shape[2] == 4
     with torch.no_grad():
@@ -164,13 +164,13 @@ def test_padding_leaves_no_trace() -> None:
     """Rows of unequal length in one chunk: every row's states are those of the row alone."""
     model, lengths = model_of(**HYMBA), [9, 1, 4, 6]
     tokens = tokens_of(4, 9)
-    together = Cache(model, 4, 12)
+    together = model.cache(4, 12)
     for first, last in pairwise([0, 4, 9]):
         n_real = torch.tensor([min(max(n - first, 0), last - first) for n in lengths])
         model.features(tokens[:, first:last], together, n_real)
     next_features = model.features(tokens[:, :1], together)
     for row, length in enumerate(lengths):
-        alone = Cache(model, 1, 12)
+        alone = model.cache(1, 12)
         model.features(tokens[row : row + 1, :length], alone)
         single = model.features(tokens[row : row + 1, :1], alone)
         torch.testing.assert_close(next_features[row : row + 1], single, rtol=0, atol=1e-5)
@@ -181,7 +181,7 @@ def test_padding_leaves_no_trace() -> None:
 
 def test_rows_do_not_outgrow_the_cache() -> None:
     model = model_of(**HYMBA)
-    cache = Cache(model, 1, 4)
+    cache = model.cache(1, 4)
     with torch.no_grad():
         model.features(tokens_of(1, 4), cache)
     with pytest.raises(ValueError, match="made for 4 tokens"):
@@ -190,7 +190,7 @@ def test_rows_do_not_outgrow_the_cache() -> None:
 
 def test_a_chunk_starts_where_all_rows_stand() -> None:
     model = model_of(**HYMBA)
-    cache = Cache(model, 2, 9)
+    cache = model.cache(2, 9)
     with torch.no_grad():
         model.features(tokens_of(2, 3), cache, torch.tensor([3, 2]))
     with pytest.raises(ValueError, match="differ in length"):
@@ -201,4 +201,4 @@ def test_a_component_without_a_cache_says_so() -> None:
     model = model_of()
     model.blocks[0].mixer.ssm = torch.nn.Linear(16, 32)
     with pytest.raises(TypeError, match="Linear has no cache_shapes"):
-        Cache(model, 1, 4)
+        model.cache(1, 4)

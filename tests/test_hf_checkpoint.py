@@ -19,7 +19,6 @@ from hymba_lab import load_pretrained, save_pretrained
 from hymba_lab.config import load_config
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import build_model, plan_layers
-from hymba_lab.model.cache import Cache
 from hymba_lab.model.hf_checkpoint import meta_model, released_tensors, tensor_names
 from hymba_lab.model.hf_config import read_released
 
@@ -289,7 +288,7 @@ def test_a_slow_rewriting_of_the_released_code_agrees(
     expected = logits_by_hand(config, weights, tokens[0].tolist())
     close = {"rtol": 0, "atol": 1e-4 * float(expected.abs().max())}
     torch.testing.assert_close(model(tokens)[0].double(), expected, **close)
-    cache = Cache(model, 1, 16)
+    cache = model.cache(1, 16)
     steps = [model.features(part, cache) for part in tokens.split([5, *[1] * 11], 1)]
     through = model.logits(torch.cat(steps, 1))[0]
     torch.testing.assert_close(through.double(), expected, **close)

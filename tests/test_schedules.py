@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hymba_lab.errors import ConfigError
-from hymba_lab.training.schedules import Schedule, schedules
+from hymba_lab.optim.schedules import Schedule, schedules
 
 PEAK = 3e-3
 fractions = st.floats(0, 0.5)

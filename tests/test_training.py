@@ -23,11 +23,11 @@ from hymba_lab.config import Config, load_config
 from hymba_lab.data.source import IGNORED, Batch, Mixture, build_sources
 from hymba_lab.errors import ConfigError, DataError, TrialFailed
 from hymba_lab.model import LanguageModel, build_model
+from hymba_lab.optim.optimizers import matrices, optimizers, parameter_groups
+from hymba_lab.optim.schedules import schedules
 from hymba_lab.training import module, progress
 from hymba_lab.training.checkpoint import load_weights
 from hymba_lab.training.fit import FitResult, fit
-from hymba_lab.training.optimizers import matrices, optimizers, parameter_groups
-from hymba_lab.training.schedules import schedules
 from hymba_lab.training.scoring import TrainBatches, batch_loss
 from hymba_lab.training.validation import evaluate
 
@@ -131,7 +131,7 @@ def test_adamw_shrinks_matrices_and_nothing_else(full_model: LanguageModel) -> N
 
 def test_the_schema_needs_no_lightning() -> None:
     code = (
-        "import sys, hymba_lab.training.optimizers, hymba_lab.training.schedules;"
+        "import sys, hymba_lab.optim.optimizers, hymba_lab.optim.schedules;"
         "sys.exit('lightning' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,7 +10,6 @@ from hymba_lab.config import ModelConfig
 from hymba_lab.cost.model import meta_model
 from hymba_lab.model import LanguageModel
 from hymba_lab.model.block import Block
-from hymba_lab.model.cache import Cache
 
 FP16 = 2  # bytes a value, as in the paper
 
@@ -39,7 +38,7 @@ def held_bytes(config: ModelConfig, vocab: int, n_tokens: int, dtype: torch.dtyp
     """
     model = meta_model(config, vocab).to(dtype)
     try:
-        return Cache(model, 1, n_tokens).nbytes
+        return model.cache(1, n_tokens).nbytes
     except TypeError:  # it cannot generate here; its size is known all the same
         return cache_elements(model, n_tokens) * dtype.itemsize
 

@@ -9,7 +9,8 @@ key" is a count, and since keys are kept after their rotation the order of the r
 B rows of unequal length share a cache: see `Rows`.
 """
 
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from collections.abc import Iterable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,6 @@ from hymba_lab.ops import (
     selective_scan,
     selective_scan_step,
 )
-
-if TYPE_CHECKING:
-    from hymba_lab.model.language_model import LanguageModel
 
 NO_STEP = -1e4  # softplus of it is 0, in bfloat16 and float16 too: the state stays as it is
 
@@ -210,13 +208,14 @@ class Cache:
     is made: `nbytes`. On the meta device it takes no memory and still knows its size.
     """
 
-    def __init__(self, model: "LanguageModel", n_rows: int, n_tokens: int) -> None:
-        """The buffers take device and precision of the embedding."""
-        weight = model.embedding.weight
+    def __init__(
+        self, blocks: Iterable[nn.Module], n_meta: int, weight: Tensor, n_rows: int, n_tokens: int
+    ) -> None:
+        """The buffers take device and precision of `weight`; `LanguageModel.cache` makes one."""
         self.n_tokens = n_tokens
-        self.rows = Rows(n_rows, model.meta.n_meta if model.meta else 0, weight.device)
+        self.rows = Rows(n_rows, n_meta, weight.device)
         self._buffers: list[Tensor] = []
-        self.layers = [self._layer(cast(Block, block).mixer, weight) for block in model.blocks]
+        self.layers = [self._layer(cast(Block, block).mixer, weight) for block in blocks]
 
     @property
     def is_empty(self) -> bool:

@@ -7,22 +7,32 @@ each row goes on from its own last token (`hymba_lab.model.cache`).
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hymba_lab.errors import UserError
 from hymba_lab.model.cache import Cache
 
-if TYPE_CHECKING:
-    from hymba_lab.model.language_model import LanguageModel
-
 CHUNK = 512  # tokens of a prompt read at once
 
 
+class Decodes(Protocol):
+    """What generation needs of a model."""
+
+    embedding: nn.Embedding
+    max_tokens: int | None
+
+    def cache(self, n_rows: int, n_tokens: int) -> Cache: ...
+    def features(
+        self, tokens: Tensor, cache: Cache | None = None, n_real: Tensor | None = None
+    ) -> Tensor: ...
+    def logits(self, features: Tensor) -> Tensor: ...
+
+
 def generate(
-    model: "LanguageModel",
+    model: Decodes,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     max_new_tokens: int = 64,
@@ -53,7 +63,7 @@ def generate(
 
 
 def stream(
-    model: "LanguageModel",
+    model: Decodes,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     max_new_tokens: int = 64,
@@ -77,13 +87,13 @@ def stream(
             f"{model.max_tokens}. Shorten the prompt or ask for fewer tokens."
         )
     choose = _chooser(temperature, top_k, top_p, seed, tokens.device)
-    cache = Cache(model, len(tokens), n_tokens - 1)  # nothing follows the last token
+    cache = model.cache(len(tokens), n_tokens - 1)  # nothing follows the last token
     return _steps(model, cache, tokens, lengths, choose, ends, max_new_tokens, chunk_size)
 
 
 @torch.no_grad()
 def prefill(
-    model: "LanguageModel", cache: Cache, tokens: Tensor, lengths: Tensor, chunk_size: int
+    model: Decodes, cache: Cache, tokens: Tensor, lengths: Tensor, chunk_size: int
 ) -> Tensor:
     """Read rows of `lengths` (B,) tokens, padding behind; return their last features (B, D)."""
     last = tokens.new_empty(())
@@ -99,7 +109,7 @@ def prefill(
 
 @torch.no_grad()
 def _steps(
-    model: "LanguageModel",
+    model: Decodes,
     cache: Cache,
     tokens: Tensor,
     lengths: Tensor,

@@ -70,6 +70,11 @@ class LanguageModel(nn.Module):
         x = self.norm(x)
         return meta.drop(x) if meta else x
 
+    def cache(self, n_rows: int, n_tokens: int) -> Cache:
+        """Return an empty cache for rows of at most `n_tokens` text tokens."""
+        n_meta = self.meta.n_meta if self.meta else 0
+        return Cache(self.blocks, n_meta, self.embedding.weight, n_rows, n_tokens)
+
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (..., vocab) of features (..., D)."""
         return linear(features, self.head_weight)

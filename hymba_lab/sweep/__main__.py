@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hymba_lab.sweep.plan import print_plan
 
         return print_plan(options)
-    from hymba_lab.sweep.session import run_sweep
+    from hymba_lab.sweep.run import run_sweep
 
     return run_sweep(options)
 

@@ -8,8 +8,8 @@ import torch
 from hymba_lab.config import Config
 from hymba_lab.data.source import Mixture
 from hymba_lab.model import build_model
+from hymba_lab.optim.optimizers import optimizers
 from hymba_lab.training.memory import keep_memory
-from hymba_lab.training.optimizers import optimizers
 from hymba_lab.training.scoring import TrainBatches, batch_loss
 
 _STEPS = 6  # the first is dropped: it pays for allocations

@@ -7,10 +7,10 @@ from hymba_lab.config import Config, resolve
 from hymba_lab.config_errors import suggest
 from hymba_lab.cost import Costs, measure_costs, meta_model
 from hymba_lab.errors import ConfigError
+from hymba_lab.optim.optimizers import optimizers
+from hymba_lab.optim.schedules import schedules
 from hymba_lab.sweep.designs import Choice, design_choices
 from hymba_lab.sweep.file import Sweep
-from hymba_lab.training.optimizers import optimizers
-from hymba_lab.training.schedules import schedules
 from hymba_lab.yaml_file import Document
 
 

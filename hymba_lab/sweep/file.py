@@ -16,7 +16,7 @@ from hymba_lab.config_errors import explain
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
 from hymba_lab.stats import Looks, plan_looks
-from hymba_lab.sweep.paper import looked_up
+from hymba_lab.sweep.paper import Paper, looked_up
 from hymba_lab.sweep.scale import at_scale
 from hymba_lab.yaml_file import Document, parse_value
 
@@ -74,17 +74,6 @@ class Pruner(Section):
     n_warmup_steps: Annotated[int, Field(ge=0)] = 0  # median: training steps before the first look
     min_resource: Count = 1  # halving: training steps of the first rung
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-
-
-class Paper(Section):
-    """Numbers of a paper, shown beside ours and never mixed with them."""
-
-    label: str
-    values: dict[str, float] = {}  # our row -> number
-    table: str | None = None  # a CSV file, relative to the sweep
-    of: str | None = None  # its column, or its row
-    cells: dict[str, str] = {}  # our row -> its row, or its column
-    caches: dict[str, float] = {}  # our row -> its cache [bytes], where the table prints it
 
 
 class SweepFile(Section):

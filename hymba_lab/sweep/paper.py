@@ -3,19 +3,27 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hymba_lab.config_errors import suggest
 from hymba_lab.errors import ConfigError
+from hymba_lab.registry import Section
 from hymba_lab.yaml_file import Document
-
-if TYPE_CHECKING:
-    from hymba_lab.sweep.file import Paper
 
 _CACHE = "cache_mb"  # the tables' name for the cache [MB = 1e6 bytes]
 
 
-def looked_up(paper: "Paper", document: Document, folder: Path) -> "Paper":
+class Paper(Section):
+    """Numbers of a paper, shown beside ours and never mixed with them."""
+
+    label: str
+    values: dict[str, float] = {}  # our row -> number
+    table: str | None = None  # a CSV file, relative to the sweep
+    of: str | None = None  # its column, or its row
+    cells: dict[str, str] = {}  # our row -> its row, or its column
+    caches: dict[str, float] = {}  # our row -> its cache [bytes], where the table prints it
+
+
+def looked_up(paper: Paper, document: Document, folder: Path) -> Paper:
     """Return the paper's numbers with the `cells` of its table among the values.
 
     `of` is a column of the CSV file and a cell names a row by its first column, or the other way

@@ -14,8 +14,8 @@ from hymba_lab.config import Config
 from hymba_lab.data.source import Mixture
 from hymba_lab.errors import TrialFailed
 from hymba_lab.model import LanguageModel
-from hymba_lab.training.optimizers import optimizers
-from hymba_lab.training.schedules import schedules
+from hymba_lab.optim.optimizers import optimizers
+from hymba_lab.optim.schedules import schedules
 from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss
 from hymba_lab.training.validation import evaluate
 

@@ -61,6 +61,9 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # lightning 2.6 makes a LeafSpec in the way that torch 2.13 deprecates
             warnings.filterwarnings("ignore", r".*LeafSpec.*is deprecated", FutureWarning)
+            # fit() without a checkpoint looks for Slurm's even where the environment is named, and
+            # says on every login node that srun is there and not used
+            warnings.filterwarnings("ignore", r"The `srun` command is available", UserWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
