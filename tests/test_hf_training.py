@@ -13,6 +13,9 @@ from transformers import Trainer, TrainingArguments
 
 from hymba_lab.hf import HymbaForCausalLM
 
+# TRL 1.16 and peft 0.21 still ask under the name that transformers 5.24 has replaced
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+
 
 def saved_bytes(model: HymbaForCausalLM, tokens: Tensor) -> tuple[int, list[Tensor]]:
     """Bytes that the forward pass keeps for the backward pass, weights aside; the gradients."""
@@ -118,7 +121,7 @@ def test_padded_rows_train_as_they_would_alone() -> None:
 @pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
 def test_an_adapter_reaches_every_map_and_merges(dora: bool, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-    base = load(tiny_folder(tmp_path))
+    base = load(tiny_folder(tmp_path), dtype="float64")
     before = {name: weight.clone() for name, weight in base.named_parameters()}
     config = peft.LoraConfig(
         r=4, target_modules="all-linear", use_dora=dora, task_type="CAUSAL_LM", lora_dropout=0.0
@@ -141,7 +144,7 @@ def test_an_adapter_reaches_every_map_and_merges(dora: bool, tmp_path: Path) -> 
     with torch.no_grad():
         expected = model(input_ids=tokens).logits
         merged = model.merge_and_unload()
-        torch.testing.assert_close(merged(tokens).logits, expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(merged(tokens).logits, expected, rtol=0, atol=1e-6)
 
 
 def test_the_map_of_the_steps_is_called_as_a_module() -> None:

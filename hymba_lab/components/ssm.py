@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hymba_lab.components import steps
 from hymba_lab.components.norm import RMSNorm
 from hymba_lab.components.past import WHOLE, SSMPast
 from hymba_lab.registry import Registry
@@ -51,7 +52,7 @@ class Mamba1(nn.Module):
         self.norms = nn.ModuleList(
             RMSNorm(width, eps) if inner_norms else nn.Identity() for width in self.widths
         )
-        self.dt = nn.Linear(dt_rank, d_inner)
+        self.dt = steps.StepMap(dt_rank, d_inner)
         self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
         self.D = nn.Parameter(torch.empty(d_inner))
         self.reset()
@@ -61,7 +62,7 @@ class Mamba1(nn.Module):
         dt, B, C = self.dt_b_c(u).split(self.widths, dim=-1)
         dt, B, C = (norm(part) for norm, part in zip(self.norms, (dt, B, C), strict=True))
         A = past.decay(self.A_log)
-        dt = nn.functional.linear(dt, self.dt.weight)
+        dt = steps.called(self.dt, dt)
         return past.scan(u, dt, A, B, C, self.D, z=self.z(x), dt_bias=self.dt.bias)
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
