@@ -1,6 +1,6 @@
 """The seam for mixers: any recurrence, in any cut, padded or not, equals its own whole pass."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -72,13 +72,13 @@ class Mixer(nn.Module):
 
 
 @pytest.fixture(params=["plain", "stepped", "apart"])
-def model(request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
+def model(request: pytest.FixtureRequest) -> LanguageModel:
     op = {"plain": PLAIN, "stepped": STEPPED, "apart": APART}[request.param]
     torch.manual_seed(0)
     made = build_model(model_config(init_std=0.2), VOCAB)
     for block in made.blocks:
         block.mixer.ssm = Mixer(16, 32, op)  # type: ignore[union-attr, assignment]
-    yield made.eval()
+    return made.eval()
 
 
 def tokens_of(n_rows: int, n_tokens: int) -> Tensor:
