@@ -50,7 +50,9 @@ def lab_model(seed: int = 0, **model: Any) -> HymbaLabForCausalLM:
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One id per character for the 97 ids of the tiny checkpoint; `<s>` goes in front of a text."""
     names = ["<unk>", "<s>", "</s>", *CHARACTERS]
-    model = models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], unk_token="<unk>")
+    model = models.BPE(
+        vocab={name: i for i, name in enumerate(names)}, merges=[], unk_token="<unk>"
+    )
     tokenizer = Tokenizer(model)
     tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(

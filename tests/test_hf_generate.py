@@ -1,4 +1,4 @@
-"""generate() of transformers on the lab's cache: batches equal their rows and the lab's own loop."""
+"""generate() of transformers: batches equal their rows and the lab's own loop."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def check_rows(model: HymbaForCausalLM, n_rows: int, n_new: int, seed: int) -> N
     rows = prompts(n_rows, seed=seed)
     batch = padded(rows)
     together = model.generate(**batch, max_new_tokens=n_new, **GREEDY)
-    assert torch.equal(together[:, : -n_new], batch["input_ids"])
+    assert torch.equal(together[:, :-n_new], batch["input_ids"])
     made = together[:, -n_new:].tolist()
     own = model.model.net.generate(**batch, max_new_tokens=n_new)[:, -n_new:].tolist()
     assert made == own
@@ -80,7 +80,9 @@ def test_the_released_file_says_no_cache_and_gets_one(monkeypatch: pytest.Monkey
     model, widths = load(FOLDER), []
     features = model.model.net.features
     monkeypatch.setattr(
-        model.model.net, "features", lambda ids, *a: widths.append(ids.shape[1]) or features(ids, *a)
+        model.model.net,
+        "features",
+        lambda ids, *a: widths.append(ids.shape[1]) or features(ids, *a),
     )
     model.generate(torch.ones(1, 9, dtype=torch.long), max_new_tokens=4, **GREEDY)
     assert widths == [9, 1, 1, 1]
@@ -133,9 +135,7 @@ def test_going_on_from_a_cache_with_rows_of_unequal_length() -> None:
     )
     new = torch.cat([first.sequences, torch.tensor([[1, 2]]).expand(4, -1)], dim=1)
     mask = torch.cat([batch["attention_mask"], torch.ones(4, 5, dtype=torch.long)], dim=1)
-    made = model.generate(
-        new, attention_mask=mask, cache=first.cache, max_new_tokens=6, **GREEDY
-    )
+    made = model.generate(new, attention_mask=mask, cache=first.cache, max_new_tokens=6, **GREEDY)
     fresh = model.generate(new, attention_mask=mask, max_new_tokens=6, **GREEDY)
     assert torch.equal(made, fresh)
 

@@ -1,4 +1,4 @@
-"""The adapter: equal logits, the released names both ways, strict loading, packed and padded rows."""
+"""The adapter: equal logits, released names both ways, strict loading, packed and padded rows."""
 
 import json
 import shutil
@@ -232,14 +232,16 @@ def test_a_missing_tensor_of_a_lab_folder_is_an_error(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     gone = weights.pop("model.net.blocks.0.norm1.weight")
     save_file(weights | {"model.more": gone}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"(?s)missing: model.net.blocks.0.norm1.*not of this"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)missing: model.net.blocks.0.norm1.*not of this"
+    ):
         load(tmp_path)
 
 
 def test_a_state_that_lacks_a_tensor_is_an_error() -> None:
     weights = load_file(FOLDER / "model.safetensors")
     del weights["model.layers.2.mamba.D.0"]
-    with pytest.raises(CheckpointError, match="missing: model.net.blocks.2.mixer.ssm.D"):
+    with pytest.raises(CheckpointError, match=r"missing: .*blocks\.2\.mixer\.ssm\.D"):
         HymbaForCausalLM.from_pretrained(
             None, config=AutoConfig.from_pretrained(FOLDER), state_dict=weights
         )

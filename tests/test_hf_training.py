@@ -1,4 +1,4 @@
-"""Training through transformers: less memory, equal gradients, exact resume, adapters that merge."""
+"""Training through transformers: equal gradients, exact resume, adapters that merge."""
 
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The lab's cache under the names that `generate()` of transformers asks for."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -18,7 +16,7 @@ class GenerationCache:
 
     is_compileable = False
     is_croppable = False
-    is_sliding = is_linear = (False,)
+    is_linear = (False,)
 
     def __init__(self, net: LanguageModel, n_rows: int, n_tokens: int) -> None:
         self._net = net
@@ -35,11 +33,7 @@ class GenerationCache:
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let row b go on from row `beam_idx[b]`."""
-        for buffer in self.lab._buffers:
-            buffer.copy_(buffer.index_select(0, beam_idx.to(buffer.device)))
-        rows = self.lab.rows
-        rows.lengths = rows.lengths[beam_idx.cpu()]
-        rows.last = rows.last[beam_idx.to(rows.last.device)]
+        self.lab.take(beam_idx)
 
     def read(self, tokens: Tensor, n_real: Tensor | None = None) -> Tensor:
         """Return the features (B, T, D) of tokens that continue those read before, and keep them.
@@ -60,18 +54,13 @@ class GenerationCache:
                 "rows of unequal length go on with padded rows: give every row as many new tokens, "
                 "and leave prefill_chunk_size out."
             )
-        return torch.cat([self.read(token) for token in tokens.split(1, dim=1)], dim=1)
+        return torch.cat([self.read(token[:, None]) for token in tokens.unbind(1)], dim=1)
 
     def _grow(self, n_new: int) -> None:
         """Move everything into a cache of at least twice the tokens."""
-        old = self.lab
-        self.lab = self._net.cache(len(old.rows.lengths), 2 * old.n_tokens + n_new)
-        for mine, kept in zip(self.lab._buffers, old._buffers, strict=True):
-            # keys and values (B, heads, slots, width) may have more slots now; text token t of a
-            # ring that was not full lies in slot t, of a full ring in the same slot as before
-            mine[..., : kept.shape[-2], :] = kept
-        state: Any = {name: value for name, value in vars(old.rows).items()}
-        vars(self.lab.rows).update(state)
+        larger = self._net.cache(len(self.lab.rows.lengths), 2 * self.lab.n_tokens + n_new)
+        larger.take_over(self.lab)
+        self.lab = larger
 
 
 def new_cache(net: LanguageModel, tokens: Tensor) -> GenerationCache:

@@ -1,7 +1,7 @@
 """The two configurations: the released `config.json`, and any architecture of the lab."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers.configuration_utils import PreTrainedConfig
@@ -32,7 +32,7 @@ class HymbaConfig(PreTrainedConfig):
     """
 
     model_type = "hymba"
-    keys_to_ignore_at_inference = ["cache"]
+    keys_to_ignore_at_inference: ClassVar = ["cache"]
 
     vocab_size: int = 65024
     hidden_size: int = 4096
@@ -61,7 +61,7 @@ class HymbaConfig(PreTrainedConfig):
         return values
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Return what is written: the precision under the name that the released code reads, too."""
+        """Return what is written; the released code reads the precision under its older name."""
         values: dict[str, Any] = super().to_diff_dict()
         return values | ({"torch_dtype": values["dtype"]} if "dtype" in values else {})
 
@@ -88,7 +88,9 @@ class HymbaLabConfig(HymbaConfig):
     lab: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, config: Config, vocab: int, eos: int | None, dtype: torch.dtype) -> "HymbaLabConfig":
+    def of(
+        cls, config: Config, vocab: int, eos: int | None, dtype: torch.dtype
+    ) -> "HymbaLabConfig":
         """Return the configuration of a model that `config` and `vocab` ids describe."""
         model = config.model
         heads = model.heads.options()

@@ -23,7 +23,7 @@ def check_folder(source: Any, options: dict[str, Any]) -> None:
         return
     if any(options.get(key) for key in _ELSEWHERE) or not (folder / "config.json").is_file():
         return
-    released, content = read_released(folder / "config.json")
+    released, _ = read_released(folder / "config.json")
     model = meta_model(released, folder / "config.json")
     _check(
         TensorFolder(folder).shapes, released_tensors(model), tied=model.head is None, folder=folder

@@ -1,9 +1,10 @@
 """A `LanguageModel` behind the classes of transformers: thin, no second model.
 
-The backbone returns features, the head stands outside of it: what TRL, peft and `generate()` expect.
+The backbone returns features and the head stands outside of it, as TRL, peft and `generate()`
+expect.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +31,14 @@ class HymbaPreTrainedModel(PreTrainedModel):
     config: HymbaConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["RecomputedBlock"]
-    _skip_keys_device_placement = ["cache"]
+    _no_split_modules: ClassVar = ["RecomputedBlock"]
+    _skip_keys_device_placement: ClassVar = ["cache"]
     _is_stateful = True  # no step can be taken back: no assisted generation
     _supports_sdpa = True  # the lab's own attention is what runs under any of these names
     _supports_flash_attn = True
     _supports_flex_attn = True
     _can_compile_fullgraph = False
-    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"rotary_emb\.inv_freq$"]
 
     @classmethod
     def from_pretrained(cls, source: Any, *args: Any, **kwargs: Any) -> Any:
@@ -60,7 +61,7 @@ class HymbaPreTrainedModel(PreTrainedModel):
 class HymbaModel(HymbaPreTrainedModel):
     """The backbone: token ids (B, T) to features (B, T, D)."""
 
-    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$", r"^lm_head\.weight$"]
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"rotary_emb\.inv_freq$", r"^lm_head\.weight$"]
 
     def __init__(self, config: HymbaConfig) -> None:
         super().__init__(config)
@@ -106,7 +107,7 @@ class HymbaModel(HymbaPreTrainedModel):
         else:
             starts = starts_of(position_ids, seq_idx, cu_seq_lens_q, input_ids)
             features = self._whole(input_ids, attention_mask, starts, position_ids)
-        return BaseModelOutputWithPast(last_hidden_state=features, cache=cache)  # type: ignore[arg-type]
+        return BaseModelOutputWithPast(last_hidden_state=features, cache=cache)
 
     def _whole(
         self,
@@ -142,7 +143,7 @@ class HymbaModel(HymbaPreTrainedModel):
 class HymbaForCausalLM(HymbaPreTrainedModel, GenerationMixin):
     """logits = lm_head(features)."""
 
-    _tied_weights_keys = {"lm_head.weight": "model.net.embedding.weight"}
+    _tied_weights_keys: ClassVar = {"lm_head.weight": "model.net.embedding.weight"}
 
     def __init__(self, config: HymbaConfig) -> None:
         super().__init__(config)
@@ -190,8 +191,10 @@ class HymbaForCausalLM(HymbaPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         features = out.last_hidden_state
-        kept = slice(-logits_to_keep or None, None) if isinstance(logits_to_keep, int) else (
-            logits_to_keep
+        kept = (
+            slice(-logits_to_keep or None, None)
+            if isinstance(logits_to_keep, int)
+            else (logits_to_keep)
         )
         with _row_products(features[:, -1]):
             logits = self.lm_head(features[:, kept])

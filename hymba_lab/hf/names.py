@@ -29,7 +29,7 @@ _CONV = "mamba.conv1d.weight"
 
 
 class SplitRows(ConversionOps):
-    """One matrix -> those whose rows it holds, as many as the layer has: a consumer lacks K and V."""
+    """One matrix -> those whose rows it holds; a consumer of keys and values has fewer."""
 
     @torch.no_grad()
     def convert(
@@ -96,7 +96,9 @@ def conversions() -> list[WeightTransform]:
     ]
     for theirs, ours in _LAYER.items():
         if theirs != _CONV:
-            steps.append(WeightRenaming(rf"model.layers.(\d+).{theirs}", rf"model.layers.\1.{ours}"))
+            steps.append(
+                WeightRenaming(rf"model.layers.(\d+).{theirs}", rf"model.layers.\1.{ours}")
+            )
     steps.append(WeightRenaming("model.layers", "model.net.blocks"))
     steps.append(WeightConverter(_CONV, _LAYER[_CONV], [OneChannel()]))
     steps.append(WeightConverter(_IN_PROJ, list(_PARTS), [SplitRows()]))
