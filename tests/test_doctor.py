@@ -11,7 +11,7 @@ import torch
 
 from hymba_lab import doctor
 from hymba_lab.ops import backends, kernels
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.tracking import record_tags
 
 
@@ -81,7 +81,7 @@ def test_a_forced_choice_that_cannot_run_is_one_message(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "HYMBA_LAB_SCAN=fast" in done.stderr and "cuda, cpp, torch" in done.stderr
+    assert "HYMBA_LAB_SCAN=fast" in done.stderr and "cuda, triton, cpp, torch" in done.stderr
 
 
 # ------------------------------------------------------------------ what a run records

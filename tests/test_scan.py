@@ -19,9 +19,9 @@ from hymba_lab.ops import (
     selective_scan,
     selective_scan_step,
 )
-from hymba_lab.ops.selection import SCANS, choose_scan
+from hymba_lab.ops.scan import SCAN
 
-CPU_SCANS = [name for name in ("cpp", "torch") if SCANS[name].missing() is None]
+CPU_SCANS = [name for name in ("cpp", "torch") if SCAN.implementations[name].missing() is None]
 BUILDS = ["v4", "v3", "plain"]  # a processor that runs one runs those after it
 NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
 OPTIONAL = ("z", "dt_bias", "h0")
@@ -356,7 +356,7 @@ def test_meta_tensors_give_shapes_and_flops() -> None:
 def test_the_choice_is_reported_with_reasons() -> None:
     status = backends()["selective_scan"]
     assert status["chosen"] in status["available"] and "torch" in status["available"]
-    assert set(status["available"]) | set(status["unavailable"]) == set(SCANS)
+    assert set(status["available"]) | set(status["unavailable"]) == set(SCAN.implementations)
     assert all(reason for reason in status["unavailable"].values())
 
 
@@ -369,7 +369,7 @@ def test_without_a_build_the_torch_form_runs_and_the_reason_says_what_to_do(
     assert "cpp" not in status["available"]
     assert "install g++ or clang" in status["unavailable"]["cpp"]
     x = make_inputs(1, 3, 4, 2)["x"].float()
-    assert choose_scan(x, None) == "torch"
+    assert SCAN.choose(x, None) == "torch"
 
 
 def test_a_library_of_another_version_is_refused(
@@ -391,7 +391,7 @@ def test_a_wrong_shape_never_reaches_a_kernel(name: str) -> None:
 
 def test_an_unknown_choice_names_the_allowed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYMBA_LAB_SCAN", "fast")
-    with pytest.raises(UserError, match=r"HYMBA_LAB_SCAN=fast.*cuda, cpp, torch"):
+    with pytest.raises(UserError, match=r"HYMBA_LAB_SCAN=fast.*cuda, triton, cpp, torch"):
         selective_scan(**make_inputs(1, 2, 3, 2))
 
 
