@@ -13,8 +13,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from hymba_lab import plugins
-from hymba_lab.config import all_registries, from_resolved, load_config
+from hymba_lab.config import all_registries, from_resolved, load_config, plugins
 from hymba_lab.errors import ConfigError
 from hymba_lab.model import build_model
 

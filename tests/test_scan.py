@@ -412,6 +412,29 @@ def test_a_choice_that_does_not_fit_the_tensors_says_what_it_takes() -> None:
         selective_scan(**make_inputs(1, 2, 3, 2))
 
 
+@pytest.mark.parametrize("built", [True, False])
+def test_mamba_ssm_counts_by_its_compiled_extension(
+    built: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package imports without its CUDA scan, too: the extension decides."""
+    interface: Any = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
+    interface.selective_scan_cuda = object() if built else None
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    scan_cuda.missing.cache_clear()
+    try:
+        reason = scan_cuda.missing()
+    finally:
+        scan_cuda.missing.cache_clear()
+    if built:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert "selective_scan_cuda" in reason and "MAMBA_KEEP_CUDA_BUILD=TRUE" in reason
+
+
 def test_mamba_ssm_gets_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in with mamba-ssm's signature and (B, D, T) layout, on the CPU."""
 

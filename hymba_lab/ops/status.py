@@ -9,8 +9,13 @@ from hymba_lab.ops.selection import OPERATIONS, Operation
 
 
 class Status(TypedDict):
-    """What runs (`chosen`), what could (`available`), and what to do about the rest."""
+    """What runs (`chosen`), what could (`available`), and what to do about the rest.
 
+    `title` and `meanings` say in words what the operation and its implementations are.
+    """
+
+    title: str
+    meanings: dict[str, str]
     chosen: str
     available: list[str]
     unavailable: dict[str, str]
@@ -42,6 +47,8 @@ def _status(operation: Operation) -> Status:
         reasons[name] = one.missing() or elsewhere
     available = [name for name, reason in reasons.items() if reason is None]
     return Status(
+        title=operation.title,
+        meanings={name: one.meaning for name, one in operation.implementations.items()},
         chosen=operation.forced() or available[0],
         available=available,
         unavailable={name: reason for name, reason in reasons.items() if reason is not None},
