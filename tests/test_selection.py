@@ -41,7 +41,7 @@ def test_a_forced_one_runs_or_says_why_not(
     monkeypatch.setenv("HYMBA_LAB_DOUBLING", "plain")
     assert doubling.choose(torch.ones(2)) == "plain"
     monkeypatch.setenv("HYMBA_LAB_DOUBLING", "short")
-    with pytest.raises(UserError, match="it takes at most two numbers; given torch.float32 on cpu"):
+    with pytest.raises(UserError, match=r"at most two numbers; given torch\.float32 on cpu"):
         doubling.choose(torch.ones(3))
     monkeypatch.setenv("HYMBA_LAB_DOUBLING", "absent")
     with pytest.raises(UserError, match="HYMBA_LAB_DOUBLING=absent cannot run: no"):

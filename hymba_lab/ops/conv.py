@@ -104,7 +104,7 @@ class _Compiled(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         rows = kernels.dense_rows(x)
         assert rows is not None
-        taps, y = weight.t().contiguous(), torch.empty(x.shape)
+        taps, y, bias = weight.t().contiguous(), torch.empty(x.shape), bias.contiguous()
         _call("hymba_conv", rows, taps, b=bias, y=y)
         ctx.save_for_backward(rows, taps, bias)
         return y
