@@ -18,7 +18,7 @@ import torch
 
 from hymba_lab.config import from_resolved
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.provenance import CODE_VERSION, commit, hardware, versions
 from hymba_lab.runs.tracking import Run, Store, preload, record_tags

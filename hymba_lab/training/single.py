@@ -12,7 +12,7 @@ from hymba_lab.config import Config, load_config
 from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.provenance import CODE_VERSION, commit
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
