@@ -118,7 +118,8 @@ def test_the_soonest_to_solve_wins_whatever_it_reached(lab: Lab) -> None:
         trials_per_cell=2,
     )
     assert lab.run().code == 0
-    assert set(pd.read_csv(lab.folder / "runs/sweeps/sweep-tiny/runs.csv")["optimizer.lr"]) == {1e-5}
+    runs = pd.read_csv(lab.folder / "runs/sweeps/sweep-tiny/runs.csv")
+    assert set(runs["optimizer.lr"]) == {1e-5}
     assert "At an edge of what was tried" in lab.report("table.md")
 
 
