@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from hymba_lab.errors import CheckpointError, TrialFailed
+from hymba_lab.training.shards import SHARDS, joined, remove_shards
 
 FORMAT = 1
 _HEADER = "hymba_lab"
@@ -40,6 +41,7 @@ class RunCheckpointIO(CheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint | {_HEADER: self._header}, buffer)
         write_bytes(Path(path), buffer.getbuffer())
+        remove_shards(Path(path), keep=checkpoint.get(SHARDS, {}).get("folder"))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
@@ -55,11 +57,12 @@ class RunCheckpointIO(CheckpointIO):
                     f"{path}: belongs to another run: its {key} is {_short(header.get(key))}, this "
                     f"run has {_short(ours)}; use another folder, or delete the file to start over."
                 )
-        return checkpoint
+        return joined(checkpoint, path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete the file if it is there."""
+        """Delete the file, and its shards, if they are there."""
         Path(path).unlink(missing_ok=True)
+        remove_shards(Path(path))
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
