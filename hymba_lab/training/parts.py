@@ -72,7 +72,7 @@ class TrainParts(Iterable[Step]):
             yield [self._part(batch, rows) for rows in split], whole
 
     def _part(self, batch: Batch, rows: Tensor) -> Part:
-        chosen = _chosen(batch, rows if len(rows) else self._rows[:1])
+        chosen = some_rows(batch, rows if len(rows) else self._rows[:1])
         if not len(rows):  # a row that scores nothing takes part in what all ranks do together
             chosen = chosen._replace(targets=torch.full_like(chosen.targets, IGNORED))
         scored = (chosen.targets != IGNORED).sum(1)
@@ -91,7 +91,7 @@ def counts_by_label(targets: Tensor, parts: list[slice]) -> list[int]:
     return [int((targets[rows] != IGNORED).sum()) for rows in parts]
 
 
-def _chosen(batch: Batch, rows: Tensor) -> Batch:
-    if len(rows) == len(batch.tokens):
-        return batch
-    return Batch(*(None if field is None else field[rows] for field in batch))
+def some_rows(batch: Batch, rows: Tensor | slice) -> Batch:
+    """Return the batch of these rows of a batch."""
+    starts = None if batch.starts is None else batch.starts[rows]
+    return Batch(batch.tokens[rows], batch.targets[rows], batch.group[rows], starts)

@@ -11,6 +11,7 @@ from torch import Tensor
 from hymba_lab.data.source import IGNORED, Batch, Mixture, Source
 from hymba_lab.errors import DataError
 from hymba_lab.model import LanguageModel
+from hymba_lab.training.parts import some_rows
 from hymba_lab.training.scoring import Scored, pick, scored_logits
 from hymba_lab.training.world import summed, world
 
@@ -97,10 +98,10 @@ def _of_this_rank(batch: Batch) -> Batch:
     if place.n_ranks == 1:
         return batch
     rows = slice(place.rank, None, place.n_ranks)
-    mine = Batch(*(None if field is None else field[rows] for field in batch))
+    mine = some_rows(batch, rows)
     if len(mine.tokens):
         return mine
-    first = Batch(*(None if field is None else field[:1] for field in batch))
+    first = some_rows(batch, slice(1))
     return first._replace(targets=torch.full_like(first.targets, IGNORED))
 
 
