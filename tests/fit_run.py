@@ -17,15 +17,17 @@ def main() -> None:
     """Train with seed 0, keeping the checkpoint."""
     torch.set_num_threads(1)
     file, folder, *overrides = sys.argv[1:]
-    logged: list[int] = []
+    norms: list[float] = []
     result = fit(
         load_config(Path(file), overrides),
         seed=0,
         folder=Path(folder),
-        log=lambda metrics, step: logged.append(step),
+        log=lambda metrics, step: norms.extend(
+            norm for name, norm in metrics.items() if name == "train/grad_norm"
+        ),
         keep_checkpoint=True,
     )
-    said = {"metrics": result.metrics, "resumed_from": result.resumed_from, "logged": logged}
+    said = {"metrics": result.metrics, "resumed_from": result.resumed_from, "norms": norms}
     print(json.dumps(said), flush=True)
 
 

@@ -83,7 +83,8 @@ class TrainParts(Iterable[Step]):
 
 def rows_of_rank(parts: list[slice], rank: int, n_ranks: int) -> Tensor:
     """Return the rows of a batch that one rank computes: of every label, each R-th."""
-    return torch.cat([torch.arange(part.start + rank, part.stop, n_ranks) for part in parts])
+    rows = [row for part in parts for row in range(part.start + rank, part.stop, n_ranks)]
+    return torch.tensor(rows, dtype=torch.long)
 
 
 def counts_by_label(targets: Tensor, parts: list[slice]) -> list[int]:

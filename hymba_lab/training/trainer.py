@@ -73,6 +73,10 @@ def quiet_lightning() -> Iterator[None]:
             # fit() without a checkpoint looks for Slurm's even where the environment is named, and
             # says on every login node that srun is there and not used
             warnings.filterwarnings("ignore", r"The `srun` command is available", UserWarning)
+            # nothing of ours changes what a block or `features` returns in place
+            warnings.filterwarnings(
+                "ignore", r"FSDP2-wrapped module .* returned a view", UserWarning
+            )
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
