@@ -94,7 +94,7 @@ class Config(Section):
     @property
     def digest(self) -> str:
         """sha256 of the canonical configuration without what cannot change a result."""
-        data = self.resolved()
+        data = self.canonical()
         for path in COSMETIC:
             section, _, key = path.rpartition(".")
             (data[section] if section else data).pop(key)
@@ -153,11 +153,15 @@ def from_resolved(data: dict[str, Any]) -> Config:
 
 def all_registries() -> dict[str, Registry[Any]]:
     """Return every registry by its path; imports torch."""
-    from hymba_lab.components import (
+    from hymba_lab.components import (  # noqa: F401 - an entry in a file of its own registers itself
         attention,
         fusion,
+        gated_delta,
+        gla,
         heads,
+        kimi_delta,
         kv_sharing,
+        mamba2,
         meta_tokens,
         mlp,
         order,

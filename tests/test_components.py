@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from examples import EXAMPLES, REGISTRIES, spec_of
+from examples import EXAMPLES, REGISTRIES, VARIANTS, spec_of
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -80,6 +80,7 @@ ELSEWHERE = {"data", "optimizer", "schedule"}  # their laws are in the tests of 
 
 ENTRIES = [(path, name) for path, registry in REGISTRIES.items() for name in registry]
 MODULES = [(path, name) for path, name in ENTRIES if path in WIRES and name != "none"]
+MODULES += list(VARIANTS)
 every_entry = pytest.mark.parametrize(("path", "name"), ENTRIES)
 every_module = pytest.mark.parametrize(("path", "name"), MODULES)
 
