@@ -1,4 +1,4 @@
-"""Runs that were exported keep their identity: an option added since then is left out of digests."""
+"""Exported runs keep their identity: an option added since then is left out of digests."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pandas as pd
 import pytest
+from pydantic import Field
 
 from hymba_lab.config import load_config, resolve
 from hymba_lab.registry import LATER, Registry, Section
@@ -51,21 +52,21 @@ class Whole(Section):
     """Parts at every depth."""
 
     part: Part = Part()
-    parts: list[Part] = []
-    named: dict[str, Part] = {}
-    added: Annotated[list[int], LATER] = []
+    parts: tuple[Part, ...] = ()
+    named: dict[str, Part] = Field(default_factory=dict)
+    added: Annotated[tuple[int, ...], LATER] = ()
 
 
 def test_a_later_option_is_left_out_at_its_default_and_only_there() -> None:
     plain, new = Part(), Part(new=True)
     assert plain.canonical() == {"old": 1} and new.canonical() == {"old": 1, "new": True}
-    whole = Whole(part=new, parts=[plain, new], named={"a": plain})
+    whole = Whole(part=new, parts=(plain, new), named={"a": plain})
     assert whole.canonical() == {
         "part": {"old": 1, "new": True},
         "parts": [{"old": 1}, {"old": 1, "new": True}],
         "named": {"a": {"old": 1}},
     }
-    assert Whole(added=[1]).canonical()["added"] == [1]
+    assert Whole(added=(1,)).canonical()["added"] == [1]
     assert whole.model_dump()["part"] == {"old": 1, "new": True}  # what is stored says everything
 
 

@@ -89,7 +89,8 @@ class SoftmaxAttention(nn.Module):
         o = past.attend(q, k, v, window=self.window, n_meta=self.n_meta, sink=self.sink)
         o = o.transpose(1, 2)
         if self.gate is not None:
-            o = o * torch.sigmoid(self.gate(x)).unflatten(2, (self.heads.n_heads, -1))
+            share = torch.sigmoid(self.gate(x))
+            o = o * share.view(*o.shape[:3], -1)
         return o.flatten(2), (k, v)
 
     def keys_values(self, x: Tensor, past: Past = WHOLE) -> KeyValue:
@@ -118,8 +119,8 @@ class SoftmaxAttention(nn.Module):
         positions = past.positions(x.shape[2], x.device)
         if self.d_turned == x.shape[3]:
             return rotate(x, positions, self.rope_theta)
-        turned, still = x.split([self.d_turned, x.shape[3] - self.d_turned], dim=3)
-        return torch.cat([rotate(turned, positions, self.rope_theta), still], dim=3)
+        turned = rotate(x[..., : self.d_turned], positions, self.rope_theta)
+        return torch.cat([turned, x[..., self.d_turned :]], dim=3)
 
 
 def _turned(d_head: int, share: float) -> int:

@@ -66,13 +66,15 @@ class GatedDelta(nn.Module):
         self.reset()
 
     def forward(self, x: Tensor, past: Past = WHOLE) -> Tensor:
-        q, k, v = past.conv(self.q_k_v(x), self.conv_weight, None).split(self.widths, dim=-1)
+        mixed = past.conv(self.q_k_v(x), self.conv_weight, None)
+        q, k, v = torch.split(mixed, self.widths, dim=-1)
         q, k = (unit_norm(to_heads(t, self.d_head)) for t in (q, k))
         q, k = (t.repeat_interleave(self.heads_per_key, dim=2) for t in (q, k))
         log_decay = -self.A_log.exp() * F.softplus(self.a(x).float() + self.dt_bias)
         tokens = {"q": q * self.d_head**-0.5, "k": k, "v": to_heads(v, self.d_head_v)}
         tokens |= {"log_decay": log_decay.unsqueeze(3), "beta": torch.sigmoid(self.b(x))}
-        return self.out(past.recur(DELTA, tokens), self.z(x))
+        y: Tensor = self.out(past.recur(DELTA, tokens), self.z(x))
+        return y
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes that one row keeps, whatever the length: state and last inputs."""

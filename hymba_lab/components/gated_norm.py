@@ -37,7 +37,7 @@ def heads_of(name: str, d_inner: int, d_head_v: int) -> int:
 
 def to_heads(x: Tensor, width: int) -> Tensor:
     """(B, T, heads * width) -> (B, T, heads, width)."""
-    return x.unflatten(2, (-1, width))
+    return x.reshape(*x.shape[:2], -1, width)
 
 
 def unit_norm(x: Tensor, eps: float = 1e-6) -> Tensor:

@@ -53,7 +53,9 @@ class GatedLinearAttention(nn.Module):
         q, k = (to_heads(t, self.d_head) for t in (q, k))
         log_decay = to_heads(F.logsigmoid(self.a(x).float()) / self.tau, self.d_head)
         tokens = {"q": q * self.d_head**-0.5, "k": k, "v": to_heads(v, self.d_head_v)}
-        return self.out(past.recur(LINEAR, {**tokens, "log_decay": log_decay}), self.z(x))
+        o = past.recur(LINEAR, {**tokens, "log_decay": log_decay})
+        y: Tensor = self.out(o, self.z(x))
+        return y
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of the state that one row keeps, whatever the length."""

@@ -60,7 +60,8 @@ class KimiDelta(nn.Module):
         log_decay = LOWEST * torch.sigmoid(self.A_log.exp().unsqueeze(1) * raw)
         tokens = {"q": unit_norm(q) * self.d_head**-0.5, "k": unit_norm(k), "v": v}
         tokens |= {"log_decay": log_decay, "beta": torch.sigmoid(self.b(x))}
-        return self.out(past.recur(DELTA, tokens), self.g(x))
+        y: Tensor = self.out(past.recur(DELTA, tokens), self.g(x))
+        return y
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes that one row keeps, whatever the length: state and last inputs."""

@@ -56,12 +56,13 @@ class Mamba2(nn.Module):
 
     def forward(self, x: Tensor, past: Past = WHOLE) -> Tensor:
         mixed = past.conv(self.u_b_c(x), self.conv_weight, self.conv_bias)
-        u, B, C = mixed.split(self.widths, dim=-1)
+        u, B, C = torch.split(mixed, self.widths, dim=-1)
         tokens = {"u": to_heads(u, self.d_head), "dt": self.dt(x)}
         tokens |= {"B": to_heads(B, self.d_state), "C": to_heads(C, self.d_state)}
         fixed = {"A_log": self.A_log, "D": self.D, "dt_bias": self.dt_bias}
         s = past.recur(SSD, tokens, fixed).flatten(2) * F.silu(self.z(x))
-        y: Tensor = self.norm(s.unflatten(2, (self.n_groups, -1))).flatten(2)
+        grouped = s.view(*s.shape[:2], self.n_groups, -1)
+        y: Tensor = self.norm(grouped).flatten(2)
         return y
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
