@@ -22,7 +22,8 @@ class GatedNorm(nn.Module):
         self.norm, self.activation = RMSNorm(d_head_v, eps), activation
 
     def forward(self, o: Tensor, z: Tensor) -> Tensor:
-        return self.norm(o).flatten(2) * self.activation(z)
+        y: Tensor = self.norm(o).flatten(2) * self.activation(z)
+        return y
 
 
 def heads_of(name: str, d_inner: int, d_head_v: int) -> int:
