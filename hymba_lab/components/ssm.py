@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hymba_lab.components import steps
 from hymba_lab.components.norm import RMSNorm
 from hymba_lab.components.past import WHOLE, Past, Recurrence
 from hymba_lab.ops import one_token, selective_scan, selective_scan_step
@@ -55,7 +56,7 @@ class Mamba1(nn.Module):
         self.norms = nn.ModuleList(
             RMSNorm(width, eps) if inner_norms else nn.Identity() for width in self.widths
         )
-        self.dt = nn.Linear(dt_rank, d_inner)
+        self.dt = steps.StepMap(dt_rank, d_inner)
         self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
         self.D = nn.Parameter(torch.empty(d_inner))
         self.reset()
@@ -64,7 +65,7 @@ class Mamba1(nn.Module):
         u = past.conv(self.x(x), self.conv_weight, self.conv_bias)
         dt, B, C = self.dt_b_c(u).split(self.widths, dim=-1)
         dt, B, C = (norm(part) for norm, part in zip(self.norms, (dt, B, C), strict=True))
-        dt = nn.functional.linear(dt, self.dt.weight)
+        dt = steps.called(self.dt, dt)
         tokens = {"x": u, "dt": dt, "B": B, "C": C, "z": self.z(x)}
         return past.recur(SCAN, tokens, {"A_log": self.A_log, "D": self.D, "dt_bias": self.dt.bias})
 

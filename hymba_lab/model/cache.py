@@ -185,8 +185,28 @@ class Cache:
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """All buffers, (B, *its shape) each, in the order of the layers."""
         pasts = (past for layer in self.layers for past in layer if isinstance(past, Kept))
-        return sum(buffer.nbytes for past in pasts for buffer in past.buffers.values())
+        return [buffer for past in pasts for buffer in past.buffers.values()]
+
+    def take(self, order: Tensor) -> None:
+        """Let row b go on from where row `order[b]` (B,) stands, as beams do."""
+        for buffer in self.buffers:
+            buffer.copy_(buffer.index_select(0, order.to(buffer.device)))
+        self.rows.take(order)
+
+    def take_over(self, smaller: "Cache") -> None:
+        """Go on from a cache of the same model and rows for fewer tokens.
+
+        Text token t lies in slot t of a ring that was never full, and a full ring is as large here.
+        """
+        for mine, kept in zip(self.buffers, smaller.buffers, strict=True):
+            mine[tuple(slice(size) for size in kept.shape)] = kept
+        vars(self.rows).update(vars(smaller.rows))
 
     def begin(self, n_new: int, n_real: Tensor | None) -> list[LayerPast]:
         """Start a step of `n_new` text tokens (see `Rows`); return what each layer keeps.

@@ -53,6 +53,13 @@ class Rows:
         self.level = int(self.lengths.min()) == self.longest
         self.last = self.lengths.to(self.device) - 1
 
+    def take(self, order: Tensor) -> None:
+        """Put row `order[b]` (B,) in the place of row b, between two steps."""
+        self.lengths = self.lengths[order.cpu()]
+        self.last = self.last[order.to(self.last.device)]
+        self.longest = int(self.lengths.max())
+        self.level = int(self.lengths.min()) == self.longest
+
     @property
     def padding(self) -> Tensor | None:
         """(B, T) bool, True where a chunk holds no token; None when it is full."""
