@@ -155,6 +155,8 @@ class LayerPast(NamedTuple):
 
     attention: Past = WHOLE
     ssm: Past = WHOLE
+    conv_mixer: Past = WHOLE
+    conv_mlp: Past = WHOLE
 
 
 NO_PAST = LayerPast()

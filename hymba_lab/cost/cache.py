@@ -109,16 +109,14 @@ def _group_sizes(model: LanguageModel) -> dict[int | None, int]:
 
 
 def _states(config: ModelConfig, model: LanguageModel, conv: int) -> int:
-    """Return the values of all SSM branches; `conv` > 0: d_conv inputs, 0: none, < 0: d_conv - 1.
-
-    An SSM without an option `d_conv` counts as it says itself.
-    """
-    d_conv = config.ssm.options().get("d_conv")
+    """Return the values of all SSM branches; `conv` > 0: d_conv inputs, 0: none, < 0: d_conv - 1."""
     total = 0
-    for layer, block in zip(model.plan, model.blocks, strict=True):
+    for block in model.blocks:
         ssm = getattr(cast(Block, block).mixer, "ssm", None)
-        if ssm is not None and layer.heads.d_inner:
-            total += elements(ssm, 0)
-            if d_conv and conv >= 0:
-                total += layer.heads.d_inner * (1 if conv else 1 - d_conv)
+        if ssm is None:
+            continue
+        total += elements(ssm, 0)
+        inputs = (kept_shapes(ssm, 0) or {}).get("inputs")
+        if inputs is not None and conv >= 0:
+            total += inputs[1] * (1 if conv else -inputs[0])
     return total
