@@ -19,6 +19,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("model.ssm", "gated_delta"): {"d_head": 4},
     ("model.ssm", "kimi_delta"): {"d_head": 4},
     ("model.ssm", "gla"): {"d_head": 4, "gate_rank": 3, "tau": 1.0},
+    ("model.order", "pattern"): {"pattern": "SS A"},
     ("model.order", "interleaved"): {"pattern": "sap"},
     ("model.placement", "all_window"): {"window": 4},
     ("model.placement", "first_middle_last"): {"window": 4},

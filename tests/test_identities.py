@@ -12,8 +12,8 @@ from pydantic import Field
 from hymba_lab.config import load_config, resolve
 from hymba_lab.registry import LATER, Registry, Section
 from hymba_lab.sweep.cells import make_cells
-from hymba_lab.sweep.file import load_sweep
 from hymba_lab.sweep.match import match_budgets
+from hymba_lab.sweep.question.file import load_sweep
 
 EXPORTS = Path(__file__).parents[1] / "results"
 SLOW = ("meta_tokens", "same_recipe", "head_ratio", "kv_sharing")

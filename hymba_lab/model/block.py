@@ -138,6 +138,8 @@ class OneByOne(Block):
     S_A_M of arXiv:2507.22448: the three follow each other inside one layer.
     """
 
+    mixer: InTurn
+
     def __init__(self, d_model: int, eps: float, **parts: Any) -> None:
         super().__init__(d_model, eps, **parts)
         self.norm_attn = RMSNorm(d_model, eps)
