@@ -19,7 +19,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("model.ssm", "gated_delta"): {"d_head": 4},
     ("model.ssm", "kimi_delta"): {"d_head": 4},
     ("model.ssm", "gla"): {"d_head": 4, "gate_rank": 3, "tau": 1.0},
-    ("model.order", "pattern"): {"pattern": "SS A"},
+    ("model.order", "pattern"): {"pattern": "P"},
     ("model.order", "interleaved"): {"pattern": "sap"},
     ("model.placement", "all_window"): {"window": 4},
     ("model.placement", "first_middle_last"): {"window": 4},
@@ -43,6 +43,7 @@ VARIANTS: dict[tuple[str, str], dict[str, Any]] = {
     ("model.attention", "softmax:gate"): {"output_gate": "elementwise"},
     ("model.attention", "softmax:head_gate"): {"output_gate": "per_head", "rope_layers": "full"},
     ("model.attention", "softmax:normed"): {"qk_norm": True, "rope_share": 0.5},
+    ("model.attention", "softmax:conv"): {"qkv_conv": 3},
     ("model.ssm", "mamba2:groups"): {"d_head": 4, "d_state": 3, "n_groups": 2, "norm": False},
     ("model.ssm", "gated_delta:shared"): {"d_head": 4, "expand_v": 1, "heads_per_key": 2},
 }

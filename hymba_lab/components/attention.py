@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hymba_lab.components.heads import AttentionHeads
 from hymba_lab.components.norm import RMSNorm
 from hymba_lab.components.past import WHOLE, KeyValue, Past
+from hymba_lab.components.short_conv import ShortConv
 from hymba_lab.errors import ConfigError
 from hymba_lab.ops.rotary import rotate
 from hymba_lab.registry import LATER, Registry
@@ -38,6 +39,7 @@ class SoftmaxAttention(nn.Module):
     sink         one key more, of logit b and value 0: b learned per head (gpt-oss), or 0 (the
                  off-by-one softmax)
     output_gate  o * sigmoid(W_g x), per channel or per head (arXiv:2505.06708)
+    qkv_conv     q, k, v each plus their convolution over so many tokens (Canon B)
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class SoftmaxAttention(nn.Module):
         qk_norm: Annotated[bool, LATER] = False,
         sink: Annotated[Literal["learned", "off_by_one"] | None, LATER] = None,
         output_gate: Annotated[Literal["elementwise", "per_head"] | None, LATER] = None,
+        qkv_conv: Annotated[Annotated[int, Field(ge=2)] | None, LATER] = None,
         eps: Annotated[float, Field(gt=0), LATER] = 1e-6,
     ) -> None:
         """`rope_scale` is the NTK factor: theta * scale^(P / (P - 2)) (Hymba: 7)."""
@@ -71,6 +74,13 @@ class SoftmaxAttention(nn.Module):
             self.k = nn.Linear(d_model, heads.n_kv_heads * heads.d_head, bias=False)
             self.v = nn.Linear(d_model, heads.n_kv_heads * heads.d_head_v, bias=False)
             self.k_norm = RMSNorm(heads.d_head, eps) if qk_norm else None
+        self.convs = nn.ModuleDict()
+        if qkv_conv is not None:
+            widths = {"q": d_q}
+            if owns_kv:
+                widths |= {"k": self.k.out_features, "v": self.v.out_features}
+            convs = {name: ShortConv(width, qkv_conv) for name, width in widths.items()}
+            self.convs = nn.ModuleDict(convs)
         self.sink: Tensor | None
         if sink == "learned":
             self.sink = nn.Parameter(torch.zeros(heads.n_heads))
@@ -83,7 +93,7 @@ class SoftmaxAttention(nn.Module):
     def forward(
         self, x: Tensor, kv: KeyValue | None = None, past: Past = WHOLE
     ) -> tuple[Tensor, KeyValue]:
-        q = _split(self.q(x), self.heads.d_head)
+        q = _split(self._conv("q", self.q(x), past), self.heads.d_head)
         q = self._rotate(self.q_norm(q) if self.q_norm else q, past)
         k, v = kv if kv is not None else past.extend(*self.keys_values(x, past))
         o = past.attend(q, k, v, window=self.window, n_meta=self.n_meta, sink=self.sink)
@@ -95,23 +105,35 @@ class SoftmaxAttention(nn.Module):
 
     def keys_values(self, x: Tensor, past: Past = WHOLE) -> KeyValue:
         """Return k (B, K, T, P), rotated, and v (B, K, T, V)."""
-        k = _split(self.k(x), self.heads.d_head)
+        k = _split(self._conv("k", self.k(x), past), self.heads.d_head)
         k = self._rotate(self.k_norm(k) if self.k_norm else k, past)
-        return k, _split(self.v(x), self.heads.d_head_v)
+        return k, _split(self._conv("v", self.v(x), past), self.heads.d_head_v)
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that one row keeps after `n_tokens`: none in a consumer.
+        """Return the shapes that one row keeps after `n_tokens`; a consumer has no keys and values.
 
         The meta tokens and the window, its newest token included, or all tokens without a window.
         """
+        kept = {
+            f"inputs_{name}": conv.cache_shapes(n_tokens)["inputs"]
+            for name, conv in self.convs.items()
+            if isinstance(conv, ShortConv)
+        }
         if not self.owns_kv:
-            return {}
+            return kept
         n_keys = self.n_meta + min(n_tokens, self.window or n_tokens)
         heads = self.heads
-        return {
+        return kept | {
             "k": (heads.n_kv_heads, n_keys, heads.d_head),
             "v": (heads.n_kv_heads, n_keys, heads.d_head_v),
         }
+
+    def _conv(self, name: str, x: Tensor, past: Past) -> Tensor:
+        """The short convolution of q, k or v, where there is one."""
+        if name not in self.convs:
+            return x
+        y: Tensor = self.convs[name](x, past, f"inputs_{name}")
+        return y
 
     def _rotate(self, x: Tensor, past: Past) -> Tensor:
         if self.rope_theta is None:
