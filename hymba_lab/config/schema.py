@@ -208,6 +208,7 @@ def all_registries() -> dict[str, Registry[Any]]:
         topology,
     )
     from hymba_lab.data.source import datasets
+    from hymba_lab.optim import muon  # noqa: F401 - registers itself
     from hymba_lab.optim.optimizers import optimizers
     from hymba_lab.optim.schedules import schedules
 
