@@ -1,5 +1,6 @@
 """Peak learning rates: a number, or a rule that reads it off the model's size."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,13 +30,12 @@ def peak(rate: float | SizeRule, model: nn.Module) -> float:
     """Return the peak rate for a model."""
     if not isinstance(rate, SizeRule):
         return rate
-    return rate.factor * 0.5 * 0.0047 * (_size(model) / 108e6) ** (-1 / 3)
+    return rate.factor * 0.5 * 0.0047 * math.pow(_size(model) / 108e6, -1 / 3)
 
 
 def _size(model: nn.Module) -> int:
     """Return the parameters that are neither embedding nor head, at least one."""
-    outside = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     head = getattr(model, "head", None)
-    outside += [head] if isinstance(head, nn.Module) else []
+    outside = [m for m in model.modules() if isinstance(m, nn.Embedding) or m is head]
     left_out = {id(p) for module in outside for p in module.parameters()}
     return max(1, sum(p.numel() for p in model.parameters() if id(p) not in left_out))
