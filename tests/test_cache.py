@@ -114,8 +114,8 @@ def test_the_bytes_held_by_hand(dtype: torch.dtype) -> None:
 def test_the_published_model_on_the_meta_device() -> None:
     from test_parity import DATA
 
-    from hymba_lab.model.hf_checkpoint import meta_model
-    from hymba_lab.model.hf_config import read_released
+    from hymba_lab.checkpoints.hf_checkpoint import meta_model
+    from hymba_lab.checkpoints.hf_config import read_released
 
     path = DATA / "hymba_1p5b_config.json"
     cache = meta_model(read_released(path)[0], path).to(torch.bfloat16).cache(1, 8000)

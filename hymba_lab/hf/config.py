@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import torch
 from transformers.configuration_utils import PreTrainedConfig
 
+from hymba_lab.checkpoints.hf_config import Released, architecture
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import LanguageModel, build_model
-from hymba_lab.model.hf_config import Released, architecture
 
 # Keys of the released file that transformers and TRL claim for something else: an unknown attention
 # implementation is an error, and router keys make TRL look for a mixture of experts. They are kept

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.checkpoints.hf_checkpoint import _check, meta_model, released_tensors
+from hymba_lab.checkpoints.hf_config import read_released
+from hymba_lab.checkpoints.tensor_files import TensorFolder
 from hymba_lab.errors import CheckpointError
 from hymba_lab.hf.config import HymbaConfig
-from hymba_lab.model.hf_checkpoint import _check, meta_model, released_tensors
-from hymba_lab.model.hf_config import read_released
-from hymba_lab.model.tensor_files import TensorFolder
 
 _ELSEWHERE = ("state_dict", "gguf_file", "subfolder", "variant", "key_mapping")
 

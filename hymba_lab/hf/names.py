@@ -16,14 +16,14 @@ from transformers.core_model_loading import (
     WeightTransform,
 )
 
-from hymba_lab.model import LanguageModel
-from hymba_lab.model.hf_checkpoint import (
+from hymba_lab.checkpoints.hf_checkpoint import (
     _IN_PROJ,
     _LAYER,
     _MODEL,
     _PARTS,
     tensor_names,
 )
+from hymba_lab.model import LanguageModel
 
 _CONV = "mamba.conv1d.weight"
 
