@@ -131,7 +131,7 @@ def _answers(
     requests: Sequence[Request],
     asked: list[tuple[int, int, int]],
 ) -> Iterator[tuple[int, Score]]:
-    """Yield the scores of requests (number, row, where the row ends); only their ends get logits."""
+    """Yield the scores of requests (number, row, where the row ends); only ends get logits."""
     sizes = [len(requests[i].continuation) for i, *_ in asked]
     places = [
         (b, end - n + k) for (_, b, end), n in zip(asked, sizes, strict=True) for k in range(n)
@@ -141,11 +141,12 @@ def _answers(
         [token for i, *_ in asked for token in requests[i].continuation], device=features.device
     )
     log_p, likeliest = [], []
-    for part in torch.arange(len(places), device=features.device).split(_POSITIONS):
+    for first in range(0, len(places), _POSITIONS):
+        part = slice(first, first + _POSITIONS)
         logits = model.logits(features[rows[part], columns[part]]).double()
-        chosen = logits.gather(1, wanted[part, None])[:, 0]
+        chosen = logits.gather(1, wanted[part][:, None])[:, 0]
         log_p.append(chosen - logits.logsumexp(1))
         likeliest.append(logits.argmax(1) == wanted[part])
-    values, right = torch.cat(log_p).split(sizes), torch.cat(likeliest).split(sizes)
+    values, right = (torch.split(torch.cat(parts), sizes) for parts in (log_p, likeliest))
     for (i, *_), value, hit in zip(asked, values, right, strict=True):
         yield i, Score(value.sum().item(), bool(hit.all()))
