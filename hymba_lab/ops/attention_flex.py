@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hymba_lab.ops.scan_cuda import NO_DEVICE
+
 WIDTHS = (16, 32, 64, 128, 256)
+
+
+def missing() -> str | None:
+    """Why the kernels cannot run here; None when they can."""
+    return None if torch.cuda.is_available() else f"it has no backward on a CPU, and {NO_DEVICE}"
 
 
 def fits(q: Tensor, v: Tensor) -> bool:
