@@ -70,8 +70,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "MB/s, 1 worker (wall)": n_bytes / 1e6 / alone["wall"],
         f"MB/s, {options.workers} workers (wall)": n_bytes / 1e6 / both["wall"],
         "peak of a process [MB]": both["peak"],
-        "tokenized twice, equal bytes": same(folder / "first", folder / "alone")
-        and same(folder / "alone", folder / "both"),
+        "tokenized twice, equal bytes": same(folder / "alone", folder / "both"),
         "kills survived with equal bytes": kills(folder, given, both["wall"], options),
     }
     if options.large:
@@ -211,13 +210,13 @@ def opening(folder: Path) -> dict[str, float]:
     for n in (1000, 10_000):
         home = folder / f"shards{n}"
         home.mkdir()
-        shards = []
-        for number in range(n):
-            writer = ShardWriter(home / f"{number}.bin", vocab=16_000, end_of_text=0, tokenizer="t")
-            writer.add([rng.integers(1, 16_000, 999).tolist() for _ in range(10)], 39_960)
-            shards.append(
-                Shard(writer.path.name, "val" if number == 0 else "train", writer.close())
-            )
+        writer = ShardWriter(home / "0.bin", vocab=16_000, end_of_text=0, tokenizer="t")
+        writer.add([rng.integers(1, 16_000, 999).tolist() for _ in range(10)], 39_960)
+        header = writer.close()
+        for number in range(1, n):
+            shutil.copyfile(home / "0.bin", home / f"{number}.bin")
+        shards = [Shard("0.bin", "val", header)]
+        shards += [Shard(f"{number}.bin", "train", header) for number in range(1, n)]
         write_index(TokenIndex(home, "shards", shards, 1.0), {}, draft=home / "index.json")
         for name in ("first", "again"):
             begin = time.perf_counter()
