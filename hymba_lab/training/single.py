@@ -12,7 +12,7 @@ from hymba_lab.config import Config, load_config
 from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.provenance import CODE_VERSION, commit
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
@@ -31,7 +31,7 @@ def train_one(options: argparse.Namespace) -> int:
     folder = RunFolder(options.root, run_identity(config, options.seed, mixture.fingerprint))
     with folder.locked():
         record: dict[str, Any] | None = folder.result
-        if record is not None and record["stopped_by"] is None:
+        if record is not None and record["stopped_by"] is None and not record.get("ended_by"):
             console.print(f"this run is finished; reading {folder.path}")
         else:
             record = _train(config, mixture, folder, options)
