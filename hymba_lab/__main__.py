@@ -18,6 +18,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "ask": {
         "sweep": ("hymba_lab.sweep.__main__", "answer one question with one table"),
         "train": ("hymba_lab.commands.train", "train one experiment"),
+        "tokenize": ("hymba_lab.commands.tokenize", "turn text into token shards"),
         "init": ("hymba_lab.commands.init", "write a laboratory of your own to start from"),
     },
     "look": {

@@ -31,6 +31,19 @@ def parser(command: str, about: str) -> argparse.ArgumentParser:
     return made
 
 
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def precision(name: str) -> str:
+    """Return a precision under torch's name, given as bf16 or bfloat16 alike."""
+    return PRECISIONS.get(name, name)
+
+
+def short_precision(name: str) -> str:
+    """Return a precision under its short name, given as bf16 or bfloat16 alike."""
+    return {long: short for short, long in PRECISIONS.items()}.get(name, name)
+
+
 def callable_package(name: str, module: str, function: str) -> None:
     """Let a package be called: `hymba_lab.sweep(...)` is `function` of `module`, imported then.
 

@@ -21,11 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # read when torch is imported: waiting threads leave shared cores to others
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from hymba_lab.training.single import train
+    from hymba_lab.training.world import world
 
     trained = train(
         options.file, options.seed, overrides=options.overrides, root=options.root,
         tracking_uri=options.tracking_uri, threads=options.threads,
     )  # fmt: skip
+    if not world().is_first:
+        return 0
     for name, value in trained.metrics.items():
         print(f"{name:40} {value:.4f}")
     print(f"weights: {trained.folder / 'weights.safetensors'}")

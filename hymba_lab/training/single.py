@@ -19,6 +19,7 @@ from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.provenance import CODE_VERSION, commit
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
 from hymba_lab.training.fit import fit
+from hymba_lab.training.world import world
 
 EXPERIMENT = "train"
 
@@ -60,6 +61,8 @@ def train(
         config = load_config(shipped(config, "experiments"), overrides)
     mixture = _checked_sources(config)
     folder = RunFolder(Path(root), run_identity(config, seed, mixture.fingerprint))
+    if not world().is_first:
+        return Trained(folder.path, _follow(config, mixture, folder, seed))
     with folder.locked():
         record: dict[str, Any] | None = folder.result
         if record is not None and record["stopped_by"] is None and not record.get("ended_by"):
@@ -68,6 +71,14 @@ def train(
             run = _open_run(config, mixture, folder.identity, seed, root, tracking_uri)
             record = _train(config, mixture, folder, seed, run)
     return Trained(folder.path, record)
+
+
+def _follow(config: Config, mixture: Mixture, folder: RunFolder, seed: int) -> Mapping[str, Any]:
+    """Train as a rank that `torchrun` started; rank 0 locks, logs, writes and prints."""
+    record = folder.result
+    if record is not None and record["stopped_by"] is None and not record.get("ended_by"):
+        return record
+    return {"metrics": fit(config, seed=seed, folder=folder.path, mixture=mixture).metrics}
 
 
 def _train(
