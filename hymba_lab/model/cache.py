@@ -47,11 +47,21 @@ class Kept:
         kept_k, kept_v = self._buffers(("k", "v"))
         return extended(self.rows, kept_k, k), extended(self.rows, kept_v, v)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None,
+        n_meta: int,
+        sink: Tensor | None = None,
+    ) -> Tensor:
         """Return softmax(q k^T / sqrt(P)) v (B, H, T, V) over the keys each query may see."""
         if not self.rows.single:
-            return attention(q, k, v, window=window, n_meta=n_meta, q_start=k.shape[2] - q.shape[2])
-        return attention_step(q, k, v, self.rows.lengths)  # all kept keys are visible
+            start = k.shape[2] - q.shape[2]
+            return attention(q, k, v, window=window, n_meta=n_meta, q_start=start, sink=sink)
+        return attention_step(q, k, v, self.rows.lengths, sink=sink)  # all kept keys are visible
 
     def conv(
         self,
