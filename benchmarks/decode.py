@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from hymba_lab.checkpoints.hf_checkpoint import meta_model
+from hymba_lab.checkpoints.hf_config import read_released
 from hymba_lab.model import LanguageModel
-from hymba_lab.model.hf_checkpoint import meta_model
-from hymba_lab.model.hf_config import read_released
 from hymba_lab.ops import selective_scan_step
 
 PUBLISHED = Path(__file__).parents[1] / "tests/data/hymba_1p5b_config.json"

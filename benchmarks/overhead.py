@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hymba_lab.provenance import commit, hardware
+from hymba_lab.runs.provenance import commit, hardware
 
 REPOSITORY = Path(__file__).parents[1]
 SWEEP = REPOSITORY / "sweeps" / "meta_tokens.yaml"

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.provenance import commit, hardware
+from hymba_lab.runs.provenance import commit, hardware
 
 SAMPLE_S = 0.05  # shorter calls are repeated until a sample takes this long [s]
 PAUSE_S = 0.01  # between samples: OpenMP threads of the last side spin for some milliseconds [s]

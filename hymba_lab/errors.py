@@ -4,6 +4,8 @@ Every message follows one shape: where (file:line:column and config path), what 
 what is allowed, what to do. Command lines print it and exit with code 2.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Literal
 
 FailureReason = Literal["nan", "out_of_memory", "timeout", "crash", "disk", "data"]
@@ -47,3 +49,11 @@ class TrialFailed(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
+
+
+def suggest(given: str, known: Iterable[str]) -> str:
+    """Return `; choose one of a, b. Did you mean 'a'?` for a name that is not among `known`."""
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"; choose one of {', '.join(names)}.{hint}" if names else "; nothing is allowed here."

@@ -18,12 +18,29 @@ T = TypeVar("T")
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 
+class Later:
+    """Marks an option that came when there were results already: `Annotated[bool, LATER] = False`.
+
+    At its default it takes no part in a digest, so that runs made before it keep their identity.
+    The default must therefore do what the code did before the option came.
+    """
+
+
+LATER = Later()
+
+
 class Section(BaseModel):
     """A frozen part of a configuration: unknown keys, wrong types, nan and inf are refused."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+    def canonical(self) -> dict[str, Any]:
+        """Return plain JSON data without the options marked `LATER` that stand at their default."""
+        data = self.model_dump(mode="json", serialize_as_any=True)
+        _leave_out_later(self, data)
+        return data
 
 
 class Spec(Section):
@@ -103,6 +120,24 @@ class Registry(Generic[T]):
         except ConfigError as error:
             error.path = error.path or self.path
             raise
+
+
+def _leave_out_later(value: Any, data: Any) -> None:
+    """Drop from `data`, what `value` looks like as JSON, the later options at their default."""
+    if isinstance(value, Section):
+        for name, field in type(value).model_fields.items():
+            own = getattr(value, name)
+            later = any(mark is LATER for mark in field.metadata)
+            if later and own == field.get_default(call_default_factory=True):
+                del data[name]
+            else:
+                _leave_out_later(own, data[name])
+    elif isinstance(value, dict):
+        for key, own in value.items():
+            _leave_out_later(own, data[key])
+    elif isinstance(value, list | tuple):
+        for own, written in zip(value, data, strict=True):
+            _leave_out_later(own, written)
 
 
 def _spec_type(name: str, factory: Callable[..., Any]) -> type[Spec]:

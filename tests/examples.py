@@ -28,6 +28,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("data", "stdlib"): {"rows": 2},
     ("data", "files"): {"rows": 2, "paths": ["*.txt"]},
     ("data", "shards"): {"rows": 2, "train": "a.npy", "val": "b.npy", "vocab": 9},
+    ("data", "corpora"): {"rows": 2, "corpora": {"web": {"folder": "tokens/web"}}},
     ("optimizer", "adamw"): {"lr": 1e-3},
 }
 

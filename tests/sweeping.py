@@ -22,12 +22,12 @@ import pytest
 from conftest import ROOT, TINY
 
 from hymba_lab import cli
-from hymba_lab.sweep import launch
+from hymba_lab.config.yaml_file import read_yaml
+from hymba_lab.runs.tracking import Store, default_uri
 from hymba_lab.sweep.__main__ import main
 from hymba_lab.sweep.jobs import Job, Outcome
+from hymba_lab.sweep.launchers import local as launch
 from hymba_lab.sweep.session import Session, open_session
-from hymba_lab.tracking import Store, default_uri
-from hymba_lab.yaml_file import read_yaml
 
 SWEEP = """\
 question: Does a gate recall more than the mean?

@@ -15,9 +15,8 @@ import torch
 from bad_input_cases import CASES, Case
 from sweeping import Ended, Inline, Lab
 
-from hymba_lab import runs as runs_module
-from hymba_lab import tracking
-from hymba_lab.training import checkpoint as checkpoint_module
+from hymba_lab import atomic as atomic_module
+from hymba_lab.runs import tracking
 
 
 def assert_one_message(ended: Ended, said: list[str]) -> None:
@@ -202,7 +201,7 @@ def test_a_full_disk_at_the_result_fails_the_trial_and_its_training_is_kept(
 ) -> None:
     run = unfinished(lab)
     with monkeypatch.context() as patched:
-        patched.setattr(runs_module.os, "replace", full("result.json", os.replace))
+        patched.setattr(atomic_module.os, "replace", full("result.json", os.replace))
         ended = lab.run()
     assert (ended.code, ended.err) == (1, "")
     assert f"{run}/result.json: cannot be written: No space left on device" in ended.out
@@ -215,7 +214,7 @@ def test_a_full_disk_at_the_result_fails_the_trial_and_its_training_is_kept(
 
 def test_a_full_disk_at_the_table_is_one_message(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(runs_module.os, "replace", full("table.md", os.replace))
+        patched.setattr(atomic_module.os, "replace", full("table.md", os.replace))
         ended = lab.run(launcher=no_launcher)
     assert_one_message(ended, ["table.md: cannot be written: No space left on device"])
     assert lab.run(launcher=no_launcher).code == 0
@@ -226,7 +225,7 @@ def test_a_full_disk_at_a_checkpoint_is_the_trials_reason(
 ) -> None:
     run = unfinished(lab)
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint_module.os, "replace", full("last.ckpt", os.replace))
+        patched.setattr(atomic_module.os, "replace", full("last.ckpt", os.replace))
         ended = lab.run()
     assert (ended.code, ended.err) == (1, "")
     assert f"failed (disk): {run}/last.ckpt: " in ended.out

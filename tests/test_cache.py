@@ -1,5 +1,6 @@
 """The cache: generation in steps equals the whole forward pass, in buffers of a known size."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hymba_lab.errors import UserError
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.model.cache import Cache
 
@@ -89,9 +91,10 @@ def test_the_bytes_held_are_those_announced(
 ) -> None:
     model = model_of(**architecture)
     elements = sum(
-        module.cache_elements(n_tokens)
+        math.prod(shape)
         for module in model.modules()
-        if hasattr(module, "cache_elements")
+        if hasattr(module, "cache_shapes")
+        for shape in module.cache_shapes(n_tokens).values()
     )
     assert model.cache(n_rows, n_tokens).nbytes == 4 * n_rows * elements
 
@@ -111,8 +114,8 @@ def test_the_bytes_held_by_hand(dtype: torch.dtype) -> None:
 def test_the_published_model_on_the_meta_device() -> None:
     from test_parity import DATA
 
-    from hymba_lab.model.hf_checkpoint import meta_model
-    from hymba_lab.model.hf_config import read_released
+    from hymba_lab.checkpoints.hf_checkpoint import meta_model
+    from hymba_lab.checkpoints.hf_config import read_released
 
     path = DATA / "hymba_1p5b_config.json"
     cache = meta_model(read_released(path)[0], path).to(torch.bfloat16).cache(1, 8000)
@@ -200,5 +203,5 @@ def test_a_chunk_starts_where_all_rows_stand() -> None:
 def test_a_component_without_a_cache_says_so() -> None:
     model = model_of()
     model.blocks[0].mixer.ssm = torch.nn.Linear(16, 32)
-    with pytest.raises(TypeError, match="Linear has no cache_shapes"):
+    with pytest.raises(UserError, match="Linear has no cache_shapes"):
         model.cache(1, 4)

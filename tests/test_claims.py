@@ -20,8 +20,8 @@ from hymba_lab.claims.judge import together
 from hymba_lab.claims.page import ratio
 from hymba_lab.errors import ConfigError, StoreError, UserError
 from hymba_lab.probes.measure import COLUMNS
-from hymba_lab.sweep.designs import design_choices
-from hymba_lab.sweep.file import load_sweep
+from hymba_lab.sweep.question.designs import design_choices
+from hymba_lab.sweep.question.file import load_sweep
 
 SHIPPED = ROOT / "analysis" / "claims.yaml"
 
@@ -406,7 +406,7 @@ def test_probes_are_those_that_are_written() -> None:
 
 
 def load_words(path: Path) -> dict[str, Any]:
-    from hymba_lab.yaml_file import read_yaml
+    from hymba_lab.config.yaml_file import read_yaml
 
     words = read_yaml(path).data["words"]
     return dict(sorted(words.items(), key=lambda pair: -len(pair[0])))

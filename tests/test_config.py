@@ -10,8 +10,8 @@ from conftest import TINY
 from pydantic import ValidationError
 
 from hymba_lab.config import Config, from_resolved, load_config, load_document
+from hymba_lab.config.yaml_file import Document, merged, parse_value, parse_yaml, read_yaml
 from hymba_lab.registry import Section
-from hymba_lab.yaml_file import Document, merged, parse_value, parse_yaml, read_yaml
 
 Write = Callable[[str, str], Path]
 

@@ -8,11 +8,11 @@ import pytest
 from conftest import TINY
 
 from hymba_lab.config import Config, load_config
+from hymba_lab.config.yaml_file import parse_yaml, read_yaml
 from hymba_lab.data.source import build_sources
 from hymba_lab.errors import ConfigError
 from hymba_lab.model import build_model
 from hymba_lab.optim.schedules import schedules
-from hymba_lab.yaml_file import parse_yaml, read_yaml
 
 Write = Callable[[str, str], Path]
 FAULTS = read_yaml(Path(__file__).parent / "data" / "config_faults.yaml").data

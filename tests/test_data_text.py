@@ -97,7 +97,7 @@ class TestStdlib:
         text = text_of(source.train)
         batch = source.train_batch(0, 0)
         assert batch.tokens.shape == batch.targets.shape == (4, T)
-        assert {part.dtype for part in batch} == {torch.int64}
+        assert {part.dtype for part in batch[:3]} == {torch.int64}
         assert batch.tokens.is_contiguous() and batch.targets.is_contiguous()
         for row, target in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
             assert row[1:] == target[:-1]
@@ -534,7 +534,7 @@ class TestShards:
     @pytest.mark.parametrize("train", ["train.npy", "train.bin"])
     def test_tokens_are_read_in_place(self, train):
         source = build("shards", train=train, val="val.npy", vocab=300, bytes_per_token=3.5)
-        assert source.train.ids.tolist() == (np.arange(1000) % 300).tolist()
+        assert TestShardFiles.all_of(source.train).tolist() == (np.arange(1000) % 300).tolist()
         batch = source.train_batch(0, 0)
         assert ((batch.targets - batch.tokens) % 300 == 1).all()
         assert (source.bytes_per_token, source.vocab) == (3.5, 300)
@@ -588,3 +588,194 @@ class TestShards:
         _write(name, b"" if name.startswith("empty") else b"abc")
         with pytest.raises(DataError, match=f"{name}: not a readable token file"):
             build("shards", train=name, val="val.npy", vocab=300)
+
+
+class TestShardFiles:
+    """Globs and formats of `shards`."""
+
+    @pytest.fixture(autouse=True)
+    def data(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        self.ids = np.arange(3000, dtype=np.uint16) % 300
+        for number in range(3):
+            self.ids[number * 1000 : number * 1000 + 1000].astype("<u2").tofile(f"tr_{number}.bin")
+        np.save("val.npy", self.ids[:200])
+
+    def build(self, **options):
+        return build("shards", **{"val": "val.npy", "vocab": 300, **options})
+
+    @staticmethod
+    def all_of(tokens):
+        return tokens.windows(np.array([0]), len(tokens))[0]
+
+    @pytest.mark.parametrize(
+        "train", ["tr_*.bin", ["tr_0.bin", "tr_1.bin", "tr_2.bin"], ["tr_0.bin", "tr_[12].bin"]]
+    )
+    def test_a_glob_is_all_of_its_files(self, train):
+        source = self.build(train=train, rows=3000)
+        assert self.all_of(source.train).tolist() == self.ids.tolist()
+        batch = source.train_batch(0, 0)
+        assert ((batch.targets - batch.tokens) % 300 == 1).all()  # windows reach over files
+        self.ids.astype("<u2").tofile("whole.bin")
+        whole = self.build(train="whole.bin", rows=3000)
+        assert source.fingerprint == whole.fingerprint  # cuts into files are not the data
+        assert torch.equal(whole.train_batch(3, 4).tokens, source.train_batch(3, 4).tokens)
+        assert source.reference == whole.reference
+
+    def test_every_file_counts(self):
+        one, all_of = self.build(train="tr_0.bin"), self.build(train="tr_*.bin")
+        assert (len(one.train), len(all_of.train)) == (1000, 3000)
+        np.full(1000, 300, "<u2").tofile("tr_1.bin")
+        with pytest.raises(DataError, match=r"tr_1\.bin: ids from 300 to 300, vocab 300"):
+            self.build(train="tr_*.bin")
+
+    def test_a_chain_pickles_and_keeps_few_files_open(self, monkeypatch):
+        monkeypatch.setattr("hymba_lab.data.chain.MOST_OPEN", 2)
+        source = self.build(train="tr_*.bin")
+        again = pickle.loads(pickle.dumps(source))
+        assert torch.equal(again.train_batch(0, 0).tokens, source.train_batch(0, 0).tokens)
+        for start in (0, 1500, 2500, 100, 1990, 2600):
+            assert source.train.windows(np.array([start]), 30)[0].tolist() == (
+                self.ids[start : start + 30].tolist()
+            )
+            assert len(source.train._open) <= 2
+
+    def test_a_file_cut_in_use_is_an_error_and_no_crash(self):
+        source = self.build(train="tr_*.bin", rows=500)
+        with open("tr_1.bin", "r+b") as file:
+            file.truncate(100)
+        with pytest.raises(DataError, match=r"tr_1\.bin: became shorter"):
+            source.train_batch(0, 0)
+
+    def test_an_id_that_came_in_use_is_an_error(self):
+        source = self.build(train="tr_*.bin", rows=500)
+        with open("tr_1.bin", "r+b") as file:
+            file.write(np.full(1000, 301, "<u2").tobytes())
+        with pytest.raises(DataError, match=r"ids from \d+ to 301"):
+            source.train_batch(0, 0)
+
+    def llm_c(self, name, magic=20240520, version=1, dtype="<u2", n=None):
+        header = np.zeros(256, "<i4")
+        header[:3] = magic, version, len(self.ids) if n is None else n
+        Path(name).write_bytes(header.tobytes() + self.ids.astype(dtype).tobytes())
+
+    @pytest.mark.parametrize(
+        ("name", "made", "given"),
+        [
+            ("x.npy", lambda self: np.save("x.npy", self.ids.astype(">i8")), None),
+            ("x.bin", lambda self: self.ids.astype("<u2").tofile("x.bin"), "uint16"),
+            ("x.bin", lambda self: self.ids.astype("<u4").tofile("x.bin"), "uint32"),
+            ("x.bin", lambda self: self.llm_c("x.bin"), "llm.c"),
+            ("x.bin", lambda self: self.llm_c("x.bin", 20240801, 7, "<u4"), "llm.c"),
+        ],
+    )
+    def test_every_format_gives_the_ids(self, name, made, given):
+        made(self)
+        self.ids[:200].astype("<u2").tofile("val.bin")
+        if given != "uint16":
+            np.save("val.npy", self.ids[:200])
+        if given in ("uint32", "llm.c"):
+            Path("val.bin").write_bytes(Path(name).read_bytes())
+        val = "val.bin" if given else "val.npy"
+        source = self.build(train=name, val=val, format=given)
+        assert self.all_of(source.train).tolist() == self.ids.tolist()
+
+    @pytest.mark.parametrize(
+        ("made", "given", "message"),
+        [
+            (lambda self: self.ids.astype("<u4").tofile("x.bin"), None, "set format: uint32"),
+            (lambda self: self.llm_c("x.bin"), None, "header of llm.c, not plain uint16"),
+            (lambda self: self.llm_c("x.bin"), "uint16", "header of llm.c, not uint16"),
+            (lambda self: self.llm_c("x.bin", n=7), "llm.c", "header of llm.c says 7 tokens"),
+            (lambda self: self.ids.astype("<u2").tofile("x.bin"), "llm.c", "no header of llm.c"),
+            (lambda self: self.ids.astype("<u2").tofile("x.bin"), "uint32", "set vocab, or format"),
+            (lambda self: self.ids[:99].astype("<u2").tofile("x.bin"), "uint32", "no whole number"),
+        ],
+    )
+    def test_a_wrong_guess_is_refused(self, made, given, message):
+        made(self)
+        with pytest.raises(DataError, match=message):
+            self.build(train="x.bin", val="x.bin", format=given)
+
+    def test_npy_with_a_format_that_is_another(self):
+        with pytest.raises(DataError, match=r"val\.npy: an \.npy file of uint16, not uint32"):
+            self.build(train="val.npy", format="uint32")
+
+    def test_two_projects_of_equal_names_sizes_and_times(self, tmp_path, monkeypatch):
+        prints = []
+        for project in "ab":
+            (tmp_path / project).mkdir()
+            monkeypatch.chdir(tmp_path / project)
+            Path("t.txt").write_text(project * 5000)
+            os.utime("t.txt", ns=(0, 0))
+            self.ids[:: -1 if project == "a" else 1].astype("<u2").tofile("t.bin")
+            os.utime("t.bin", ns=(0, 0))
+            prints.append(build("files", paths=["t.txt"]).fingerprint)
+            prints.append(build("shards", train="t.bin", val="t.bin", vocab=300).fingerprint)
+        assert len(set(prints)) == 4
+
+    def test_one_file_edited_to_equal_size_and_time(self):
+        first = self.build(train="tr_0.bin")
+        self.ids[::-1][:1000].astype("<u2").tofile("tr_0.bin")
+        stat = os.stat("tr_1.bin")
+        os.utime("tr_0.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert self.build(train="tr_0.bin").fingerprint != first.fingerprint
+
+
+class TestAsFound:
+    """Folders as they are found: links to nothing, pipes, pointers, odd tables."""
+
+    @pytest.fixture(autouse=True)
+    def here(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("good.txt").write_text("".join(SENTENCES))
+
+    def refused(self, pattern: str, message: str, **options):
+        with pytest.raises(DataError, match=message):
+            build("files", paths=[pattern], **options)
+
+    def test_links_to_nothing(self):
+        Path("gone.txt").symlink_to("annex/objects/x")
+        for pattern in ("gone.txt", "*.txt"):
+            self.refused(pattern, r"gone\.txt is a link to annex/objects/x, which is not there")
+
+    def test_a_link_to_itself(self):
+        Path("loop.txt").symlink_to("loop.txt")
+        self.refused("loop.txt", r"loop\.txt: cannot be read")
+
+    def test_pipes(self):
+        os.mkfifo("pipe.txt")
+        self.refused("*.txt", "no regular file")
+        os.mkfifo("pipe.bin")
+        with pytest.raises(DataError, match="no regular file"):
+            build("shards", train="pipe.bin", val="pipe.bin", vocab=9)
+
+    @pytest.mark.parametrize(
+        "content",
+        ["version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "/annex/objects/X"],
+    )
+    def test_pointers_of_git(self, content):
+        Path("big.txt").write_text(content)
+        self.refused("big.txt", "a pointer in place of the file; fetch it first: git")
+
+    def test_a_doubled_column(self):
+        table = pa.table([pa.array(["a", "b"]), pa.array(["c", "d"])], names=["text", "text"])
+        pq.write_table(table, "two.parquet")
+        self.refused("two.parquet", "2 columns are named 'text'")
+
+    def test_a_column_that_is_not_utf8(self):
+        broken = pa.Array.from_buffers(
+            pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], "<i4")), pa.py_buffer(b"\xff")]
+        )
+        pq.write_table(pa.table({"text": broken}), "broken.parquet")
+        self.refused("broken.parquet", "bytes that are not UTF-8")
+
+    def test_json_that_is_deep(self):
+        Path("deep.jsonl").write_text("[" * 100_000)
+        self.refused("deep.jsonl", r"deep\.jsonl:1: not JSON")
+
+    def test_nul_ends_no_document_among_bytes(self):
+        Path("nul.txt").write_text("a\0b" * 500)
+        self.refused("nul.txt", "document 1 of 1 holds a NUL")
+        source = build("files", paths=["nul.txt"], tokenizer="bpe", n_bpe=300)
+        assert source.vocab <= 300

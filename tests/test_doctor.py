@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hymba_lab import doctor
+from hymba_lab.commands import doctor
 from hymba_lab.ops import backends, kernels
 from hymba_lab.ops.selection import chosen
-from hymba_lab.tracking import record_tags
+from hymba_lab.runs.tracking import record_tags
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:

@@ -13,11 +13,12 @@ from test_parity import FOLDER, N_PROMPT
 from torch import Tensor
 
 import hymba_lab
+from hymba_lab.checkpoints.load import load
+from hymba_lab.checkpoints.weights import save_weights
+from hymba_lab.commands.generate import main
 from hymba_lab.config import load_config
 from hymba_lab.data.source import build_sources
-from hymba_lab.generate import load, main
 from hymba_lab.model import LanguageModel, build_model
-from hymba_lab.training.checkpoint import save_weights
 
 
 def padded(rows: list[Tensor], side: str) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ from test_cache import HYMBA, VOCAB, model_of
 from test_parity import FOLDER
 
 from hymba_lab import load_pretrained
+from hymba_lab.commands.generate import main
 from hymba_lab.errors import CheckpointError, UserError
-from hymba_lab.generate import main
 
 IDS = torch.tensor([[1, 2, 3], [4, 5, 6]])
 

@@ -16,11 +16,11 @@ from test_parity import DATA, FOLDER, TOLERANCE, architecture, renamed
 from torch import Tensor
 
 from hymba_lab import load_pretrained, save_pretrained
+from hymba_lab.checkpoints.hf_checkpoint import meta_model, released_tensors, tensor_names
+from hymba_lab.checkpoints.hf_config import read_released
 from hymba_lab.config import load_config
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import build_model, plan_layers
-from hymba_lab.model.hf_checkpoint import meta_model, released_tensors, tensor_names
-from hymba_lab.model.hf_config import read_released
 
 Weights = dict[str, Tensor]
 CONFIG: dict[str, Any] = json.loads((FOLDER / "config.json").read_text())

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sweeping import SWEEP, Lab, finished
 
-from hymba_lab.sweep.file import Metric
 from hymba_lab.sweep.importance import importance_notes, importances
 from hymba_lab.sweep.jobs import Job, Outcome
+from hymba_lab.sweep.question.file import Metric
 from hymba_lab.sweep.report import axis_notes, write_report
 from hymba_lab.sweep.session import Session
 

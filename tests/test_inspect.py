@@ -14,13 +14,13 @@ import torch
 from conftest import ROOT
 from matplotlib.image import imread
 
-from hymba_lab import bench, inspect, throughput
-from hymba_lab.attention_maps import N_META, N_TEXT, WINDOW, visible
+from hymba_lab.commands import bench, inspect
 from hymba_lab.config import load_config
-from hymba_lab.cost import measure_costs
+from hymba_lab.cost import measure_costs, throughput
 from hymba_lab.cost.cache import held_bytes
+from hymba_lab.cost.peers import read_peers
 from hymba_lab.errors import UserError
-from hymba_lab.peers import read_peers
+from hymba_lab.figures.layer_plan import N_META, N_TEXT, WINDOW, visible
 
 HYMBA = ROOT / "experiments" / "hymba_1p5b.yaml"
 VOCAB = 16

@@ -9,7 +9,7 @@ import pytest
 
 WORKER = """if 1:
     from pathlib import Path
-    from hymba_lab.sweep import launch
+    from hymba_lab.sweep.launchers import local as launch
 
     launch._PRELOAD = "json"
     launcher = launch.ForkServer(1, 3, None)
@@ -25,7 +25,7 @@ TRAIN = """if 1:
                 print(os.environ["OMP_WAIT_POLICY"])
 
     sys.meta_path.insert(0, Watch())
-    from hymba_lab.train import main
+    from hymba_lab.commands.train import main
     main(["absent.yaml"])
 """
 

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from examples import model_config
 
+from hymba_lab.commands.lengths import main
 from hymba_lab.config import load_config
-from hymba_lab.cost.lengths import LENGTHS, cache_by_length, main
+from hymba_lab.cost.lengths import LENGTHS, cache_by_length
+from hymba_lab.cost.peers import read_peers
 from hymba_lab.errors import UserError
-from hymba_lab.peers import read_peers
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "analysis" / "paper" / "peers.csv"

@@ -10,10 +10,10 @@ from hymba_lab.config import Config, load_config, resolve
 from hymba_lab.cost import count, meta_model
 from hymba_lab.cost.cache import paper_bytes, released_bytes
 from hymba_lab.cost.model import params_by_part
+from hymba_lab.cost.peers import Peer, read_peers
 from hymba_lab.cost.totals import paper_ratio
 from hymba_lab.model import LanguageModel
-from hymba_lab.peers import Peer, read_peers
-from hymba_lab.sweep.file import load_sweep
+from hymba_lab.sweep.question.file import load_sweep
 
 ROOT = Path(__file__).parents[1]
 PAPER, EXPERIMENTS = ROOT / "analysis" / "paper", ROOT / "experiments"

@@ -13,8 +13,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from hymba_lab import plugins
-from hymba_lab.config import all_registries, from_resolved, load_config
+from hymba_lab.config import all_registries, from_resolved, load_config, plugins
 from hymba_lab.errors import ConfigError
 from hymba_lab.model import build_model
 
@@ -243,6 +242,6 @@ def test_a_broken_package_is_named(installed: Callable[[str, str], None], tiny: 
     installed("broken_package", "raise ValueError('broken')\n")
     text = fault(tiny)
     assert text.startswith(
-        "entry point mine = broken_package of group hymba_lab.plugins: ValueError"
+        "entry point mine = broken_package of group hymba_lab.config.plugins: ValueError"
     )
     assert "mend or uninstall" in text

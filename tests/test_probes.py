@@ -28,7 +28,7 @@ from hymba_lab.probes.maps import (
 from hymba_lab.probes.measure import COLUMNS
 from hymba_lab.probes.needle import DEPTHS, TIMES, needle_lines
 from hymba_lab.probes.trace import AttentionSeen, LayerSeen, branches, watch
-from hymba_lab.runs import RunFolder, run_identity
+from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.training.fit import fit
 
 VOCAB, N_META = 13, 3

@@ -176,7 +176,7 @@ def test_a_refusal_learns_the_axis_but_keeps_a_nearer_place() -> None:
 
 def test_the_registry_and_the_errors_import_no_torch() -> None:
     code = (
-        "import sys, hymba_lab.registry, hymba_lab.yaml_file; "
+        "import sys, hymba_lab.registry, hymba_lab.config.yaml_file; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'lightning', 'mlflow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

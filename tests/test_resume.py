@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
+from hymba_lab.checkpoints.weights import load_weights, save_weights
 from hymba_lab.config import load_config
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.training import fit as fit_module
-from hymba_lab.training.checkpoint import load_weights, save_weights
 from hymba_lab.training.fit import FitResult, fit
 from hymba_lab.training.random_state import random_state, restore_random_state, seed_all
 

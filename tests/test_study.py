@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sweeping import SEARCH, SWEEP, Lab, finished
 
-from hymba_lab.sweep.file import Metric, Pruner
 from hymba_lab.sweep.jobs import Job, Outcome, pareto_jobs, winner
 from hymba_lab.sweep.pruning import make_pruning
+from hymba_lab.sweep.question.file import Metric, Pruner
 from hymba_lab.sweep.session import Session
 
 METRIC = Metric(name="val/recall_accuracy", goal="maximize")

@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, TINY
 from sweeping import N_JOBS, SEARCH, SWEEP, Lab
 
-from hymba_lab.tracking import IDENTITY, ROLE, SHARED_FROM
+from hymba_lab.runs.tracking import IDENTITY, ROLE, SHARED_FROM
 
 pytestmark = pytest.mark.slow
 

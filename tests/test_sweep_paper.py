@@ -8,7 +8,7 @@ from conftest import TINY
 from sweeping import Lab
 
 from hymba_lab.errors import ConfigError
-from hymba_lab.sweep.file import load_sweep
+from hymba_lab.sweep.question.file import load_sweep
 
 ROOT = Path(__file__).parents[1]
 TABLE = "row,acc,cache\n1,40.5,7\n2,,8\n"

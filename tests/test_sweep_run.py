@@ -21,9 +21,9 @@ from sweeping import N_JOBS, SEARCH, SWEEP, Ended, Inline, Lab
 
 from hymba_lab.errors import StoreError
 from hymba_lab.ops.selection import chosen
-from hymba_lab.runs import RunFolder
+from hymba_lab.runs.folder import RunFolder
+from hymba_lab.runs.tracking import IDENTITY, ROLE, SHARED_FROM
 from hymba_lab.sweep.trial import run_trial
-from hymba_lab.tracking import IDENTITY, ROLE, SHARED_FROM
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_a_worker_that_waited_takes_what_the_other_left(
 
 def tasks(lab: Lab) -> list[Any]:
     """The tasks that a sweep would hand to its workers."""
-    from hymba_lab.sweep.mirror import Mirror
+    from hymba_lab.sweep.observers.mirror import Mirror
 
     session = lab.session()
     mirror = Mirror(session, None, 1)

@@ -10,9 +10,9 @@ from test_shipped import SWEEPS
 from hymba_lab.config import resolve
 from hymba_lab.errors import ConfigError
 from hymba_lab.model import plan_layers
-from hymba_lab.sweep.checks import check_sweep
-from hymba_lab.sweep.designs import design_choices
-from hymba_lab.sweep.file import load_sweep
+from hymba_lab.sweep.question.checks import check_sweep
+from hymba_lab.sweep.question.designs import design_choices
+from hymba_lab.sweep.question.file import load_sweep
 
 SCALE = """
 base: ../tiny.yaml

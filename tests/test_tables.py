@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hymba_lab.errors import UserError
-from hymba_lab.render import estimate, metric_heading, number
 from hymba_lab.stats import compare
 from hymba_lab.tables import (
     Table,
@@ -28,6 +27,7 @@ from hymba_lab.tables import (
     to_markdown,
     to_text,
 )
+from hymba_lab.tables.render import estimate, metric_heading, number
 
 METRIC = "val/recall_accuracy"
 

@@ -12,11 +12,11 @@ from test_tables import METRIC, ROWS, cells, frame, make, row, run
 
 from hymba_lab.errors import UserError
 from hymba_lab.report.slopes import write_slopes
-from hymba_lab.scaling import AtScale, slope_table
 from hymba_lab.stats import compare, interactions, plan_looks, slopes
 from hymba_lab.sweep.export import Export, Facts
-from hymba_lab.sweep.file import Metric, SweepFile
+from hymba_lab.sweep.question.file import Metric, SweepFile
 from hymba_lab.tables import Table, result_table, to_csv, to_latex, to_markdown, to_text
+from hymba_lab.tables.scaling import AtScale, slope_table
 
 
 def factorial(**changes: Any) -> pd.DataFrame:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sweeping import Lab
 
-from hymba_lab import tracking
 from hymba_lab.errors import StoreError
-from hymba_lab.tracking import IDENTITY, ROLE, Run, Store, default_uri
+from hymba_lab.runs import tracking
+from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri
 
 
 @pytest.fixture

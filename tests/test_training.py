@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 
+from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import Config, load_config
 from hymba_lab.data.source import IGNORED, Batch, Mixture, build_sources
 from hymba_lab.errors import ConfigError, DataError, TrialFailed
@@ -26,7 +27,6 @@ from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.optim.optimizers import matrices, optimizers, parameter_groups
 from hymba_lab.optim.schedules import schedules
 from hymba_lab.training import module, progress
-from hymba_lab.training.checkpoint import load_weights
 from hymba_lab.training.fit import FitResult, fit
 from hymba_lab.training.scoring import TrainBatches, batch_loss
 from hymba_lab.training.validation import evaluate

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from hymba_lab.config_errors import explain, suggest
-from hymba_lab.errors import ConfigError
+from hymba_lab.config.messages import explain
+from hymba_lab.config.yaml_file import Document, read_yaml
+from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.registry import Section
 from hymba_lab.stats import Region
-from hymba_lab.yaml_file import Document, read_yaml
 
 COSTS = ("params", "cache_bytes", "flops_per_token")  # exact: their effect is the ratio
 PROBES = (

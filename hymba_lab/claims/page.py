@@ -9,7 +9,7 @@ from typing import Literal
 
 from hymba_lab.claims.file import Claims, Condition, Word
 from hymba_lab.claims.judge import STATUSES, Answer, Compared
-from hymba_lab.render import MISSING, estimate, markdown_text, metric_heading
+from hymba_lab.tables.render import MISSING, estimate, markdown_text, metric_heading
 
 _COLUMNS = (
     "id", "status", "claim", "source", "sweep", "row", "against", "metric", "reproduced_if",

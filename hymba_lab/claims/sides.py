@@ -10,12 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from hymba_lab.claims.file import Claim, Claims, Condition
-from hymba_lab.config_errors import suggest
-from hymba_lab.csv_frame import read_csv
-from hymba_lab.errors import StoreError
+from hymba_lab.config.yaml_file import read_yaml
+from hymba_lab.errors import StoreError, suggest
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.export import FILES, Export, read_export
-from hymba_lab.yaml_file import read_yaml
+from hymba_lab.tables.csv_frame import read_csv
 
 _PROBE_TEXT = ("sweep", "row", "data", "branch", "category", "what", "metric")
 

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
+from hymba_lab.atomic import write_atomically
 from hymba_lab.claims.file import load_claims
 from hymba_lab.claims.judge import answers
 from hymba_lab.claims.page import to_csv, to_markdown
 from hymba_lab.claims.sides import Results
 from hymba_lab.errors import StoreError, UserError
-from hymba_lab.runs import write_atomically
 
 
 def write_claims(path: Path, results: Path, scale: str) -> list[Path]:

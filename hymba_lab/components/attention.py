@@ -5,14 +5,13 @@ keys and values it used. A consumer owns no key and value weights. `past` stands
 earlier calls while generating.
 """
 
-import math
 from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from hymba_lab.components.heads import AttentionHeads
-from hymba_lab.components.past import WHOLE, AttentionPast, KeyValue
+from hymba_lab.components.past import WHOLE, KeyValue, Past
 from hymba_lab.errors import ConfigError
 from hymba_lab.ops.rotary import rotate
 from hymba_lab.registry import Registry
@@ -49,14 +48,14 @@ class SoftmaxAttention(nn.Module):
             self.v = nn.Linear(d_model, heads.n_kv_heads * heads.d_head_v, bias=False)
 
     def forward(
-        self, x: Tensor, kv: KeyValue | None = None, past: AttentionPast = WHOLE
+        self, x: Tensor, kv: KeyValue | None = None, past: Past = WHOLE
     ) -> tuple[Tensor, KeyValue]:
         q = self._rotate(_split(self.q(x), self.heads.d_head), past)
         k, v = kv if kv is not None else past.extend(*self.keys_values(x, past))
         o = past.attend(q, k, v, window=self.window, n_meta=self.n_meta)
         return o.transpose(1, 2).flatten(2), (k, v)
 
-    def keys_values(self, x: Tensor, past: AttentionPast = WHOLE) -> KeyValue:
+    def keys_values(self, x: Tensor, past: Past = WHOLE) -> KeyValue:
         """Return k (B, K, T, P), rotated, and v (B, K, T, V)."""
         k = self._rotate(_split(self.k(x), self.heads.d_head), past)
         return k, _split(self.v(x), self.heads.d_head_v)
@@ -75,11 +74,7 @@ class SoftmaxAttention(nn.Module):
             "v": (heads.n_kv_heads, n_keys, heads.d_head_v),
         }
 
-    def cache_elements(self, n_tokens: int) -> int:
-        """Return how many values generation keeps after `n_tokens`: none in a consumer."""
-        return sum(map(math.prod, self.cache_shapes(n_tokens).values()))
-
-    def _rotate(self, x: Tensor, past: AttentionPast) -> Tensor:
+    def _rotate(self, x: Tensor, past: Past) -> Tensor:
         if self.rope_theta is None:
             return x
         return rotate(x, past.positions(x.shape[2], x.device), self.rope_theta)

@@ -1,22 +1,59 @@
-"""What a branch knows of earlier tokens: nothing in training, a cache while generating.
+"""What a component knows of earlier tokens: nothing in training, a cache while generating.
 
-A branch asks its `past` for what reaches across calls, so that its forward pass reads the same in
-both cases: `WHOLE`, the default, sees a sequence that starts here; `hymba_lab.model.cache` has the
-same methods over kept states.
+A component asks its `past` for what reaches across calls, so that its forward pass reads the same
+in both cases: `WHOLE`, the default, sees a sequence that starts here; `hymba_lab.model.cache` has
+the same methods over what was kept. There is one way for each kind of memory, and any component,
+a plugin's too, may use all of them:
+
+    k, v = past.extend(k, v);  o = past.attend(q, k, v, ...)     keys and values
+    u    = past.conv(x, weight, bias, state="inputs")            the last inputs of a convolution
+    y    = past.recur(OP, {"q": q, "k": k}, state="h")           the state of a recurrence
+
+`cache_shapes(n_tokens)` of the component names what these keep (`state=`, "k" and "v") and how
+large it is for one row; nothing else has to be said. The keys, the values and what begins with
+`inputs` are kept in the precision of the weights, every other buffer in float32 at least, because
+sums over a whole sequence are made in it.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from hymba_lab.ops import attention, causal_conv, selective_scan
+from hymba_lab.ops import attention, causal_conv
 
 KeyValue = tuple[Tensor, Tensor]  # k (B, K, S, P) after its rotation, v (B, K, S, V)
+Names = str | tuple[str, ...]
+State = Tensor | tuple[Tensor, ...]  # a tensor for one name, a tuple for several
 
 
-class AttentionPast(Protocol):
-    """Where the new tokens stand and which keys and values came before them."""
+@dataclass(frozen=True)
+class Recurrence:
+    """An operation over tokens that carries a state from each token to the next.
+
+    `scan(**tokens, **fixed, state=before)` returns y (B, T, ...) and the state after the last
+    token: `tokens` are (B, T, ...), `fixed` is what all tokens share, `before` is None for the
+    zero state. The state is (B, *shape), the shape as in `cache_shapes`; it is a tuple of such
+    tensors where the component names several.
+
+    `step(**tokens, **fixed, state=kept)` is a faster form for one token of each row, (B, ...)
+    without time: it returns y (B, ...) and changes the state in place. None: `scan` of one token.
+
+    `no_step` says for each input, by name, the value at which a token leaves the state as it is
+    (a step of 0, a key of 0 with a decay of 1): padding gets it. None: there is no such value, and
+    rows that end at different places are scanned apart, which is right for every operation and
+    slower.
+    """
+
+    scan: Callable[..., tuple[Tensor, Any]]
+    step: Callable[..., Tensor] | None = None
+    no_step: Mapping[str, float] | None = None
+
+
+class Past(Protocol):
+    """What came before the new tokens of one component."""
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor | range:
         """Return the positions of the new tokens, to be broadcast over (B, heads, T)."""
@@ -30,31 +67,27 @@ class AttentionPast(Protocol):
         """Return `ops.attention` of the new queries over what `extend` returned."""
         ...
 
-
-class SSMPast(Protocol):
-    """The state before the new tokens and the last inputs of the convolution."""
-
-    def decay(self, A_log: Tensor) -> Tensor:
-        """Return A = -exp(A_log) in float32."""
-        ...
-
-    def conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Return `ops.causal_conv` of x (B, T, D) after the inputs kept."""
-        ...
-
-    def scan(
+    def conv(
         self,
         x: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
         *,
-        z: Tensor,
-        dt_bias: Tensor,
+        silu: bool = True,
+        state: str = "inputs",
     ) -> Tensor:
-        """Return `ops.selective_scan` of x (B, T, D) from the state kept."""
+        """Return `ops.causal_conv` of x (B, T, D) after the K-1 inputs kept under `state`."""
+        ...
+
+    def recur(
+        self,
+        op: Recurrence,
+        tokens: Mapping[str, Tensor],
+        fixed: Mapping[str, Any] | None = None,
+        *,
+        state: Names = "h",
+    ) -> Tensor:
+        """Return y (B, T, ...) of `op` from the state kept under the name or names `state`."""
         ...
 
 
@@ -70,35 +103,52 @@ class _Whole:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
         return attention(q, k, v, window=window, n_meta=n_meta)
 
-    def decay(self, A_log: Tensor) -> Tensor:
-        return -A_log.float().exp()
-
-    def conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return causal_conv(x, weight, bias)[0]
-
-    def scan(
+    def conv(
         self,
         x: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
         *,
-        z: Tensor,
-        dt_bias: Tensor,
+        silu: bool = True,
+        state: str = "inputs",
     ) -> Tensor:
-        return selective_scan(x, dt, A, B, C, D, z=z, dt_bias=dt_bias)[0]
+        return causal_conv(x, weight, bias, silu=silu)[0]
+
+    def recur(
+        self,
+        op: Recurrence,
+        tokens: Mapping[str, Tensor],
+        fixed: Mapping[str, Any] | None = None,
+        *,
+        state: Names = "h",
+    ) -> Tensor:
+        return op.scan(**tokens, **(fixed or {}), state=None)[0]
 
 
 WHOLE = _Whole()
 
 
 class LayerPast(NamedTuple):
-    """The past of one layer's branches."""
+    """The past of every part of a layer that may keep something; a field is the part's name.
 
-    attention: AttentionPast = WHOLE
-    ssm: SSMPast = WHOLE
+    A part is an attribute of the block's mixer or of the block itself. One more kind of part needs
+    one more field here: the cache then makes its buffers and the costs count them.
+    """
+
+    attention: Past = WHOLE
+    ssm: Past = WHOLE
 
 
 NO_PAST = LayerPast()
+
+
+def kept_shapes(component: Any, n_tokens: int) -> dict[str, tuple[int, ...]] | None:
+    """Return what one row of a component keeps after `n_tokens`; None if it doesn't say."""
+    stated = getattr(component, "cache_shapes", None)
+    return None if stated is None else stated(n_tokens)
+
+
+def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """Return the precision of a buffer in a model of `dtype`: states are kept as sums are made."""
+    as_given = name in ("k", "v") or name.startswith("inputs")
+    return dtype if as_given else torch.promote_types(dtype, torch.float32)

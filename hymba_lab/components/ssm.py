@@ -1,6 +1,7 @@
 """The SSM branch: built from d_model and d_inner, maps x (B, T, D) to (B, T, d_inner).
 
-`past` stands for the tokens of earlier calls while generating.
+`past` stands for the tokens of earlier calls while generating: what a component keeps of them it
+names in `cache_shapes` and asks its past for (`components/past.py`).
 """
 
 import math
@@ -10,13 +11,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hymba_lab.components import steps
 from hymba_lab.components.norm import RMSNorm
-from hymba_lab.components.past import WHOLE, SSMPast
+from hymba_lab.components.past import WHOLE, Past, Recurrence
+from hymba_lab.ops import one_token, selective_scan, selective_scan_step
 from hymba_lab.registry import Registry
 
 Count = Annotated[int, Field(ge=1)]
 
 ssms: Registry[nn.Module] = Registry("model.ssm")
+
+NO_STEP = -1e4  # softplus of it is 0, in bfloat16 and float16 too: the state stays as it is
 
 
 @ssms.register("mamba1")
@@ -51,27 +56,23 @@ class Mamba1(nn.Module):
         self.norms = nn.ModuleList(
             RMSNorm(width, eps) if inner_norms else nn.Identity() for width in self.widths
         )
-        self.dt = nn.Linear(dt_rank, d_inner)
+        self.dt = steps.StepMap(dt_rank, d_inner)
         self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
         self.D = nn.Parameter(torch.empty(d_inner))
         self.reset()
 
-    def forward(self, x: Tensor, past: SSMPast = WHOLE) -> Tensor:
+    def forward(self, x: Tensor, past: Past = WHOLE) -> Tensor:
         u = past.conv(self.x(x), self.conv_weight, self.conv_bias)
         dt, B, C = self.dt_b_c(u).split(self.widths, dim=-1)
         dt, B, C = (norm(part) for norm, part in zip(self.norms, (dt, B, C), strict=True))
-        A = past.decay(self.A_log)
-        dt = nn.functional.linear(dt, self.dt.weight)
-        return past.scan(u, dt, A, B, C, self.D, z=self.z(x), dt_bias=self.dt.bias)
+        dt = steps.called(self.dt, dt)
+        tokens = {"x": u, "dt": dt, "B": B, "C": C, "z": self.z(x)}
+        return past.recur(SCAN, tokens, {"A_log": self.A_log, "D": self.D, "dt_bias": self.dt.bias})
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes that one row keeps, whatever the length: state and last inputs."""
         d_inner, d_conv = self.conv_weight.shape
         return {"h": (d_inner, self.A_log.shape[1]), "inputs": (d_conv - 1, d_inner)}
-
-    def cache_elements(self, n_tokens: int) -> int:
-        """Return how many values generation keeps, whatever the length: state and last inputs."""
-        return sum(map(math.prod, self.cache_shapes(n_tokens).values()))
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -85,3 +86,20 @@ class Mamba1(nn.Module):
         bound = self.conv_weight.shape[1] ** -0.5  # torch's start of a depthwise convolution
         nn.init.uniform_(self.conv_weight, -bound, bound)
         nn.init.uniform_(self.conv_bias, -bound, bound)
+
+
+def _scan(
+    *, A_log: Tensor, D: Tensor, dt_bias: Tensor, state: Tensor | None, **tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    return selective_scan(**tokens, A=-A_log.float().exp(), D=D, dt_bias=dt_bias, h0=state)
+
+
+def _step(*, A_log: Tensor, D: Tensor, dt_bias: Tensor, state: Tensor, **tokens: Tensor) -> Tensor:
+    """Take A again in every step: it is no state."""
+    A = one_token.decay(A_log) if one_token.fits(A_log) else -A_log.float().exp()
+    y, _ = selective_scan_step(**tokens, A=A, D=D, dt_bias=dt_bias, h=state, out=state)
+    return y
+
+
+SCAN = Recurrence(_scan, _step, no_step={"dt": NO_STEP})
+"""The selective scan of x, dt, z (B, T, D) and B, C (B, T, N) with A_log, D and dt_bias."""

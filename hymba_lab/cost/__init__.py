@@ -2,7 +2,7 @@
 
 Nothing here describes a component a second time: parameters are counted on the model built on the
 meta device, FLOPs by torch's counter (with the formulas that `hymba_lab.ops` registers), cache
-elements by asking every component that keeps a state (`cache_elements`), activations by what
+elements by asking every component that keeps a state (`cache_shapes`), activations by what
 autograd saves. A newcomer's component therefore has its costs for free.
 """
 

@@ -1,46 +1,51 @@
 """What generation keeps: held by this lab, counted by the paper, held by the released code."""
 
+import math
 from collections import Counter
-from typing import Protocol, cast, runtime_checkable
+from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import nn
 
+from hymba_lab.components.past import kept_dtype, kept_shapes
 from hymba_lab.config import ModelConfig
 from hymba_lab.cost.model import meta_model
 from hymba_lab.model import LanguageModel
 from hymba_lab.model.block import Block
+from hymba_lab.model.cache import parts
 
 FP16 = 2  # bytes a value, as in the paper
 
 
-@runtime_checkable
-class Stateful(Protocol):
-    """A component that keeps something from token to token when it generates."""
-
-    def cache_elements(self, n_tokens: int) -> int:
-        """Return how many values it keeps after `n_tokens`."""
-        ...
+def elements(component: nn.Module, n_tokens: int) -> int:
+    """Return how many values a component keeps after `n_tokens`, by its `cache_shapes`."""
+    shapes = kept_shapes(component, n_tokens) or {}
+    return sum(map(math.prod, shapes.values()))
 
 
 def cache_elements(model: nn.Module, n_tokens: int) -> int:
-    """Return how many values `model` keeps after `n_tokens` [tokens of one sequence]."""
-    stateful = (module for module in model.modules() if isinstance(module, Stateful))
-    return sum(module.cache_elements(n_tokens) for module in stateful)
+    """Return how many values a model or a block keeps after `n_tokens` [tokens of one sequence]."""
+    return sum(elements(part, n_tokens) for part in _parts(model))
 
 
 def held_bytes(config: ModelConfig, vocab: int, n_tokens: int, dtype: torch.dtype) -> int:
     """Return the bytes of this lab's cache for one sequence of `n_tokens` tokens.
 
-    Keys, values and last inputs in the weights' `dtype`, the state of an SSM in float32 at least:
-    the size of the buffers that `model.Cache` makes. A component of a plugin that states its
-    elements but not its shapes is taken to keep `dtype`.
+    Keys, values and last inputs in the weights' `dtype`, states in float32 at least: the size of
+    the buffers that `model.Cache` makes.
     """
-    model = meta_model(config, vocab).to(dtype)
-    try:
-        return model.cache(1, n_tokens).nbytes
-    except TypeError:  # it cannot generate here; its size is known all the same
-        return cache_elements(model, n_tokens) * dtype.itemsize
+    return sum(
+        math.prod(shape) * kept_dtype(name, dtype).itemsize
+        for part in _parts(meta_model(config, vocab))
+        for name, shape in (kept_shapes(part, n_tokens) or {}).items()
+    )
+
+
+def _parts(model: nn.Module) -> Iterator[nn.Module]:
+    for module in model.modules():
+        if isinstance(module, Block):
+            yield from (part for _, part in parts(module))
 
 
 def paper_bytes(config: ModelConfig, model: LanguageModel, n_tokens: int) -> float:
@@ -85,8 +90,7 @@ def _attending(model: LanguageModel) -> dict[int, int]:
     for layer in model.plan:
         if layer.kv_from is not None:
             producer = cast(Block, model.blocks[layer.kv_from]).mixer.get_submodule("attention")
-            if isinstance(producer, Stateful):
-                grows[layer.index] = producer.cache_elements(1) - producer.cache_elements(0)
+            grows[layer.index] = elements(producer, 1) - elements(producer, 0)
     return grows
 
 
@@ -113,8 +117,8 @@ def _states(config: ModelConfig, model: LanguageModel, conv: int) -> int:
     total = 0
     for layer, block in zip(model.plan, model.blocks, strict=True):
         ssm = getattr(cast(Block, block).mixer, "ssm", None)
-        if isinstance(ssm, Stateful) and layer.heads.d_inner:
-            total += ssm.cache_elements(0)
+        if ssm is not None and layer.heads.d_inner:
+            total += elements(ssm, 0)
             if d_conv and conv >= 0:
                 total += layer.heads.d_inner * (1 if conv else 1 - d_conv)
     return total

@@ -1,6 +1,6 @@
 """Token files on disk: built once, mapped into memory, safe when several processes build at once.
 
-    <cache>/index/<digest of recipe, paths, sizes, times>.json   the fingerprint of those contents
+    <cache>/index/<digest of recipe and files>.json   the fingerprint of those contents
     <cache>/corpora/<fingerprint>/{tokens.npy, facts.json, tokenizer.json}
 
 Every entry is written beside its place and moved there in one step: it is whole or absent.
@@ -27,25 +27,48 @@ def cache_folder() -> Path:
 
 
 def manifest(paths: Sequence[Path]) -> list[list[object]]:
-    """Return `[path, size, mtime in ns]` of each file: cheap, and new whenever one is edited."""
+    """Return what tells each file from another or from itself before an edit, cheaply.
+
+    Its absolute place, inode, size and times: the times alone may be those of an archive, where
+    files of two projects are alike in all but content.
+    """
     stats = [(path, path.stat()) for path in paths]
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return [
+        [str(path.absolute()), s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns]
+        for path, s in stats
+    ]
+
+
+def recall(key: object) -> dict[str, Any] | None:
+    """Return what was last remembered under `key` (plain JSON), None where nothing whole is."""
+    try:
+        facts = json.loads(_place(key).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def remember(key: object, facts: dict[str, Any]) -> None:
+    """Keep `facts` (plain JSON) under `key`."""
+    file = _place(key)
+    with _explained(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=file.parent, prefix="draft-")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(facts, stream)
+        os.replace(draft, file)
 
 
 def remembered(key: object, build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what `build()` returned when last called under `key` (plain JSON), or call it."""
-    file = cache_folder() / "index" / f"{digest(key)}.json"
-    try:
-        facts: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        facts = build()
-        with _explained(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            handle, draft = tempfile.mkstemp(dir=file.parent, prefix="draft-")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(facts, stream)
-            os.replace(draft, file)
+    facts = recall(key)
+    if facts is None:
+        remember(key, facts := build())
     return facts
+
+
+def _place(key: object) -> Path:
+    return cache_folder() / "index" / f"{digest(key)}.json"
 
 
 def keep(name: str, write: Callable[[Path], None]) -> Path:

@@ -1,18 +1,15 @@
-"""The user's own data: text files (`files`) or tokens made elsewhere (`shards`)."""
+"""The user's own text files, as one source (`files`); tokens made before are in `shards`."""
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 
-from hymba_lab.data.cache import manifest, remembered
 from hymba_lab.data.corpus import Encoding, Split, load, split_documents
 from hymba_lab.data.documents import find, read
-from hymba_lab.data.draws import Ints
-from hymba_lab.data.source import datasets, digest
-from hymba_lab.data.streams import TokenFile, TokenStream, count_ids, unigram_entropy
+from hymba_lab.data.source import datasets
+from hymba_lab.data.streams import TokenStream
 from hymba_lab.errors import DataError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -45,13 +42,16 @@ def files(
     if both := {path.resolve() for path in train} & {path.resolve() for path in val}:
         raise DataError(f"files: {min(both)} is in paths and in val_paths; take it out of one")
 
+    def texts_of(paths: list[Path]) -> list[bytes]:
+        nul = tokenizer != "bytes"  # among bytes a NUL would end the document
+        return [t for path in paths for t in read(path, field=field, column=column, nul=nul)]
+
     def documents() -> Split:
-        texts = [text for path in train for text in read(path, field=field, column=column)]
+        texts = texts_of(train)
         if not val:
             marks = [hashlib.sha256(text).hexdigest() for text in texts]
             return split_documents(texts, marks, val_fraction)
-        held_out = [text for path in val for text in read(path, field=field, column=column)]
-        return Split(texts, held_out)
+        return Split(texts, texts_of(val))
 
     corpus = load(
         "files",
@@ -67,67 +67,3 @@ def files(
         },
     )
     return corpus.stream("files", seq_len, rows=rows, n_val=n_val)
-
-
-@datasets.register("shards")
-def shards(
-    seq_len: int,
-    *,
-    rows: Positive,
-    train: str,
-    val: str,
-    vocab: Annotated[int, Field(ge=2)],
-    bytes_per_token: Annotated[float, Field(gt=0)] | None = None,
-    n_val: Positive = 128,
-) -> TokenStream:
-    """Return tokens made elsewhere: one file to train on and one to validate on.
-
-    `.npy` (one-dimensional, integers) or `.bin` (uint16, little-endian, no header), read in place:
-    they may be larger than memory. `bytes_per_token` of the validation text, where it is known,
-    turns the loss into bits per byte. Raises DataError for ids that are not in 0..vocab-1.
-    """
-    parts = [_tokens(option, path) for option, path in (("train", train), ("val", val))]
-    paths = [path for path, _ in parts]
-
-    def facts() -> dict[str, Any]:
-        counts = [_counted(path, tokens, vocab) for path, tokens in parts]
-        hashes = [hashlib.sha256(np.ascontiguousarray(t.ids).data).hexdigest() for _, t in parts]
-        return {
-            "contents": digest("shards", vocab, hashes),
-            "entropy": unigram_entropy(counts[0], counts[1]),
-        }
-
-    return TokenStream(
-        "shards",
-        seq_len,
-        rows=rows,
-        train=parts[0][1],
-        val=parts[1][1],
-        vocab=vocab,
-        n_val=n_val,
-        bytes_per_token=bytes_per_token,
-        **remembered(["shards", vocab, manifest(paths)], facts),
-    )
-
-
-def _tokens(option: str, pattern: str) -> tuple[Path, TokenFile]:
-    path = find(f"shards.{option}", [pattern], suffixes=(".npy", ".bin"))[0].resolve()
-    try:
-        tokens = TokenFile(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable token file: {error}") from error
-    if tokens.ids.ndim != 1 or tokens.ids.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: {tokens.ids.dtype} of shape {tokens.ids.shape}, "
-            "one row of integers is expected"
-        )
-    return path, tokens
-
-
-def _counted(path: Path, tokens: TokenFile, vocab: int) -> Ints:
-    if not len(tokens):
-        raise DataError(f"{path}: holds no tokens")
-    low, high = int(tokens.ids.min()), int(tokens.ids.max())
-    if low < 0 or high >= vocab:
-        raise DataError(f"{path}: ids from {low} to {high}, vocab {vocab} allows 0 to {vocab - 1}")
-    return count_ids(tokens.ids, vocab)

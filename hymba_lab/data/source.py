@@ -6,7 +6,7 @@ A run trains on every source named under `data:` at once. Each source numbers it
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -30,6 +30,8 @@ class Batch(NamedTuple):
     """(B, T) int64: the token to predict at that position (already shifted), -100 = not scored."""
     group: Tensor
     """(B,) int64: the row's difficulty, an index into `Source.groups`."""
+    starts: Tensor | None = None
+    """(B, T) bool: where a document begins, from which nothing earlier is seen; None = nowhere."""
 
 
 class Source(Protocol):
@@ -63,7 +65,8 @@ class Mixture:
     """Several sources as one: rows concatenated, ids side by side in one vocabulary.
 
     Source number i owns the ids `offset_i .. offset_i + vocab_i - 1` with
-    `offset_i = vocab_0 + ... + vocab_{i-1}`, in the order of the mapping.
+    `offset_i = vocab_0 + ... + vocab_{i-1}`, in the order of the mapping. Sources that name one
+    `vocabulary` (the sha256 of a tokenizer.json) are at one offset and counted once.
 
     Attributes: `sources`, `parts` (label -> rows of the training batch), `offsets`, `vocab`,
     `rows`, `fingerprint` (sha256 over labels and fingerprints, in order).
@@ -79,14 +82,25 @@ class Mixture:
         self.offsets: dict[str, int] = {}
         self.rows = 0
         self.vocab = 0
+        shared: dict[str | None, int] = {}
         for label, source in self.sources.items():
             self.parts[label] = slice(self.rows, self.rows + source.rows)
-            self.offsets[label] = self.vocab
             self.rows += source.rows
-            self.vocab += source.vocab
+            vocabulary: str | None = getattr(source, "vocabulary", None)
+            self.offsets[label] = shared.get(vocabulary, self.vocab)
+            if vocabulary not in shared:
+                self.vocab += source.vocab
+            if vocabulary is not None:
+                shared[vocabulary] = self.offsets[label]
         self.fingerprint = digest(
             "mixture", [[label, source.fingerprint] for label, source in self.sources.items()]
         )
+
+    def begin(self, n_steps: int) -> None:
+        """Tell sources that change on the way (those with `begin`) how long the run is."""
+        for source in self.sources.values():
+            if begin := getattr(source, "begin", None):
+                begin(n_steps)
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Return (rows, T) tokens of all sources; `parts[label]` are the rows of one of them.
@@ -97,9 +111,7 @@ class Mixture:
             _shifted(source.train_batch(seed, step), self.offsets[label])
             for label, source in self.sources.items()
         ]
-        return (
-            batches[0] if len(batches) == 1 else Batch(*map(torch.cat, zip(*batches, strict=True)))
-        )
+        return batches[0] if len(batches) == 1 else _joined(batches)
 
     def val_batches(self) -> Iterator[tuple[str, Batch]]:
         """Yield `(label, batch)` over the validation sets of all sources, ids shifted alike."""
@@ -108,9 +120,15 @@ class Mixture:
                 yield label, _shifted(batch, self.offsets[label])
 
 
-def build_sources(specs: Mapping[str, Spec], seq_len: int) -> Mixture:
-    """Return the mixture that `config.data` describes, every source with `seq_len` tokens a row."""
-    return Mixture({label: _built(label, spec, seq_len) for label, spec in specs.items()})
+def build_sources(specs: Mapping[str, Spec], seq_len: int, n_steps: int | None = None) -> Mixture:
+    """Return the mixture that `config.data` describes, every source with `seq_len` tokens a row.
+
+    `n_steps` is the length of the run, for sources that change on the way.
+    """
+    mixture = Mixture({label: _built(label, spec, seq_len) for label, spec in specs.items()})
+    if n_steps is not None:
+        mixture.begin(n_steps)
+    return mixture
 
 
 def _built(label: str, spec: Spec, seq_len: int) -> Source:
@@ -131,4 +149,21 @@ def _shifted(batch: Batch, offset: int) -> Batch:
     if offset == 0:
         return batch
     targets = batch.targets.where(batch.targets == IGNORED, batch.targets + offset)
-    return Batch(batch.tokens + offset, targets, batch.group)
+    return batch._replace(tokens=batch.tokens + offset, targets=targets)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    starts: Tensor | None = None
+    if any(batch.starts is not None for batch in batches):
+        starts = torch.cat([
+            torch.zeros_like(batch.tokens, dtype=torch.bool)
+            if batch.starts is None
+            else batch.starts
+            for batch in batches
+        ])  # fmt: skip
+    return Batch(
+        torch.cat([batch.tokens for batch in batches]),
+        torch.cat([batch.targets for batch in batches]),
+        torch.cat([batch.group for batch in batches]),
+        starts,
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hymba_lab.data.chain import Tokens
 from hymba_lab.data.draws import Ints, generator
 from hymba_lab.data.source import Batch, digest
 from hymba_lab.errors import DataError
@@ -16,17 +17,13 @@ from hymba_lab.errors import DataError
 class TokenFile:
     """Tokens `start..stop-1` of a file, mapped into memory.
 
-    `.npy`: a one-dimensional array of integers; `.bin`: uint16, little-endian, no header. Pickles
-    as its name, so that workers of a data loader share the pages instead of copying them.
+    `.npy`: a one-dimensional array of integers. Pickles as its name, so that workers of a data
+    loader share the pages instead of copying them.
     """
 
     def __init__(self, path: Path, start: int = 0, stop: int | None = None) -> None:
         self._source = (path, start, stop)
-        ids: npt.NDArray[np.integer] = (
-            np.memmap(path, dtype="<u2", mode="r")
-            if path.suffix == ".bin"
-            else np.load(path, mmap_mode="r", allow_pickle=False)
-        )
+        ids: npt.NDArray[np.integer] = np.load(path, mmap_mode="r", allow_pickle=False)
         self.ids = np.asarray(ids[start:stop])
 
     def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path, int, int | None]]:
@@ -42,7 +39,7 @@ class TokenFile:
 
 
 class TokenStream:
-    """A text source over two token files: random windows to train on, fixed ones to validate.
+    """A text source over two rows of tokens: random windows to train on, fixed ones to validate.
 
     A window has seq_len + 1 tokens: position t predicts token t + 1, every position is scored.
     """
@@ -56,8 +53,8 @@ class TokenStream:
         seq_len: int,
         *,
         rows: int,
-        train: TokenFile,
-        val: TokenFile,
+        train: Tokens,
+        val: Tokens,
         vocab: int,
         n_val: int,
         contents: str,
@@ -98,8 +95,14 @@ class TokenStream:
         for first in range(0, self._n_val, self.rows):
             yield self._batch(self.val, starts[first : first + self.rows])
 
-    def _batch(self, tokens: TokenFile, starts: Ints) -> Batch:
-        windows = torch.from_numpy(tokens.windows(starts, self.seq_len + 1))
+    def _batch(self, tokens: Tokens, starts: Ints) -> Batch:
+        ids = tokens.windows(starts, self.seq_len + 1)
+        if ids.max() >= self.vocab or ids.min() < 0:
+            raise DataError(
+                f"ids from {ids.min()} to {ids.max()} where 0 to {self.vocab - 1} are known; a "
+                "file of tokens was changed while it was in use: start again"
+            )
+        windows = torch.from_numpy(ids)
         group = torch.zeros(len(starts), dtype=torch.int64)
         return Batch(windows[:, :-1].contiguous(), windows[:, 1:].contiguous(), group)
 

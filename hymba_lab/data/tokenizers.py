@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Ids = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 PIECE = 1 << 20
 """Bytes encoded at a time: bounds the memory that encoding a large document takes."""
@@ -79,6 +79,39 @@ class BPE:
                 documents.append([])
             else:
                 documents[-1].append(token - 1)
+        return b"\0".join(self._model.decode(document).encode() for document in documents)
+
+
+class GivenTokenizer:
+    """A tokenizer.json as it is: its ids are not moved, and one of its own ends a document."""
+
+    def __init__(self, file: Path, end_of_text: int) -> None:
+        from tokenizers import Tokenizer as HFTokenizer
+
+        self._model = HFTokenizer.from_file(str(file))
+        self._model.encode_special_tokens = True  # what spells one in a text is text
+        self.vocab = max(self._model.get_vocab(with_added_tokens=True).values()) + 1
+        self.end_of_text = end_of_text
+
+    def encode(self, documents: Sequence[bytes]) -> Ids:
+        """Return uint16 or, for a larger vocabulary, uint32 ids."""
+        kind = np.uint16 if self.vocab <= 1 << 16 else np.uint32
+        rows = [np.zeros(0, kind)]
+        for text in documents:
+            for piece in _pieces(text):
+                ids = self._model.encode(piece, add_special_tokens=False).ids
+                rows.append(np.asarray(ids, dtype=kind))
+            rows.append(np.full(1, self.end_of_text, kind))
+        return np.concatenate(rows)
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        """Return the bytes of `ids`, byte 0 for each end of a document."""
+        documents: list[list[int]] = [[]]
+        for token in ids:
+            if token == self.end_of_text:
+                documents.append([])
+            else:
+                documents[-1].append(token)
         return b"\0".join(self._model.decode(document).encode() for document in documents)
 
 

@@ -23,7 +23,7 @@ from hymba_lab.figures.style import (
     spread,
     styled,
 )
-from hymba_lab.render import metric_heading
+from hymba_lab.tables.render import metric_heading
 
 
 @styled

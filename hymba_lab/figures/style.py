@@ -11,8 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hymba_lab.atomic import make_folder
 from hymba_lab.errors import UserError
-from hymba_lab.runs import make_folder
 
 WIDE, COLUMN = 6.6, 3.3  # inches: across a page or a screen, and one column of a paper
 INK, QUIET, PALE = "#1a1a1a", "#595959", "#c8c8c8"

@@ -1,92 +1,40 @@
-"""What generation keeps: keys and values, SSM states and last inputs, in buffers made once.
+"""What generation keeps: keys and values, states and last inputs, in buffers made once.
 
-A full layer keeps every token. A window layer keeps the meta tokens and a ring of as many tokens as
-its window: text token t lies in slot t mod W of it, over the token that has just left the window. A
-consumer keeps nothing, it reads its producer's. An SSM keeps its state (float32 at least) and the
-last inputs of its convolution. Slots are filled in the order of the tokens, so "which slots hold a
-key" is a count, and since keys are kept after their rotation the order of the ring does not matter.
-
-B rows of unequal length share a cache: see `Rows`.
+A full attention layer keeps every token, a window layer the meta tokens and a ring of the last ones
+(`model/ring.py`), a consumer nothing: it reads its producer's. A recurrence keeps its state, a
+convolution its last inputs. Which buffers there are, and how large, is what the components'
+`cache_shapes` say (`components/past.py`). B rows of unequal length share a cache: see `Rows`.
 """
 
-from collections.abc import Iterable
-from typing import Protocol, cast, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hymba_lab.components.past import NO_PAST, KeyValue, LayerPast
-from hymba_lab.model.block import Block
-from hymba_lab.ops import (
-    attention,
-    attention_step,
-    causal_conv,
-    causal_conv_step,
-    one_token,
-    selective_scan,
-    selective_scan_step,
+from hymba_lab.components.past import (
+    NO_PAST,
+    KeyValue,
+    LayerPast,
+    Names,
+    Past,
+    Recurrence,
+    State,
+    kept_dtype,
+    kept_shapes,
 )
-
-NO_STEP = -1e4  # softplus of it is 0, in bfloat16 and float16 too: the state stays as it is
-
-
-@runtime_checkable
-class Kept(Protocol):
-    """A component that keeps tensors while it generates."""
-
-    def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that one row keeps after `n_tokens`."""
-        ...
+from hymba_lab.errors import UserError
+from hymba_lab.model.ring import extended
+from hymba_lab.model.rows import Rows
+from hymba_lab.ops import attention, attention_step, causal_conv, causal_conv_step
 
 
-def exact(dtype: torch.dtype) -> torch.dtype:
-    """Return the precision that sums are made in: float32, or float64 for that."""
-    return torch.promote_types(dtype, torch.float32)
+class Kept:
+    """The past of one component, in the buffers that it names in `cache_shapes`."""
 
-
-class Rows:
-    """How many positions each row has, and where the tokens of the step under way stand.
-
-    Positions count meta tokens. A step is one of two: a `chunk` of T tokens at `start`..`start` +
-    T - 1 of every row, where a row that ends inside it or before has padding at its end; or, after
-    that, a single real token in each row, each at its own position.
-    """
-
-    def __init__(self, n_rows: int, n_meta: int, device: torch.device) -> None:
-        self.n_meta, self.device = n_meta, device
-        self.lengths = torch.zeros(n_rows, dtype=torch.long)  # on the host: it decides on shapes
-        self.single, self.start, self.n_new, self.longest = False, 0, 0, 0
-        self.level = True
-        self.real: Tensor | None = None  # (B,) real tokens of the chunk; None = all
-        self.last = self.lengths.to(device)  # (B,) position of each row's newest token
-
-    def begin(self, n_new: int, n_real: Tensor | None) -> None:
-        """Add `n_new` tokens to every row, the first `n_real` (B,) of them real (None = all)."""
-        self.single, self.n_new = n_new == 1 and n_real is None, n_new
-        self.start = int(self.lengths.max())
-        added = torch.full_like(self.lengths, n_new) if n_real is None else n_real.cpu()
-        if not self.single and ((added > 0) & (self.lengths != self.start)).any():
-            raise ValueError("a chunk must start where all its rows stand; they differ in length")
-        self.real = None if n_real is None else added.to(self.device)
-        self.lengths = self.lengths + added
-        self.longest = int(self.lengths.max())
-        self.level = int(self.lengths.min()) == self.longest  # whether all rows are equally long
-        self.last = self.lengths.to(self.device) - 1
-
-    @property
-    def padding(self) -> Tensor | None:
-        """(B, T) bool, True where a chunk holds no token; None when it is full."""
-        if self.real is None:
-            return None
-        return torch.arange(self.n_new, device=self.device) >= self.real[:, None]
-
-
-class KeysValues:
-    """The past of an attention layer; a consumer's has no buffers of its own."""
-
-    def __init__(self, rows: Rows, buffers: dict[str, Tensor]) -> None:
-        """`buffers` k (B, K, slots, P) and v (B, K, slots, V), or none."""
-        self.rows, self.buffers = rows, buffers
+    def __init__(self, rows: Rows, buffers: dict[str, Tensor], owner: str) -> None:
+        """`owner` is the component's name, for errors; a buffer is (B, *its shape)."""
+        self.rows, self.buffers, self.owner = rows, buffers, owner
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor | range:
         """Return positions (T,) of a chunk or of equal rows, (B, 1, 1) of single tokens."""
@@ -96,7 +44,8 @@ class KeysValues:
 
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
         """Keep k, v (B, K, T, P or V); return those before them and themselves."""
-        return self._extend(self.buffers["k"], k), self._extend(self.buffers["v"], v)
+        kept_k, kept_v = self._buffers(("k", "v"))
+        return extended(self.rows, kept_k, k), extended(self.rows, kept_v, v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
         """Return softmax(q k^T / sqrt(P)) v (B, H, T, V) over the keys each query may see."""
@@ -104,101 +53,97 @@ class KeysValues:
             return attention(q, k, v, window=window, n_meta=n_meta, q_start=k.shape[2] - q.shape[2])
         return attention_step(q, k, v, self.rows.lengths)  # all kept keys are visible
 
-    def _extend(self, kept: Tensor, new: Tensor) -> Tensor:
-        """Return the keys or values that the step sees, chunks oldest first."""
-        if self.rows.single:
-            self._keep_single(kept, new)
-            return kept[:, :, : self.rows.longest]
-        start, end = self.rows.start, self.rows.start + new.shape[2]
-        if end <= kept.shape[2]:  # padding lands in slots that stay unseen until a token takes them
-            kept[:, :, start:end] = new
-            return kept[:, :, :end]
-        seen = torch.cat([self._before(kept), new], dim=2) if start else new
-        self._keep_newest(kept, new)
-        return seen
-
-    def _keep_single(self, kept: Tensor, new: Tensor) -> None:
-        n_meta, ring = self.rows.n_meta, kept.shape[2] - self.rows.n_meta
-        if self.rows.level:
-            kept[:, :, n_meta + (self.rows.longest - 1 - n_meta) % ring] = new[:, :, 0]
-        else:
-            slot = n_meta + (self.rows.last - n_meta) % ring
-            kept[torch.arange(len(slot), device=slot.device), :, slot] = new[:, :, 0]
-
-    def _before(self, kept: Tensor) -> Tensor:
-        """Return the meta tokens and the text kept before this chunk, oldest first."""
-        n_meta, start = self.rows.n_meta, self.rows.start
-        ring = kept.shape[2] - n_meta
-        if start <= kept.shape[2]:
-            return kept[:, :, :start]
-        text = torch.arange(start - n_meta - ring, start - n_meta, device=kept.device) % ring
-        meta = torch.arange(n_meta, device=kept.device)
-        return kept.index_select(2, torch.cat([meta, n_meta + text]))
-
-    def _keep_newest(self, kept: Tensor, new: Tensor) -> None:
-        """Put into every slot of the ring its row's newest real token, where the chunk has it."""
-        n_meta, start = self.rows.n_meta, self.rows.start
-        if start == 0:
-            kept[:, :, :n_meta] = new[:, :, :n_meta]
-        ring = kept[:, :, n_meta:]
-        slot = torch.arange(ring.shape[2], device=kept.device)
-        last = self.rows.last[:, None] - n_meta  # (B, 1) newest text token
-        newest = last - (last - slot) % len(slot)  # (B, slots) negative where there is none yet
-        place = newest + n_meta - start  # in the chunk; negative for a token kept already
-        comes = ((newest >= 0) & (place >= 0))[:, None, :, None]
-        source = place.clamp(min=0)[:, None, :, None]
-        source = source.expand(-1, new.shape[1], -1, new.shape[3])
-        ring.copy_(torch.where(comes, new.gather(2, source), ring))
-
-
-class Recurrence:
-    """The past of an SSM layer: its state h (B, D, N) and its last inputs (B, d_conv - 1, D)."""
-
-    def __init__(self, rows: Rows, buffers: dict[str, Tensor]) -> None:
-        self.rows, self.buffers = rows, buffers
-
-    def decay(self, A_log: Tensor) -> Tensor:
-        """Return A = -exp(A_log) in float32, again in every step: it is no state."""
-        fast = self.rows.single and one_token.fits(A_log)
-        return one_token.decay(A_log) if fast else -A_log.float().exp()
-
-    def conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def conv(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        silu: bool = True,
+        state: str = "inputs",
+    ) -> Tensor:
         """Return the convolution of x (B, T, D); keep the last real inputs of every row."""
-        inputs, real = self.buffers["inputs"], self.rows.real
+        [inputs] = self._buffers((state,))
         if self.rows.single:
-            return causal_conv_step(x[:, 0], weight, bias, state=inputs).unsqueeze(1)
-        y, after = causal_conv(x, weight, bias, state=inputs)
-        if real is not None:
+            return causal_conv_step(x[:, 0], weight, bias, silu=silu, state=inputs).unsqueeze(1)
+        y, after = causal_conv(x, weight, bias, silu=silu, state=inputs)
+        if (real := self.rows.real) is not None:
             place = real[:, None] + torch.arange(inputs.shape[1], device=x.device)
             joined = torch.cat([inputs, x], dim=1)
             after = joined.gather(1, place[..., None].expand(-1, -1, x.shape[2]))
         inputs.copy_(after)
         return y
 
-    def scan(
+    def recur(
         self,
-        x: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
+        op: Recurrence,
+        tokens: Mapping[str, Tensor],
+        fixed: Mapping[str, Any] | None = None,
         *,
-        z: Tensor,
-        dt_bias: Tensor,
+        state: Names = "h",
     ) -> Tensor:
-        """Return the scan of x (B, T, D); keep every row's state after its last real token."""
-        h = self.buffers["h"]
-        if self.rows.single:
-            token = (x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D)
-            y, _ = selective_scan_step(*token, z=z[:, 0], dt_bias=dt_bias, h=h, out=h)
-            return y.unsqueeze(1)
-        if (padding := self.rows.padding) is not None:
-            dt = dt.masked_fill(padding[..., None], NO_STEP)
-        h0 = None if self.rows.start == 0 else h
-        y, after = selective_scan(x, dt, A, B, C, D, z=z, dt_bias=dt_bias, h0=h0)
-        h.copy_(after)
+        """Return y (B, T, ...) of `op`; keep every row's state after its last real token."""
+        kept = self._buffers((state,) if isinstance(state, str) else state)
+        held: State = kept[0] if isinstance(state, str) else tuple(kept)
+        if self.rows.single and op.step is not None:
+            now = {name: tensor[:, 0] for name, tensor in tokens.items()}
+            return op.step(**now, **(fixed or {}), state=held).unsqueeze(1)
+        if self.rows.real is not None and op.no_step is None:
+            return self._apart(op, tokens, fixed or {}, kept)
+        tokens = self._still(op, tokens)
+        before = None if self.rows.start == 0 else held
+        y, after = op.scan(**tokens, **(fixed or {}), state=before)
+        for buffer, new in zip(kept, _several(after), strict=True):
+            buffer.copy_(new)
         return y
+
+    def _still(self, op: Recurrence, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the inputs with padding at the values that leave the state as it is."""
+        tokens, padding = dict(tokens), self.rows.padding
+        if padding is not None:
+            for name, value in (op.no_step or {}).items():
+                tensor = tokens[name]
+                mask = padding.view(*padding.shape, *[1] * (tensor.ndim - 2))
+                tokens[name] = tensor.masked_fill(mask, value)
+        return tokens
+
+    def _apart(
+        self,
+        op: Recurrence,
+        tokens: Mapping[str, Tensor],
+        fixed: Mapping[str, Any],
+        kept: list[Tensor],
+    ) -> Tensor:
+        """Scan the rows that end at the same place together, and only to their end; y is 0 behind.
+
+        For operations in which no input leaves the state as it is.
+        """
+        real = self.rows.real
+        assert real is not None
+        y: Tensor | None = None
+        for n in sorted(set(real.tolist()) - {0}):
+            rows = (real == n).nonzero().flatten()
+            own = [buffer[rows] for buffer in kept]
+            before: Any = tuple(own) if len(own) > 1 else own[0]
+            before = None if self.rows.start == 0 else before
+            part = {name: tensor[rows, :n] for name, tensor in tokens.items()}
+            out, after = op.scan(**part, **fixed, state=before)
+            for buffer, new in zip(kept, _several(after), strict=True):
+                buffer[rows] = new.to(buffer.dtype)
+            if y is None:
+                y = out.new_zeros(len(real), self.rows.n_new, *out.shape[2:])
+            y[rows, :n] = out
+        assert y is not None, "a chunk has at least one token"
+        return y
+
+    def _buffers(self, names: tuple[str, ...]) -> list[Tensor]:
+        missing = [name for name in names if name not in self.buffers]
+        if missing:
+            raise UserError(
+                f"{self.owner} asks its past for {missing[0]!r}, but its cache_shapes names "
+                f"{', '.join(self.buffers) or 'nothing'}; name everything that it keeps there."
+            )
+        return [self.buffers[name] for name in names]
 
 
 class Cache:
@@ -211,11 +156,16 @@ class Cache:
     def __init__(
         self, blocks: Iterable[nn.Module], n_meta: int, weight: Tensor, n_rows: int, n_tokens: int
     ) -> None:
-        """The buffers take device and precision of `weight`; `LanguageModel.cache` makes one."""
+        """The buffers take device and precision of `weight`; `LanguageModel.cache` makes one.
+
+        Raises `UserError` for a component that does not say what it keeps.
+        """
         self.n_tokens = n_tokens
         self.rows = Rows(n_rows, n_meta, weight.device)
-        self._buffers: list[Tensor] = []
-        self.layers = [self._layer(cast(Block, block).mixer, weight) for block in blocks]
+        self.layers = [
+            NO_PAST._replace(**{name: self._past(part, weight) for name, part in parts(block)})
+            for block in blocks
+        ]
 
     @property
     def is_empty(self) -> bool:
@@ -225,7 +175,28 @@ class Cache:
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers."""
-        return sum(buffer.nbytes for buffer in self._buffers)
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """All buffers, (B, *its shape) each, in the order of the layers."""
+        pasts = (past for layer in self.layers for past in layer if isinstance(past, Kept))
+        return [buffer for past in pasts for buffer in past.buffers.values()]
+
+    def take(self, order: Tensor) -> None:
+        """Let row b go on from where row `order[b]` (B,) stands, as beams do."""
+        for buffer in self.buffers:
+            buffer.copy_(buffer.index_select(0, order.to(buffer.device)))
+        self.rows.take(order)
+
+    def take_over(self, smaller: "Cache") -> None:
+        """Go on from a cache of the same model and rows for fewer tokens.
+
+        Text token t lies in slot t of a ring that was never full, and a full ring is as large here.
+        """
+        for mine, kept in zip(self.buffers, smaller.buffers, strict=True):
+            mine[tuple(slice(size) for size in kept.shape)] = kept
+        vars(self.rows).update(vars(smaller.rows))
 
     def begin(self, n_new: int, n_real: Tensor | None) -> list[LayerPast]:
         """Start a step of `n_new` text tokens (see `Rows`); return what each layer keeps.
@@ -238,26 +209,36 @@ class Cache:
             raise ValueError(f"the cache is made for {self.n_tokens} tokens a row; make it larger")
         return self.layers
 
-    def _layer(self, mixer: nn.Module, weight: Tensor) -> LayerPast:
-        attend, ssm = getattr(mixer, "attention", None), getattr(mixer, "ssm", None)
-        return LayerPast(
-            KeysValues(self.rows, self._make(attend, weight)) if attend else NO_PAST.attention,
-            Recurrence(self.rows, self._make(ssm, weight)) if ssm else NO_PAST.ssm,
-        )
-
-    def _make(self, component: nn.Module, weight: Tensor) -> dict[str, Tensor]:
-        """Return zeros of the shapes that a component asks for."""
-        if not isinstance(component, Kept):
-            raise TypeError(f"{type(component).__name__} has no cache_shapes: it cannot generate")
-        # the recurrence adds up over the whole sequence, so its state keeps the scan's precision
-        special = {"h": exact(weight.dtype)}
-        made = {
-            name: torch.zeros(
+    def _past(self, component: nn.Module, weight: Tensor) -> Past:
+        """Return zeros of the shapes that a component asks for, as its past."""
+        name = type(component).__name__
+        shapes = kept_shapes(component, self.n_tokens)
+        if shapes is None:
+            raise UserError(
+                f"{name} has no cache_shapes: what it keeps from token to token is not known, so "
+                "it cannot generate. Give it `cache_shapes(n_tokens)`, which returns the shapes "
+                "that one row keeps by name ({} for nothing), and ask `past` for them."
+            )
+        buffers = {
+            key: torch.zeros(
                 (len(self.rows.lengths), *shape),
-                dtype=special.get(name, weight.dtype),
+                dtype=kept_dtype(key, weight.dtype),
                 device=weight.device,
             )
-            for name, shape in component.cache_shapes(self.n_tokens).items()
+            for key, shape in shapes.items()
         }
-        self._buffers += made.values()
-        return made
+        return Kept(self.rows, buffers, name)
+
+
+def parts(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the name and module of every part of a layer that has a past: see `LayerPast`."""
+    for name in LayerPast._fields:
+        for owner in (getattr(block, "mixer", None), block):
+            if (part := getattr(owner, name, None)) is not None:
+                yield name, part
+                break
+
+
+def _several(state: Any) -> tuple[Tensor, ...]:
+    """Return the new states; several may be views of the kept ones, which change one by one."""
+    return tuple(new.clone() for new in state) if isinstance(state, tuple) else (state,)

@@ -16,35 +16,46 @@ WORK_PER_THREAD = 100_000  # elements below which one more thread costs more tha
 
 
 def causal_conv(
-    x: Tensor, weight: Tensor, bias: Tensor, *, state: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    silu: bool = True,
+    state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return `(y, state)`: y_t = SiLU(bias + sum_k weight_k x_{t-K+1+k}), and the last K-1 inputs.
 
-    x, y (B, T, D); weight (D, K); bias (D,); state (B, K-1, D), the inputs before x (zeros when
-    None). Feeding the returned state to the next call continues the sequence. B batch, T time,
-    D channels, K filter length [tokens].
+    x, y (B, T, D); weight (D, K); bias (D,) or None; state (B, K-1, D), the inputs before x (zeros
+    when None). Without `silu` the sum itself. Feeding the returned state to the next call continues
+    the sequence. B batch, T time, D channels, K filter length [tokens].
     """
     before = weight.shape[1] - 1
-    if state is None and _compiled_takes(x, weight, bias):
+    if state is None and silu and bias is not None and _compiled_takes(x, weight, bias):
         y: Tensor = _Compiled.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y, _last(x, before)
     padded = F.pad(x, (0, 0, before, 0)) if state is None else torch.cat((state.to(x), x), dim=1)
     # a copy: a view would keep the whole padded sequence alive in a decoding cache
-    return F.silu(_depthwise(padded, weight, bias)), padded[:, x.shape[1] :].clone()
+    y = _depthwise(padded, weight, bias)
+    return F.silu(y) if silu else y, padded[:, x.shape[1] :].clone()
 
 
-def causal_conv_step(x: Tensor, weight: Tensor, bias: Tensor, *, state: Tensor) -> Tensor:
+def causal_conv_step(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, silu: bool = True, state: Tensor
+) -> Tensor:
     """Return y (B, D) after one token x (B, D); it becomes the newest input of `state` in place."""
-    if one_token.fits(x, weight, bias, state) and state.is_contiguous():
+    compiled = silu and bias is not None and one_token.fits(x, weight, bias, state)
+    if compiled and bias is not None and state.is_contiguous():
         return one_token.conv_step(x, weight, bias, state)
     seen = torch.cat([state, x.unsqueeze(1)], dim=1)
     state.copy_(seen[:, 1:])
     # one output is a weighted sum, without a convolution's preparations
     exact = torch.promote_types(x.dtype, torch.float32)
-    return F.silu((seen * weight.t()).sum(1, dtype=exact) + bias).to(x.dtype)
+    y = (seen * weight.t()).sum(1, dtype=exact)
+    y = y if bias is None else y + bias
+    return (F.silu(y) if silu else y).to(x.dtype)
 
 
-def _depthwise(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _depthwise(padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, T + K - 1, D) -> (B, T, D), each channel filtered by itself."""
     channels_first = padded.transpose(1, 2)
     groups = padded.shape[2]

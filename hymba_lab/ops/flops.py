@@ -5,6 +5,8 @@ the attention therefore pass through operators of our own with the formulas belo
 an add are one FLOP each. Torch counts the convolution rightly: 2 B T D K.
 """
 
+from typing import Any, NoReturn
+
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
@@ -56,6 +58,68 @@ def attention_cost(
 @attention_cost.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int, q_start: int) -> Tensor:
     return q.new_empty(*q.shape[:3], v.shape[3])
+
+
+LINEAR_FLOPS = 5
+"""FLOPs per batch row, token, head, key and value channel of a state that forgets and is written.
+
+Decay 1, outer product and sum 2, reading 2. Counted is the recurrence: forms by chunks do more, by
+an amount that depends on the chunk and not on the model."""
+DELTA_FLOPS = 7
+"""The same with a correction: what the key reads before it writes, 2 more."""
+
+
+def recurrence(
+    v: Tensor, inputs: list[Tensor], d_key: int, flops_per_state: int
+) -> tuple[Tensor, Tensor]:
+    """Return the shapes of o and S of a recurrence over `inputs`, v (B, T, H, V) among them."""
+    o, state, _ = torch.ops.hymba_lab.recurrence_cost(v, inputs, d_key, flops_per_state)
+    return o, state
+
+
+@torch.library.custom_op("hymba_lab::recurrence_cost", mutates_args=())
+def recurrence_cost(
+    v: Tensor, inputs: list[Tensor], d_key: int, flops_per_state: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The shapes of a recurrence and of the states that it keeps, on the meta device only."""
+    raise NotImplementedError("recurrence_cost counts FLOPs on the meta device only")
+
+
+@recurrence_cost.register_fake
+def _(
+    v: Tensor, inputs: list[Tensor], d_key: int, flops_per_state: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    n_batch, n_time, n_heads, d_value = v.shape
+    state = v.new_empty(n_batch, n_heads, d_key, d_value, dtype=torch.float32)
+    n_chunks = -(-n_time // KEPT_EVERY)
+    return torch.empty_like(v), state, state.new_empty(n_chunks, *state.shape)
+
+
+KEPT_EVERY = 64  # tokens between the states that a form by chunks keeps for its backward
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[1], output[2])
+
+
+def _no_backward(ctx: Any, *grads: Tensor) -> NoReturn:
+    raise NotImplementedError("recurrence_cost has no backward: shapes only")
+
+
+recurrence_cost.register_autograd(_no_backward, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.hymba_lab.recurrence_cost)
+def recurrence_flops(
+    v_shape: torch.Size,
+    inputs_shapes: list[torch.Size],
+    d_key: int,
+    flops_per_state: int,
+    *_: object,
+    **__: object,
+) -> int:
+    """5 or 7 B T H K V."""
+    return flops_per_state * v_shape.numel() * d_key
 
 
 @register_flop_formula(torch.ops.hymba_lab.selective_scan)

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 
 from hymba_lab import cli
+from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.data.source import Mixture
 from hymba_lab.probes.measure import COLUMNS, Lines, probe
 from hymba_lab.probes.runs import Place, by_sweep, load_run, places
-from hymba_lab.provenance import commit, hardware
-from hymba_lab.runs import make_folder, write_atomically
+from hymba_lab.runs.provenance import commit, hardware
 
 
 def arguments() -> argparse.ArgumentParser:

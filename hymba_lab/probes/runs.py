@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from hymba_lab.checkpoints.load import WEIGHTS, load
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import StoreError, UserError
-from hymba_lab.generate import WEIGHTS, load
 from hymba_lab.model import LanguageModel
-from hymba_lab.runs import RunFolder
+from hymba_lab.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

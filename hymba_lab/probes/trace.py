@@ -1,11 +1,12 @@
 """One forward pass, watched: what every branch was given, computed with, and returned.
 
-A branch asks its `past` for what reaches across tokens (`components/past.py`). Here that is one
+A component asks its `past` for what reaches across tokens (`components/past.py`). Here that is one
 which answers as in training and keeps what passes: queries, keys and values after their rotation,
-the inputs of the scan. Nothing of the forward pass is written a second time.
+the inputs of every recurrence. Nothing of the forward pass is written a second time, and a mixer
+that no probe knows is watched like any other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from hymba_lab.components.past import WHOLE, AttentionPast, KeyValue, LayerPast, SSMPast
+from hymba_lab.components.past import WHOLE, KeyValue, LayerPast, Names, Past, Recurrence
+from hymba_lab.components.ssm import SCAN
 from hymba_lab.model import LanguageModel
 from hymba_lab.model.block import Block
 
@@ -33,6 +35,16 @@ class AttentionSeen:
 
 
 @dataclass(frozen=True)
+class RecurrenceSeen:
+    """An operation over tokens, its inputs by name, and the y (B, T, ...) that it returned."""
+
+    op: Recurrence
+    tokens: Mapping[str, Tensor]
+    fixed: Mapping[str, Any]
+    y: Tensor
+
+
+@dataclass(frozen=True)
 class ScanSeen:
     """The scan's inputs: u, dt, z (B, T, D); A (D, N); B, C (B, T, N); D, dt_bias (D,)."""
 
@@ -48,16 +60,29 @@ class ScanSeen:
 
 @dataclass
 class LayerSeen:
-    """One layer; what it lacks, or a plugin's branch does not ask its past for, is None."""
+    """One layer; what it lacks, or does not ask its past for, is None or not there."""
 
     attention: AttentionSeen | None = None
-    ssm: ScanSeen | None = None
     outputs: dict[str, Tensor] = field(default_factory=dict)  # branch -> (B, T, its width)
+    recurrences: dict[str, dict[Names, RecurrenceSeen]] = field(default_factory=dict)
+    """Branch -> name of the state -> what ran."""
+
+    @property
+    def ssm(self) -> ScanSeen | None:
+        """The selective scan of the SSM branch, None for another recurrence."""
+        for seen in self.recurrences.get("ssm", {}).values():
+            if seen.op is SCAN:
+                fixed, inputs = dict(seen.fixed), dict(seen.tokens)
+                A = -fixed.pop("A_log").float().exp()
+                return ScanSeen(u=inputs.pop("x"), A=A, **inputs, **fixed)
+        return None
 
 
-class _Attention:
-    def __init__(self, seen: LayerSeen) -> None:
-        self.seen = seen
+class _Seen:
+    """The past of one part of a layer."""
+
+    def __init__(self, layer: LayerSeen, branch: str) -> None:
+        self.layer, self.branch = layer, branch
 
     def positions(self, n_tokens: int, device: torch.device) -> range:
         return WHOLE.positions(n_tokens, device)
@@ -66,34 +91,32 @@ class _Attention:
         return WHOLE.extend(k, v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
-        self.seen.attention = AttentionSeen(q, k, v, window, n_meta)
+        self.layer.attention = AttentionSeen(q, k, v, window, n_meta)
         return WHOLE.attend(q, k, v, window=window, n_meta=n_meta)
 
-
-class _Scan:
-    def __init__(self, seen: LayerSeen) -> None:
-        self.seen = seen
-
-    def decay(self, A_log: Tensor) -> Tensor:
-        return WHOLE.decay(A_log)
-
-    def conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return WHOLE.conv(x, weight, bias)
-
-    def scan(
+    def conv(
         self,
         x: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
         *,
-        z: Tensor,
-        dt_bias: Tensor,
+        silu: bool = True,
+        state: str = "inputs",
     ) -> Tensor:
-        self.seen.ssm = ScanSeen(x, dt, A, B, C, D, z, dt_bias)
-        return WHOLE.scan(x, dt, A, B, C, D, z=z, dt_bias=dt_bias)
+        return WHOLE.conv(x, weight, bias, silu=silu, state=state)
+
+    def recur(
+        self,
+        op: Recurrence,
+        tokens: Mapping[str, Tensor],
+        fixed: Mapping[str, Any] | None = None,
+        *,
+        state: Names = "h",
+    ) -> Tensor:
+        y = WHOLE.recur(op, tokens, fixed, state=state)
+        seen = self.layer.recurrences.setdefault(self.branch, {})
+        seen[state] = RecurrenceSeen(op, tokens, fixed or {}, y)
+        return y
 
 
 class _Watch:
@@ -105,9 +128,10 @@ class _Watch:
         self.layers = layers
 
     def begin(self, n_tokens: int, n_real: Tensor | None) -> list[LayerPast]:
-        attention: list[AttentionPast] = [_Attention(seen) for seen in self.layers]
-        ssm: list[SSMPast] = [_Scan(seen) for seen in self.layers]
-        return [LayerPast(*pair) for pair in zip(attention, ssm, strict=True)]
+        pasts: list[dict[str, Past]] = [
+            {name: _Seen(seen, name) for name in LayerPast._fields} for seen in self.layers
+        ]
+        return [LayerPast(**past) for past in pasts]
 
 
 @torch.no_grad()

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hymba_lab.config_errors import suggest
-from hymba_lab.errors import StoreError, UserError
+from hymba_lab.errors import StoreError, UserError, suggest
 from hymba_lab.sweep.export import FILES, Export, read_export
 
 

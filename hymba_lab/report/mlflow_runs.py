@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from hymba_lab.config_errors import suggest
-from hymba_lab.errors import StoreError, UserError
+from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.errors import StoreError, UserError, suggest
 from hymba_lab.report.find import is_called
-from hymba_lab.runs import make_folder, write_atomically
-from hymba_lab.sweep.designs import design_choices, row_label
+from hymba_lab.runs.tracking import Store, param_name
 from hymba_lab.sweep.export import (
     Facts,
     Resolved,
@@ -24,8 +23,8 @@ from hymba_lab.sweep.export import (
     parse_json,
     to_csv,
 )
-from hymba_lab.sweep.file import SweepFile
-from hymba_lab.tracking import Store, param_name
+from hymba_lab.sweep.question.designs import design_choices, row_label
+from hymba_lab.sweep.question.file import SweepFile
 
 COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
 _TAGS = {  # column of the frame -> tag of the run

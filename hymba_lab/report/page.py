@@ -8,7 +8,6 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 
-from hymba_lab.render import Table
 from hymba_lab.report.pictures import Picture
 from hymba_lab.report.sections import (
     cost_note,
@@ -21,6 +20,7 @@ from hymba_lab.report.sections import (
 from hymba_lab.report.tables_html import result_html, table_html
 from hymba_lab.report.verdict import sentence
 from hymba_lab.sweep.export import Export
+from hymba_lab.tables.render import Table
 
 _OUTLINE = re.compile(r' d="[^"]*"')
 _MORE_DIGITS = re.compile(r"(\.\d\d)\d+")

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hymba_lab import figures
-from hymba_lab.csv_frame import read_csv
 from hymba_lab.errors import StoreError
-from hymba_lab.render import Table
 from hymba_lab.report.verdict import listed, metric_words
 from hymba_lab.sweep.export import Export, curve_metrics
+from hymba_lab.tables.csv_frame import read_csv
+from hymba_lab.tables.render import Table
 
 PROBE_WORDS = ("sweep", "row", "data", "branch", "category", "what", "metric")
 COSTS = {"cache_bytes": "cache", "flops_per_token": "FLOPs per token"}

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from hymba_lab.render import Column, Table, display
 from hymba_lab.report.verdict import kind
+from hymba_lab.tables.render import Column, Table, display
 
 _MARKS = {"better": "▲ ", "worse": "▼ ", "equivalent": "= ", "unseen": "○ ", "few": "? "}
 PAPER = "paper ◆ (its own models, data and scale)"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from hymba_lab.render import Table, estimate, metric_heading
 from hymba_lab.stats import round_up
+from hymba_lab.tables.render import Table, estimate, metric_heading
 
 
 def sentence(table: Table) -> str:

@@ -9,17 +9,17 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.errors import UserError
 from hymba_lab.figures import COLUMN, WIDE, save
 from hymba_lab.figures.style import STYLE
-from hymba_lab.provenance import n_cores
-from hymba_lab.render import Table
 from hymba_lab.report.find import chosen, exported, sweep_of
 from hymba_lab.report.index import Entry, index_html, keep_readme
 from hymba_lab.report.page import Drawn, report_html
 from hymba_lab.report.pictures import Picture, pictures
-from hymba_lab.runs import make_folder, write_atomically
+from hymba_lab.runs.provenance import n_cores
 from hymba_lab.sweep.export import Export, documents
+from hymba_lab.tables.render import Table
 
 
 def write_sweeps(exports: Sequence[Export], results: Path) -> Iterator[Path]:

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.until_decided is not None:
         options.overrides.append(f"until_decided={options.until_decided}")
     if options.plan:
-        from hymba_lab.sweep.plan import print_plan
+        from hymba_lab.sweep.estimate import print_plan
 
         return print_plan(options)
     from hymba_lab.sweep.run import run_sweep

@@ -4,14 +4,13 @@ import traceback
 from dataclasses import dataclass, replace
 
 from hymba_lab.config import Config, resolve
-from hymba_lab.config_errors import suggest
+from hymba_lab.config.yaml_file import Document
 from hymba_lab.cost import Costs, measure_costs, meta_model
-from hymba_lab.errors import ConfigError
+from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.optim.optimizers import optimizers
 from hymba_lab.optim.schedules import schedules
-from hymba_lab.sweep.designs import Choice, design_choices
-from hymba_lab.sweep.file import Sweep
-from hymba_lab.yaml_file import Document
+from hymba_lab.sweep.question.designs import Choice, design_choices
+from hymba_lab.sweep.question.file import Sweep
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,17 @@ It keeps nothing in memory that cannot be read back from the runs' folders, so i
 any moment; the next one continues.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import Any, Protocol
 
 from hymba_lab.errors import FailureReason, TrialFailed
-from hymba_lab.runs import RunFolder
+from hymba_lab.runs.folder import RunFolder
 from hymba_lab.sweep.jobs import Job, Outcome
-from hymba_lab.sweep.launch import Launcher, failure_of
+from hymba_lab.sweep.launchers.base import Launcher, failure_of
+from hymba_lab.sweep.observers.base import Observer
+from hymba_lab.sweep.planner import Planner
 from hymba_lab.sweep.pruning import Pruning, make_pruning
-from hymba_lab.sweep.study import Planner
 from hymba_lab.sweep.task import Task, whole_enough
 
 _RELEASE_S = 2.0  # a killed worker's lock is free once the system has cleaned up
@@ -23,19 +23,6 @@ _RELEASE_S = 2.0  # a killed worker's lock is free once the system has cleaned u
 _DETERMINED: tuple[FailureReason, ...] = ("nan", "data", "disk")
 # ... and what no repair of files or machine changes: not tried by the same command again, either.
 _FINAL: FailureReason = "nan"
-
-
-class Observer(Protocol):
-    """Told of everything that happens: the live view, MLflow, Optuna's study."""
-
-    def started(self, job: Job) -> None:
-        """A worker has been asked for this run."""
-
-    def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
-        """The run has an outcome; `trained` says whether a worker was asked for it now."""
-
-    def waiting(self, running: Mapping[str, Job]) -> None:
-        """Nothing has happened for a moment, or something has; `running` is by identity."""
 
 
 class Coordinator:
@@ -150,17 +137,3 @@ class Coordinator:
         self.outcomes[job.identity] = outcome
         for observer in self.observers:
             observer.ended(job, outcome, trained)
-
-
-def task_facts(job: Job, fingerprint: str) -> dict[str, Any]:
-    """Return what is kept with a result beside its metrics."""
-    costs = job.cell.costs
-    return {
-        "digest": job.config.digest,
-        "data_fingerprint": fingerprint,
-        "scale": job.config.scale,
-        "tokens": job.config.training.tokens,
-        "params": costs.params,
-        "flops_per_token": costs.flops_per_token,
-        "cache_bytes": costs.cache_bytes,
-    }

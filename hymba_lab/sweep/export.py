@@ -16,10 +16,10 @@ import pandas as pd
 from pydantic import ValidationError
 
 from hymba_lab import tables
-from hymba_lab.csv_frame import read_csv
 from hymba_lab.errors import StoreError
 from hymba_lab.registry import Section
-from hymba_lab.sweep.file import Range, SweepFile
+from hymba_lab.sweep.question.file import Range, SweepFile
+from hymba_lab.tables.csv_frame import read_csv
 
 S = TypeVar("S", bound=Section)
 

@@ -6,8 +6,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from hymba_lab.sweep.file import Metric, SweepFile
 from hymba_lab.sweep.jobs import Job, Outcome, is_whole, value_of
+from hymba_lab.sweep.question.file import Metric, SweepFile
 from hymba_lab.sweep.suggest import distribution, frozen_trial
 
 _FEWEST = 8  # finished trials; fewer fit any forest

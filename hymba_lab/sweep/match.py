@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from hymba_lab.config.yaml_file import Document
 from hymba_lab.sweep.cells import Cell, with_document
-from hymba_lab.sweep.file import Sweep
-from hymba_lab.yaml_file import Document
+from hymba_lab.sweep.question.file import Sweep
 
 
 def match_budgets(sweep: Sweep, cells: list[Cell], vocab: int) -> list[Cell]:

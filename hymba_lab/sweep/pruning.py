@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from hymba_lab.sweep.file import Metric, Pruner
+from hymba_lab.sweep.question.file import Metric, Pruner
 from hymba_lab.training.validation import curve_areas
 
 Curve = dict[int, float]  # step -> value of the metric

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from hymba_lab import tables
-from hymba_lab.runs import make_folder, write_atomically
+from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.sweep.cells import Cell
-from hymba_lab.sweep.designs import row_label, shown
 from hymba_lab.sweep.export import (
     Facts,
     curve,
@@ -22,6 +21,7 @@ from hymba_lab.sweep.export import (
     to_csv,
 )
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Stage
+from hymba_lab.sweep.question.designs import row_label, shown
 from hymba_lab.sweep.session import Session, resolved_sweep
 
 _COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")

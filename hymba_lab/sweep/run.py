@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from hymba_lab.atomic import make_folder
 from hymba_lab.errors import StoreError
-from hymba_lab.provenance import n_cores
-from hymba_lab.runs import make_folder
-from hymba_lab.sweep.coordinator import Coordinator, Observer
-from hymba_lab.sweep.file import Sweep
-from hymba_lab.sweep.mirror import Mirror
+from hymba_lab.runs.provenance import n_cores
+from hymba_lab.sweep.coordinator import Coordinator
+from hymba_lab.sweep.observers.base import Observer
+from hymba_lab.sweep.observers.mirror import Mirror
+from hymba_lab.sweep.observers.trials_db import TrialsDB
+from hymba_lab.sweep.observers.view import View
+from hymba_lab.sweep.question.file import Sweep
 from hymba_lab.sweep.report import write_report
 from hymba_lab.sweep.session import Session, open_session
-from hymba_lab.sweep.trials_db import TrialsDB
-from hymba_lab.sweep.view import View
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -46,7 +47,7 @@ def run_sweep(options: argparse.Namespace) -> int:
 def _train_missing(
     session: Session, coordinator: Coordinator, view: View, options: argparse.Namespace
 ) -> None:
-    from hymba_lab.sweep.launch import ForkServer
+    from hymba_lab.sweep.launchers.local import ForkServer
 
     coordinator.run(None)
     if coordinator.complete:

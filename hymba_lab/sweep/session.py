@@ -8,12 +8,12 @@ from pathlib import Path
 
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError
-from hymba_lab.runs import RunFolder
+from hymba_lab.runs.folder import RunFolder
 from hymba_lab.sweep.cells import Cell, check_search, make_cells, refuse_twins
-from hymba_lab.sweep.checks import check_metrics, check_sweep
-from hymba_lab.sweep.file import Sweep, load_sweep
 from hymba_lab.sweep.match import match_budgets
-from hymba_lab.sweep.study import Planner
+from hymba_lab.sweep.planner import Planner
+from hymba_lab.sweep.question.checks import check_metrics, check_sweep
+from hymba_lab.sweep.question.file import Sweep, load_sweep
 from hymba_lab.training.validation import metric_names
 
 

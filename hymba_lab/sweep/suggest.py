@@ -13,8 +13,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hymba_lab.sweep.file import Metric, Range, Sampler, Sweep
 from hymba_lab.sweep.jobs import Job, Outcome, Params, is_whole, value_of
+from hymba_lab.sweep.question.file import Metric, Range, Sampler, Sweep
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

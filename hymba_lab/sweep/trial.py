@@ -19,10 +19,10 @@ import torch
 from hymba_lab.config import from_resolved
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
 from hymba_lab.ops.selection import chosen
-from hymba_lab.provenance import CODE_VERSION, commit, hardware, versions
-from hymba_lab.runs import RunFolder
+from hymba_lab.runs.folder import RunFolder
+from hymba_lab.runs.provenance import CODE_VERSION, commit, hardware, versions
+from hymba_lab.runs.tracking import Run, Store, preload, record_tags
 from hymba_lab.sweep.task import Task, whole_enough
-from hymba_lab.tracking import Run, Store, preload, record_tags
 from hymba_lab.training.fit import FitResult, fit
 
 preload()

@@ -1,13 +1,10 @@
-"""Files of a run under way (`last.ckpt`) and of a trained model (`weights.safetensors`).
+"""The checkpoint of a run under way (`last.ckpt`).
 
-Both are written beside their place, flushed to the disk and moved in, so that a kill at any moment
-leaves the old file or the new one, whole. Reading checks every byte against its checksum and
-unpickles nothing but tensors and plain values.
+It is written atomically, so that a kill at any moment leaves the old file or the new one, whole.
+Reading checks every byte against its checksum and unpickles nothing but tensors and plain values.
 """
 
 import io
-import json
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -16,14 +13,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
-from torch import Tensor
 
-from hymba_lab.errors import CheckpointError, TrialFailed
-
-FORMAT = 1
-_HEADER = "hymba_lab"
+from hymba_lab.atomic import write_bytes
+from hymba_lab.checkpoints.weights import FORMAT, HEADER
+from hymba_lab.errors import CheckpointError
 
 
 class RunCheckpointIO(CheckpointIO):
@@ -38,7 +31,7 @@ class RunCheckpointIO(CheckpointIO):
     ) -> None:
         """Write the checkpoint; raises `TrialFailed("disk")` when that is impossible."""
         buffer = io.BytesIO()
-        torch.save(checkpoint | {_HEADER: self._header}, buffer)
+        torch.save(checkpoint | {HEADER: self._header}, buffer)
         write_bytes(Path(path), buffer.getbuffer())
 
     def load_checkpoint(
@@ -47,7 +40,7 @@ class RunCheckpointIO(CheckpointIO):
         """Read a checkpoint of this run; raises `CheckpointError` for any other file."""
         path = Path(path)
         checkpoint = _read(path, map_location)
-        header = checkpoint.get(_HEADER)
+        header = checkpoint.get(HEADER)
         header = header if isinstance(header, dict) else {}
         for key, ours in self._header.items():
             if header.get(key) != ours:
@@ -60,47 +53,6 @@ class RunCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the file if it is there."""
         Path(path).unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file atomically; raises `TrialFailed("disk")` with the path and the reason."""
-    partial = path.with_name(path.name + ".partial")  # one name: a kill leaves at most one behind
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise TrialFailed(
-            "disk",
-            f"{path}: {len(content) / 1e6:.1f} MB cannot be written: {error.strerror}; "
-            "make room or mend the folder, then start again: the run continues from the last "
-            "checkpoint that was written.",
-        ) from error
-
-
-def save_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a trained model's tensors, and `facts` about them (plain JSON), as safetensors.
-
-    The facts are one text under one key, for safetensors writes several in no fixed order: equal
-    models are equal files.
-    """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_bytes(path, save(tensors, {_HEADER: json.dumps(facts, sort_keys=True)}))
-
-
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the facts that `save_weights` wrote."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
-        return load(path.read_bytes()), facts
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file; train the run first.") from None
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file: {error}.") from error
 
 
 def _read(path: Path, map_location: Any) -> dict[str, Any]:

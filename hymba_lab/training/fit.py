@@ -8,13 +8,14 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from hymba_lab.atomic import make_folder
+from hymba_lab.checkpoints.weights import FORMAT, save_weights
 from hymba_lab.config import Config
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.registry import Spec
-from hymba_lab.runs import make_folder
-from hymba_lab.training.checkpoint import FORMAT, RunCheckpointIO, save_weights
+from hymba_lab.training.checkpoint import RunCheckpointIO
 from hymba_lab.training.logger import Log
 from hymba_lab.training.memory import keep_memory
 from hymba_lab.training.milestones import Metrics, Milestones, Stop

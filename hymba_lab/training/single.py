@@ -13,9 +13,9 @@ from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
 from hymba_lab.ops.selection import chosen
-from hymba_lab.provenance import CODE_VERSION, commit
-from hymba_lab.runs import RunFolder, run_identity
-from hymba_lab.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
+from hymba_lab.runs.folder import RunFolder, run_identity
+from hymba_lab.runs.provenance import CODE_VERSION, commit
+from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
 from hymba_lab.training.fit import fit
 
 EXPERIMENT = "train"

@@ -1,0 +1,55 @@
+"""Files that are whole or not there: written beside their place, flushed to the disk, moved in."""
+
+import os
+import uuid
+from pathlib import Path
+
+from hymba_lab.errors import StoreError, TrialFailed
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents; a `StoreError` says why it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the folder cannot be made: {error.strerror}; "
+            "give a folder you can write to with --root."
+        ) from None
+
+
+def write_atomically(path: Path, text: str, durable: bool = True) -> None:
+    """Write a text file so that a reader, or a crash, sees the old or the new one, whole."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            with beside.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror}.") from None
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically; raises `TrialFailed("disk")` with the path and the reason."""
+    partial = path.with_name(path.name + ".partial")  # one name: a kill leaves at most one behind
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise TrialFailed(
+            "disk",
+            f"{path}: {len(content) / 1e6:.1f} MB cannot be written: {error.strerror}; "
+            "make room or mend the folder, then start again: the run continues from the last "
+            "checkpoint that was written.",
+        ) from error

@@ -1,0 +1,1 @@
+"""Trained models as files: our own weights, and the released format both ways."""

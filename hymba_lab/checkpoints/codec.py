@@ -1,0 +1,86 @@
+"""Text to the ids of a model and back."""
+
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Protocol
+
+from hymba_lab.errors import CheckpointError
+
+
+class Codec(Protocol):
+    """Text to ids of the model and back; `eos` are the ids that end a text."""
+
+    eos: list[int]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a prompt."""
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+        ...
+
+
+class TokenizerFile:
+    """The `tokenizer.json` of a folder in the released format."""
+
+    def __init__(self, path: Path, eos: list[int]) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises nothing narrower
+            raise CheckpointError(f"{path}: not a tokenizer ({error}).") from error
+        self.eos = eos
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids, with those that the tokenizer puts in front of every text."""
+        return list(self._tokenizer.encode(text).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text without special tokens."""
+        return str(self._tokenizer.decode(ids))
+
+
+class SourceIds:
+    """The ids of one text source of a run, which start at `offset` in the mixture's vocabulary."""
+
+    def __init__(self, tokenizer: Any, offset: int) -> None:
+        self._tokenizer, self._offset = tokenizer, offset
+        self.eos = [offset]  # id 0 of a source ends its documents
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids without an end of document."""
+        return [self._offset + int(i) for i in self._tokenizer.encode([text.encode()])[:-1]]
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text; ids of other sources become U+FFFD."""
+        text = ""
+        own = [i - self._offset for i in ids]
+        while own:
+            known = list(takewhile(lambda i: 0 < i < self._tokenizer.vocab, own))
+            text += self._tokenizer.decode(known).decode("utf-8", "replace")
+            text += "\N{REPLACEMENT CHARACTER}" if len(known) < len(own) else ""
+            own = own[len(known) + 1 :]
+        return text
+
+
+def text_source(config: Any, file: Path) -> Codec:
+    """Return the codec of the first source of a run that is text."""
+    from hymba_lab.data.source import datasets
+    from hymba_lab.data.tokenizers import BPE, Bytes
+
+    offset = 0
+    for spec in config.data.values():
+        encoding = spec.options().get("tokenizer")
+        if encoding == "bytes":
+            return SourceIds(Bytes(), offset)
+        source: Any = datasets.build(spec, config.training.seq_len)
+        if encoding == "bpe":
+            _, (tokens, *_) = source.train.__reduce__()  # a token file pickles as its name
+            return SourceIds(BPE(tokens.with_name("tokenizer.json")), offset)
+        offset += source.vocab
+    labels = ", ".join(f"{label} ({spec.name})" for label, spec in config.data.items())
+    raise CheckpointError(
+        f"{file}: trained on {labels}: none of it is text; give --ids instead of --prompt."
+    )

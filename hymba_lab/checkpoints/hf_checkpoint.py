@@ -1,0 +1,176 @@
+"""Checkpoints in the released format: `config.json` and tensors under the released names.
+
+The aliases stand here and, for the configuration, in `hf_config` and `hf_describe`; nowhere else.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hymba_lab.checkpoints.hf_config import Released, architecture, read_released
+from hymba_lab.checkpoints.hf_describe import describe
+from hymba_lab.checkpoints.tensor_files import SAFETENSORS, Shape, TensorFolder, write_safetensors
+from hymba_lab.errors import CheckpointError
+from hymba_lab.model.language_model import LanguageModel, build_model
+from hymba_lab.model.plan import LayerPlan
+
+_MODEL = {
+    "model.embed_tokens.weight": "embedding.weight",
+    "model.memory_tokens": "meta.tokens",
+    "model.final_layernorm.weight": "norm.weight",
+    "lm_head.weight": "head.weight",
+}
+_LAYER = {
+    "input_layernorm.weight": "norm1.weight",
+    "mamba.conv1d.weight": "mixer.ssm.conv_weight",
+    "mamba.conv1d.bias": "mixer.ssm.conv_bias",
+    "mamba.x_proj.0.weight": "mixer.ssm.dt_b_c.weight",
+    "mamba.dt_layernorm.weight": "mixer.ssm.norms.0.weight",
+    "mamba.B_layernorm.weight": "mixer.ssm.norms.1.weight",
+    "mamba.C_layernorm.weight": "mixer.ssm.norms.2.weight",
+    "mamba.dt_proj.0.weight": "mixer.ssm.dt.weight",
+    "mamba.dt_proj.0.bias": "mixer.ssm.dt.bias",
+    "mamba.A_log.0": "mixer.ssm.A_log",
+    "mamba.D.0": "mixer.ssm.D",
+    "mamba.pre_avg_layernorm1.weight": "mixer.fusion.norm_attn.weight",
+    "mamba.pre_avg_layernorm2.weight": "mixer.fusion.norm_ssm.weight",
+    "mamba.out_proj.weight": "mixer.fusion.out.weight",
+    "pre_moe_layernorm.weight": "norm2.weight",
+    "moe.experts.0.gate_proj.weight": "mlp.gate.weight",
+    "moe.experts.0.up_proj.weight": "mlp.up.weight",
+    "moe.experts.0.down_proj.weight": "mlp.down.weight",
+}
+_IN_PROJ = "mamba.in_proj.weight"  # the rows of several matrices, a consumer's without K and V
+_PARTS = [f"mixer.{part}.weight" for part in ("attention.q", "attention.k", "attention.v")]
+_PARTS += [f"mixer.{part}.weight" for part in ("ssm.x", "ssm.z")]
+
+
+def load_pretrained(folder: str | Path, dtype: torch.dtype | str | None = None) -> LanguageModel:
+    """Return the model of a folder in the released format, in evaluation mode.
+
+    Reads `config.json` and `model.safetensors` or `pytorch_model.bin`, whole or in shards. The
+    weights stay mapped from their files until they are used, so that no second copy of them is ever
+    in memory; `dtype` (such as torch.float32 or "bfloat16") converts them one by one instead.
+
+    Raises `CheckpointError`: values that the architecture does not cover, missing, extra or
+    misshapen tensors (all of them in one message), damaged files.
+    """
+    folder = Path(folder)
+    released, content = read_released(folder / "config.json")
+    precision = _precision(dtype)
+    model = meta_model(released, folder / "config.json")
+    tensors = TensorFolder(folder)
+    names = tensor_names(model)
+    _check(tensors.shapes, released_tensors(model), tied=model.head is None, folder=folder)
+    ours = dict(model.named_parameters())
+    state: dict[str, Tensor] = {}
+    for name, parts in names.items():
+        tensor = tensors.read(name, precision)
+        rows = torch.split(tensor, [ours[part].shape[0] for part in parts])
+        state |= {
+            part: piece.view(ours[part].shape) for part, piece in zip(parts, rows, strict=True)
+        }
+    model.load_state_dict(state, assign=True)
+    model.released = content if precision is None else content | {"torch_dtype": str(precision)[6:]}
+    return model.eval()
+
+
+def save_pretrained(model: LanguageModel, folder: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` so that the released code loads them.
+
+    A model that was loaded keeps its configuration file value by value; one of ours gets the values
+    that describe it. Raises `CheckpointError` for an architecture that the released code lacks, and
+    where the folder cannot be written.
+    """
+    folder = Path(folder)
+    weight = model.embedding.weight
+    values = model.released or describe(
+        model.config, weight.shape[0], model.max_tokens, weight.dtype
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ghosts = released_tensors(model)
+        write_safetensors(folder / SAFETENSORS, ghosts, _joined(model, ghosts))
+        (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written: {error.strerror}.") from error
+
+
+def meta_model(released: Released, path: Path) -> LanguageModel:
+    """Return the model that the values describe, without memory for its tensors."""
+    config = architecture(released, path)
+    with torch.device("meta"):
+        model = build_model(config, released.vocab_size)
+    model.max_tokens = released.max_position_embeddings if released.rope else None
+    return model
+
+
+def tensor_names(model: LanguageModel) -> dict[str, list[str]]:
+    """Return every released name and the parameters of ours whose rows it holds."""
+    ours = {name for name, _ in model.named_parameters()}
+    names = {theirs: [name] for theirs, name in _MODEL.items() if name in ours}
+    for layer in model.plan:
+        names |= _layer_names(layer, ours)
+    return names
+
+
+def released_tensors(model: LanguageModel) -> dict[str, Tensor]:
+    """Return the released tensors' names, shapes and precisions, as meta tensors."""
+    ours = dict(model.named_parameters())
+    return {
+        name: torch.empty(
+            _released_shape(name, [tuple(ours[part].shape) for part in parts]),
+            dtype=ours[parts[0]].dtype,
+            device="meta",
+        )
+        for name, parts in tensor_names(model).items()
+    }
+
+
+def _layer_names(layer: LayerPlan, ours: set[str]) -> dict[str, list[str]]:
+    here, there = f"blocks.{layer.index}.", f"model.layers.{layer.index}."
+    names = {there + _IN_PROJ: [here + part for part in _PARTS if here + part in ours]}
+    names |= {there + theirs: [here + name] for theirs, name in _LAYER.items()}
+    return {theirs: parts for theirs, parts in names.items() if ours.issuperset(parts)}
+
+
+def _released_shape(name: str, shapes: list[Shape]) -> Shape:
+    if name.endswith("conv1d.weight"):  # a convolution of one input channel a group
+        return (shapes[0][0], 1, *shapes[0][1:])
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def _joined(model: LanguageModel, ghosts: dict[str, Tensor]) -> Iterator[Tensor]:
+    ours = dict(model.named_parameters())
+    for name, parts in tensor_names(model).items():
+        whole = ours[parts[0]] if len(parts) == 1 else torch.cat([ours[part] for part in parts])
+        yield whole.view(ghosts[name].shape)
+
+
+def _check(
+    given: dict[str, Shape], expected: dict[str, Tensor], *, tied: bool, folder: Path
+) -> None:
+    """Raise one error over all tensors that are missing, extra or misshapen."""
+    # files of a tied model may hold the embedding a second time, under the name of the head
+    extra = given.keys() - expected.keys() - ({"lm_head.weight"} if tied else set())
+    faults = [f"missing: {name} {list(expected[name].shape)}" for name in expected.keys() - given]
+    faults += [f"not of this model: {name} {list(given[name])}" for name in extra]
+    faults += [
+        f"misshapen: {name} is {list(given[name])}, the configuration asks for {list(want.shape)}"
+        for name, want in expected.items()
+        if name in given and given[name] != tuple(want.shape)
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{folder}: the tensors are not those of config.json:\n  " + "\n  ".join(sorted(faults))
+        )
+
+
+def _precision(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is None or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return found
+    raise CheckpointError(f"dtype = {dtype}: give float32, bfloat16, float16, float64 or None.")

@@ -1,0 +1,38 @@
+"""A trained model's tensors and what one needs to know to use them: `weights.safetensors`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from hymba_lab.atomic import write_bytes
+from hymba_lab.errors import CheckpointError
+
+FORMAT = 1
+HEADER = "hymba_lab"
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a trained model's tensors, and `facts` about them (plain JSON), as safetensors.
+
+    The facts are one text under one key, for safetensors writes several in no fixed order: equal
+    models are equal files.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_bytes(path, save(tensors, {HEADER: json.dumps(facts, sort_keys=True)}))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the facts that `save_weights` wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+        return load(path.read_bytes()), facts
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file; train the run first.") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {error}.") from error

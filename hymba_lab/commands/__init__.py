@@ -1,0 +1,1 @@
+"""The commands that are no package of their own; importing one imports no torch."""

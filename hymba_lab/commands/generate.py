@@ -1,0 +1,120 @@
+"""`python -m hymba_lab.generate CHECKPOINT --prompt "..."`: text from a trained model.
+
+CHECKPOINT is a folder in the released format (`config.json`), or a run of ours
+(`runs/<id>` or its `weights.safetensors`).
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hymba_lab import cli
+from hymba_lab.errors import UserError
+
+if TYPE_CHECKING:
+    from hymba_lab.checkpoints.codec import Codec
+    from hymba_lab.model import LanguageModel
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hymba_lab.generate", description="Continue prompts with a trained model."
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, or runs/<id>")
+    add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated: one batch")
+    add("--ids", action="append", default=[], metavar="'1 2 3'", help="a prompt as token ids")
+    add("--max-new-tokens", type=int, default=64, metavar="N", help="default: 64")
+    add("--temperature", type=float, default=0.0, metavar="X", help="default: 0, the likeliest")
+    add("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens only")
+    add("--top-p", type=float, metavar="P", help="draw from the likeliest that hold P together")
+    add("--seed", type=int, metavar="N", help="draw the same tokens again")
+    add("--no-eos", action="store_true", help="go on after the end of a text")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the checkpoint's")
+    add("--device", default="cpu", metavar="NAME", help="default: cpu")
+    add("--chunk-size", type=int, default=512, metavar="N", help="prompt tokens read at once")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the prompts' continuations; returns 0."""
+    options = arguments().parse_args(argv)
+    given = [("prompt", text) for text in options.prompt] + [("ids", ids) for ids in options.ids]
+    if not given:
+        raise UserError("nothing to continue; give --prompt TEXT or --ids '1 2 3'.")
+    from hymba_lab.checkpoints.load import load
+
+    model, codec = load(options.checkpoint, options.dtype, texts=bool(options.prompt))
+    prompts = [
+        codec.encode(said) if codec and kind == "prompt" else _ids(said) for kind, said in given
+    ]
+    steps = _stream(model.to(options.device), prompts, codec, options)
+    if len(given) == 1 and codec and options.prompt:
+        _print_live(options.prompt[0], codec, steps)
+        return 0
+    rows = [list(row) for row in zip(*steps, strict=True)]
+    for (kind, said), row in zip(given, rows, strict=True):
+        text = codec is not None and kind == "prompt"
+        print(said + codec.decode(_until(row, codec.eos)) if codec and text else _spelled(row))
+    return 0
+
+
+def _stream(
+    model: "LanguageModel", prompts: list[list[int]], codec: "Codec | None", options: Any
+) -> Iterator[list[int]]:
+    """Yield every step's token of each row; prompts are padded on the right."""
+    import torch
+
+    longest = max(map(len, prompts))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in prompts], dtype=torch.long)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in prompts])
+    ends = [] if options.no_eos or codec is None else codec.eos
+    steps = model.stream(
+        ids.to(options.device),
+        mask.to(options.device),
+        options.max_new_tokens,
+        options.temperature,
+        options.top_k,
+        options.top_p,
+        ends,
+        options.seed,
+        options.chunk_size,
+    )
+    return (step.tolist() for step in steps)
+
+
+def _print_live(prompt: str, codec: "Codec", steps: Iterator[list[int]]) -> None:
+    """Print the text while it is made; a character waits until it is whole."""
+    print(prompt, end="", flush=True)
+    made: list[int] = []
+    shown = ""
+    for (token,) in steps:
+        made.append(token)
+        text = codec.decode(_until(made, codec.eos))
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
+    print(codec.decode(_until(made, codec.eos))[len(shown) :])
+
+
+def _until(ids: list[int], eos: list[int]) -> list[int]:
+    return list(takewhile(lambda token: token not in eos, ids))
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise UserError(f"--ids {text!r}: write numbers, such as '1 2 3'.") from None
+
+
+def _spelled(ids: list[int]) -> str:
+    return json.dumps(ids)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,25 @@
+"""YAML -> one frozen, fully resolved configuration with a digest."""
+
+from hymba_lab.config.schema import (
+    COSMETIC,
+    Config,
+    ModelConfig,
+    TrainingConfig,
+    all_registries,
+    from_resolved,
+    load_config,
+    load_document,
+    resolve,
+)
+
+__all__ = [
+    "COSMETIC",
+    "Config",
+    "ModelConfig",
+    "TrainingConfig",
+    "all_registries",
+    "from_resolved",
+    "load_config",
+    "load_document",
+    "resolve",
+]

@@ -1,0 +1,100 @@
+"""Validation errors as one line each: file:line:column, path, what was given, what is allowed."""
+
+import re
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hymba_lab.config.yaml_file import Document, Place
+from hymba_lab.errors import suggest
+from hymba_lab.registry import Spec
+
+
+def explain(error: ValidationError, document: Document, schema: type[BaseModel]) -> list[str]:
+    """Return one message per fault, in the order of the file's schema."""
+    return [_explain_one(fault, document, schema) for fault in error.errors()]
+
+
+def _explain_one(fault: Any, document: Document, schema: type[BaseModel]) -> str:
+    place, allowed, slot = _walk(fault["loc"], schema)
+    kind, given = fault["type"], fault.get("input")
+    if kind == "extra_forbidden":
+        key = str(place[-1])
+        said = f"no key {key!r}" + suggest(key, allowed)
+    elif kind == "missing":
+        said = f"is missing; {fault['msg'].lower()}."
+    elif kind == "union_tag_invalid":
+        place = (*place, "name")
+        tag = fault["ctx"]["tag"]
+        said = f"no component {tag!r}" + suggest(tag, _quoted(fault["ctx"]["expected_tags"]))
+    elif kind == "literal_error" and place[-1] == "name":  # an axis with one entry
+        said = f"no component {given!r}" + suggest(str(given), _quoted(fault["ctx"]["expected"]))
+    elif kind in ("union_tag_not_found", "model_type", "dict_type"):
+        said = f"got {given!r}; a mapping of keys to values is needed" + _named(slot)
+    else:
+        said = f"{_lower(fault['msg'])}; got {given!r} ({type(given).__name__})."
+    return f"{document.where(place)}: {'.'.join(map(str, place))}: {said}"
+
+
+def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str], Any]:
+    """Follow pydantic's location through the schema.
+
+    Return the place in the file (pydantic also names the union's tag), the keys allowed in the
+    mapping that holds the last step, and the type at that step where it is known.
+    """
+    place: list[str | int] = []
+    allowed: list[str] = []
+    here: Any = schema
+    for step in loc:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            allowed = list(here.model_fields)
+            place.append(step)
+            info = here.model_fields.get(str(step))
+            here = _bare(info.annotation) if info else None
+        elif isinstance(here, dict):  # a union told apart by name: the step is its tag
+            here = here.get(step)
+        elif typing.get_origin(here) is dict:
+            place.append(step)
+            here = _bare(typing.get_args(here)[1])
+        else:
+            place.append(step)
+            here = None
+    return tuple(place), allowed, here
+
+
+def _named(slot: Any) -> str:
+    """Say how to choose where `slot` is an axis: {tag: spec}, or its only spec."""
+    if isinstance(slot, type) and issubclass(slot, Spec):
+        slot = _by_name([slot])
+    names = list(slot) if isinstance(slot, dict) else []
+    return f", with one of the names {', '.join(names)}: {{name: {names[0]}}}." if names else "."
+
+
+def _by_name(specs: list[type[BaseModel]]) -> dict[str, type[BaseModel]]:
+    return {typing.get_args(spec.model_fields["name"].annotation)[0]: spec for spec in specs}
+
+
+def _bare(annotation: Any) -> Any:
+    """Strip Annotated; turn a union of specs into {tag: spec}."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    options = typing.get_args(annotation) if _is_union(annotation) else ()
+    specs = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+    if len(specs) > 1:
+        return _by_name(specs)
+    return specs[0] if specs else annotation
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _quoted(names: str) -> list[str]:
+    """Return a and b of pydantic's `'a', 'b'` or `'a' or 'b'`."""
+    return re.findall(r"'([^']*)'", names)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

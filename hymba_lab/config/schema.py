@@ -1,0 +1,236 @@
+"""YAML -> one frozen, fully resolved configuration with a digest.
+
+The schema is assembled from the registries at load time, so a component registered by a plugin is
+checked, listed and suggested like one of the package's own.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationError, create_model
+
+from hymba_lab.config.messages import explain
+from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
+from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
+from hymba_lab.errors import ConfigError
+from hymba_lab.registry import Registry, Section, Spec
+
+Positive = Annotated[int, Field(ge=1)]
+
+# What can change without changing a result; left out of the digest.
+COSMETIC = (
+    "name",
+    "description",
+    "scale",
+    "plugins",
+    "training.log_every",
+    "training.checkpoint_every",
+)
+
+
+class ModelConfig(Section):
+    """The architecture: one slot per axis, and the shape they share."""
+
+    d_model: Positive
+    n_layers: Positive
+    vocab: Positive | None = None  # None = what the data needs
+    tie_embeddings: bool = True
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    init_std: Annotated[float, Field(gt=0)] = 0.02
+    embedding_std: Annotated[float, Field(gt=0)] | None = None  # None = init_std
+    heads: Spec
+    order: Spec
+    fusion: Spec
+    meta_tokens: Spec
+    placement: Spec
+    kv_sharing: Spec
+    attention: Spec
+    ssm: Spec
+    mlp: Spec
+
+
+class TrainingConfig(Section):
+    """The budget and what is done along the way; intervals are in steps."""
+
+    seq_len: Positive
+    tokens: Positive
+    precision: Literal["fp32", "bf16-mixed"] = "fp32"
+    grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    val_every: Positive
+    log_every: Positive = 10
+    checkpoint_every: Positive = 200
+
+
+class Config(Section):
+    """One experiment, every default filled in. Seeds are given beside it, not in it."""
+
+    name: str
+    description: str = ""
+    scale: str
+    plugins: list[str] = []
+    model: ModelConfig
+    data: Annotated[dict[str, Spec], Field(min_length=1)]
+    optimizer: Spec
+    schedule: Spec
+    training: TrainingConfig
+
+    _plugin_hashes: list[str] = PrivateAttr(default_factory=list)
+    _document: Document | None = PrivateAttr(default=None)
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps that the budget of tokens pays for."""
+        rows = sum(int(source.options()["rows"]) for source in self.data.values())
+        return self.training.tokens // (rows * self.training.seq_len)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return plain JSON data from which `from_resolved` makes the same configuration."""
+        return self.model_dump(mode="json", serialize_as_any=True)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical configuration without what cannot change a result."""
+        data = self.resolved()
+        for path in COSMETIC:
+            section, _, key = path.rpartition(".")
+            (data[section] if section else data).pop(key)
+        data["plugins"] = self._plugin_hashes
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def blame(self, error: ConfigError) -> ConfigError:
+        """Return the error of a component with file:line:column in front."""
+        where = self._document.where((error.path or "").split(".")) if self._document else ""
+        said = ": ".join(part for part in (where, error.path, str(error)) if part)
+        return ConfigError(said)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Load an experiment file with `extends:` and `--set` overrides applied."""
+    return resolve(load_document(Path(path), overrides))
+
+
+def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """Read a file, what it extends and overrides (`a.b=value`), without checking the schema."""
+    document = _with_base(path, ())
+    for number, text in enumerate(overrides, start=1):
+        key, equals, value = text.partition("=")
+        mark = f"--set {text}" if len(overrides) == 1 else f"--set #{number} {text}"
+        if not equals or not key.strip():
+            raise ConfigError(f"{mark}: write --set path.to.key=value.")
+        document = document.patched(key.strip(), parse_value(value, mark), mark)
+    return document
+
+
+def resolve(document: Document) -> Config:
+    """Check a document against the schema; all its errors are reported together."""
+    registries = all_registries().values()
+    load_entry_points()
+    paths = _plugin_paths(document)
+    hashes = [load_plugin(path, list(registries)) for path in paths]
+    foreign = added_by_others(paths)  # would be missing in another process, and in the digest
+    names = (
+        tuple(name for name in registry if (registry.path, name) not in foreign)
+        for registry in registries
+    )
+    schema = _config_type(tuple(names), *hashes)
+    data = {**document.data, "plugins": [str(path) for path in paths]}
+    try:
+        config = schema.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, document, schema))) from None
+    config._plugin_hashes, config._document = hashes, document
+    return config
+
+
+def from_resolved(data: dict[str, Any]) -> Config:
+    """Return the configuration that `Config.resolved` wrote."""
+    return resolve(Document(data, {(): "resolved configuration"}))
+
+
+def all_registries() -> dict[str, Registry[Any]]:
+    """Return every registry by its path; imports torch."""
+    from hymba_lab.components import (
+        attention,
+        fusion,
+        heads,
+        kv_sharing,
+        meta_tokens,
+        mlp,
+        order,
+        placement,
+        ssm,
+    )
+    from hymba_lab.data.source import datasets
+    from hymba_lab.optim.optimizers import optimizers
+    from hymba_lab.optim.schedules import schedules
+
+    found: list[Registry[Any]] = [
+        heads.heads, order.orders, fusion.fusions, meta_tokens.meta_tokens, placement.placements,
+        kv_sharing.kv_sharings, attention.attentions, ssm.ssms, mlp.mlps,
+        datasets, optimizers, schedules,
+    ]  # fmt: skip
+    return {registry.path: registry for registry in found}
+
+
+@lru_cache(maxsize=8)
+def _config_type(names: tuple[tuple[str, ...], ...], *plugin_hashes: str) -> type[Config]:
+    """Return `Config` with every slot narrowed to the components registered now."""
+    slots = {
+        path: registry.schema(allowed)
+        for (path, registry), allowed in zip(all_registries().items(), names, strict=True)
+    }
+    model: dict[str, Any] = {
+        path.removeprefix("model."): (schema, ...)
+        for path, schema in slots.items()
+        if path.startswith("model.")
+    }
+    label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    sources: Any = dict.__class_getitem__((label, slots["data"]))
+    parts: dict[str, Any] = {
+        "model": (create_model("ModelConfig", __base__=ModelConfig, **model), ...),
+        "data": (Annotated[sources, Field(min_length=1)], ...),
+        "optimizer": (slots["optimizer"], ...),
+        "schedule": (slots["schedule"], ...),
+    }
+    return create_model("Config", __base__=Config, **parts)
+
+
+def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
+    if path.resolve() in children:
+        chain = " -> ".join(str(child) for child in (*children, path.resolve()))
+        raise ConfigError(f"{path}: extends itself: {chain}.")
+    document = read_yaml(path)
+    base = document.data.pop("extends", None)
+    listed = document.data.get("plugins")
+    if isinstance(listed, list):  # paths are relative to the file that lists them
+        document.data["plugins"] = [
+            str((path.parent / name).resolve()) if isinstance(name, str) else name
+            for name in listed
+        ]
+    if base is None:
+        return document
+    if not isinstance(base, str):
+        raise ConfigError(f"{document.where(['extends'])}: extends: {base!r} is not a file name.")
+    try:
+        below = _with_base(path.parent / base, (*children, path.resolve()))
+    except ConfigError as error:
+        raise ConfigError(f"{error}\n  which {document.where(['extends'])} extends.") from None
+    return merged(below, document)
+
+
+def _plugin_paths(document: Document) -> list[Path]:
+    listed = document.data.get("plugins") or []
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        where = document.where(["plugins"])
+        raise ConfigError(f"{where}: plugins: {listed!r} is not a list of Python files.")
+    for place, name in enumerate(listed):
+        if not Path(name).is_file():
+            raise ConfigError(
+                f"{document.where(['plugins', place])}: plugins: there is no file {name}; "
+                "paths are relative to the YAML file that lists them."
+            )
+    return [Path(name).resolve() for name in listed]

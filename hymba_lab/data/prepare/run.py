@@ -1,0 +1,215 @@
+"""A tokenization from start to end, or from where it stopped: units side by side over the cores."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from pebble import ProcessExpired, ProcessPool
+
+from hymba_lab.data.index import INDEX, TokenIndex, read_index
+from hymba_lab.data.prepare.finish import clear, finish
+from hymba_lab.data.prepare.inputs import Unit, cut
+from hymba_lab.data.prepare.marks import copies, save_marks
+from hymba_lab.data.prepare.schema import TokenizeConfig
+from hymba_lab.data.prepare.tokenizer import known, make_tokenizer
+from hymba_lab.data.prepare.unit import Place, make_unit
+from hymba_lab.data.source import digest
+from hymba_lab.errors import DataError
+
+Report = Callable[[str, int, int], None]
+"""Called with the stage and how many bytes of how many are done."""
+
+
+def tokenize(config: TokenizeConfig, *, workers: int, report: Report) -> TokenIndex:
+    """Return the index of the tokenization that `config`, with absolute paths, describes.
+
+    What stands in `out` already is not made again: finished units, or the whole. The files depend
+    on the text and the configuration alone, to the byte: not on `workers`, nor on how often it was
+    stopped. Raises DataError for what cannot be read, and for an `out` that holds something else.
+    """
+    _require_one_of(config)
+    units = cut(config)
+    place = Place(Path(config.out))
+    text = [[os.path.basename(piece.path), *piece[1:]] for unit in units for piece in unit]
+    recipe = digest(_settings(config), text)
+    if (place.out / INDEX).exists():
+        return _finished(place, recipe)
+    with _explained(place), _held(place):
+        _begin(place, digest(recipe, _inputs(units)))
+        if not place.tokenizer.exists():
+            report("tokenizer", 0, 1)
+            make_tokenizer(config, units, place.tokenizer)
+        known(place.tokenizer, config.tokenizer.end_of_text)
+        if config.deduplicate:
+            _find_copies(config, units, workers, report)
+        jobs = [n for n in range(len(units)) if not place.done(n).exists()]
+        tell = _counted("tokens", units, jobs, report)
+        _side_by_side([(make_unit, config, units[n], n) for n in jobs], workers, tell)
+        return finish(config, len(units), recipe)
+
+
+def _require_one_of(config: TokenizeConfig) -> None:
+    if bool(config.paths) == (config.hub is not None):
+        raise DataError("give the text as `paths` or as `hub`, one of the two")
+    if (config.tokenizer.file is None) == (config.tokenizer.n_bpe is None):
+        raise DataError("give `tokenizer.file`, or `tokenizer.n_bpe` to train one, one of the two")
+
+
+def _settings(config: TokenizeConfig) -> dict[str, Any]:
+    """Return what determines the files, but for where they and the text lie."""
+    settings = config.model_dump(mode="json", exclude={"out", "paths", "name", "description"})
+    if config.tokenizer.file is not None:
+        settings["tokenizer"]["file"] = known(
+            Path(config.tokenizer.file), config.tokenizer.end_of_text
+        ).sha256
+    return settings
+
+
+def _inputs(units: Sequence[Unit]) -> list[list[object]]:
+    paths = {piece.path: None for unit in units for piece in unit if piece.path}
+    return [[path, Path(path).stat().st_size, Path(path).stat().st_mtime_ns] for path in paths]
+
+
+def _finished(place: Place, recipe: str) -> TokenIndex:
+    made = json.loads((place.out / INDEX).read_text("utf-8")).get("recipe")
+    if made != recipe:
+        raise DataError(
+            f"{place.out}: holds the tokens of other text or other settings; set `out` to another "
+            "folder, or delete this one"
+        )
+    clear(place)
+    return read_index(place.out)
+
+
+def _begin(place: Place, begun: str) -> None:
+    """Note what is made here; refuse to go on with what something else began."""
+    note = place.work / "begun"
+    if note.exists() and note.read_text() != begun:
+        raise DataError(
+            f"{place.work}: begun with other settings, or the text has changed since; delete the "
+            f"folder {place.out} to start over, or set `out` to another one"
+        )
+    draft = note.with_suffix(".partial")
+    draft.write_text(begun)
+    draft.replace(note)
+
+
+@contextmanager
+def _held(place: Place) -> Iterator[None]:
+    """Hold the folder alone, and clear away what a killed process left half written."""
+    place.work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(place.work / "lock", timeout=0):
+            for draft in [*place.out.glob("*.partial"), *place.work.glob("*.partial*")]:
+                draft.unlink(missing_ok=True)
+            yield
+    except Timeout:
+        raise DataError(f"{place.out}: another process makes these tokens; wait for it") from None
+
+
+@contextmanager
+def _explained(place: Place) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or place.out}: {error.strerror or error}; make room or mend the "
+            "folder, then run the same command again: finished units are not made twice"
+        ) from error
+
+
+def _find_copies(
+    config: TokenizeConfig, units: Sequence[Unit], workers: int, report: Report
+) -> None:
+    place = Place(Path(config.out))
+    numbers = range(len(units))
+    if all(place.mask(number).exists() for number in numbers):
+        return
+    jobs = [number for number in numbers if not place.marks(number).exists()]
+    tell = _counted("copies", units, jobs, report)
+    _side_by_side([(save_marks, units[n], config, place.marks(n)) for n in jobs], workers, tell)
+    for number, mask in enumerate(copies([place.marks(number) for number in numbers])):
+        draft = place.mask(number).with_suffix(".partial.npy")
+        np.save(draft, mask)
+        draft.replace(place.mask(number))
+
+
+def _counted(
+    stage: str, units: Sequence[Unit], jobs: Sequence[int], report: Report
+) -> Callable[[int], None]:
+    """Return what reports the progress when the job of that place in `jobs` has ended."""
+    sizes = [max(1, sum(piece.n_bytes for piece in unit)) for unit in units]
+    done = [sum(sizes) - sum(sizes[number] for number in jobs)]
+    report(stage, done[0], sum(sizes))
+
+    def tell(place: int) -> None:
+        done[0] += sizes[jobs[place]]
+        report(stage, done[0], sum(sizes))
+
+    return tell
+
+
+def _side_by_side(
+    jobs: Sequence[tuple[Any, ...]], workers: int, tell: Callable[[int], None]
+) -> None:
+    """Call each job, `(function, *arguments)`, in some process; the first error ends all."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process per core is enough
+    if workers == 1 or len(jobs) < 2:
+        for place, (function, *arguments) in enumerate(jobs):
+            function(*arguments)
+            tell(place)
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    n_workers = min(workers, len(jobs))
+    with _stopped(ProcessPool(n_workers, context=context, initializer=_begin_worker)) as pool:
+        places: dict[Future[Any], int] = {
+            pool.schedule(job[0], args=job[1:]): place for place, job in enumerate(jobs)
+        }
+        left: set[Future[Any]] = set(places)
+        while left:
+            ended, left = wait(left, return_when=FIRST_COMPLETED)
+            for future in ended:
+                _look(future)
+                tell(places[future])
+
+
+def _look(future: Future[None]) -> None:
+    try:
+        future.result()
+    except ProcessExpired as error:
+        raise DataError(
+            f"a worker was ended from outside ({error}), perhaps for want of memory; run the same "
+            "command again, with fewer --workers: finished units stay"
+        ) from None
+
+
+@contextmanager
+def _stopped(pool: ProcessPool) -> Iterator[ProcessPool]:
+    try:
+        yield pool
+    finally:
+        pool.stop()  # type: ignore[no-untyped-call]
+        pool.join()
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the leader, and leave with the leader."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,41 @@
+"""Strict loading: a folder's tensors are those of its configuration, or nothing is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+from hymba_lab.checkpoints.hf_checkpoint import _check, meta_model, released_tensors
+from hymba_lab.checkpoints.hf_config import read_released
+from hymba_lab.checkpoints.tensor_files import TensorFolder
+from hymba_lab.errors import CheckpointError
+from hymba_lab.hf.config import HymbaConfig
+
+_ELSEWHERE = ("state_dict", "gguf_file", "subfolder", "variant", "key_mapping")
+
+
+def check_folder(source: Any, options: dict[str, Any]) -> None:
+    """Compare a local folder in the released format with its configuration, before it is read.
+
+    Only headers are read. What transformers finds elsewhere is judged after loading.
+    """
+    folder = Path(source) if isinstance(source, str | Path) else Path()
+    config = options.get("config")
+    if isinstance(config, HymbaConfig) and config.model_type != HymbaConfig.model_type:
+        return
+    if any(options.get(key) for key in _ELSEWHERE) or not (folder / "config.json").is_file():
+        return
+    released, _ = read_released(folder / "config.json")
+    model = meta_model(released, folder / "config.json")
+    _check(
+        TensorFolder(folder).shapes, released_tensors(model), tied=model.head is None, folder=folder
+    )
+
+
+def check_loaded(source: Any, info: dict[str, Any]) -> None:
+    """Raise `CheckpointError` over all tensors that were missing, extra or misshapen."""
+    faults = [f"missing: {name}" for name in sorted(info.get("missing_keys", ()))]
+    faults += [f"not of this model: {name}" for name in sorted(info.get("unexpected_keys", ()))]
+    faults += [f"misshapen: {name}" for name in sorted(map(str, info.get("mismatched_keys", ())))]
+    if faults:
+        raise CheckpointError(
+            f"{source}: the tensors are not those of its configuration:\n  " + "\n  ".join(faults)
+        )

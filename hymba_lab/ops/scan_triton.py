@@ -1,0 +1,266 @@
+"""Selective scan on a GPU through Triton kernels of our own: no nvcc, every gradient.
+
+Inputs of 16 or 32 bits are read as they are and computed in float32. The state before every chunk
+is kept for the backward, which makes the others again; dB and dC are summed over blocks of channels
+by atomic additions, so on a GPU their last bits may differ from run to run.
+With TRITON_INTERPRET=1, set before triton is imported, the same kernels run on CPU tensors.
+"""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 16  # steps of a tile [tokens]
+TILE = 4096  # elements of a tile: 16 a thread, and ten such tensors fill its registers (no spill)
+LAUNCH = {"num_warps": 8, "enable_fp_fusion": True}
+
+NO_TRITON = 'triton does not import; install it with `pip install "hymba-lab[gpu]"`'
+NO_DEVICE = "torch finds no CUDA device; on a machine with one, install a CUDA build of torch"
+
+_NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
+
+
+@cache
+def missing() -> str | None:
+    """Why the kernels cannot run here and what to do about it; None when they can."""
+    if not torch.cuda.is_available() and not interpreted():
+        return NO_DEVICE
+    return None if find_spec("triton") else NO_TRITON
+
+
+def interpreted() -> bool:
+    """Whether Triton runs kernels as Python on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the kernels take inputs like x (B, T, D)."""
+    return (x.is_cuda or interpreted()) and x.dtype != torch.float64
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    h0: Tensor | None,
+    *,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """Return `(y, h_last)` of the scan; equation and shapes as in `hymba_lab.ops.scan`.
+
+    `chunk`, a power of two, is the number of steps computed at once; the result does not depend
+    on it but for rounding.
+    """
+    inputs = (x, dt, A, B, C, D, z, dt_bias, h0)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    y, h_last, _ = torch.ops.hymba_lab.scan_triton(*inputs, keep, chunk)
+    return y, h_last
+
+
+@torch.library.custom_op("hymba_lab::scan_triton", mutates_args=())
+def _scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    h0: Tensor | None,
+    keep: bool,
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, h_last, starts): starts (B, chunks, D, N), the state before each chunk."""
+    y, h_last, starts = _scan_shapes(x, dt, A, B, C, D, z, dt_bias, h0, keep, chunk)
+    if x.numel() == 0:
+        return y, h_last.zero_() if h0 is None else h_last.copy_(h0), starts
+    ready = _ready((x, dt, A, B, C, D, z, dt_bias, h0))
+    given = {name: _or(tensor, y) for name, tensor in ready.items()}
+    with _on(x):
+        _kernels().forward[_grid(x, A, chunk)](
+            **given, y=y, h_last=h_last, starts=starts,
+            **_steps(ready, ("x", "dt", "B", "C", "z")), **_sizes(x, A, chunk),
+            HAS_Z=z is not None, HAS_BIAS=dt_bias is not None, HAS_H0=h0 is not None, KEEP=keep,
+            **LAUNCH,
+        )  # fmt: skip
+    return y, h_last, starts
+
+
+@_scan.register_fake
+def _scan_shapes(x: Tensor, dt: Tensor, A: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    keep, chunk = others[-2:]
+    state = (x.shape[0], *A.shape)
+    chunks = -(-x.shape[1] // chunk) if keep else 0
+    exact = x.new_empty((), dtype=torch.float32)
+    return (
+        x.new_empty(x.shape),
+        exact.new_empty(state),
+        exact.new_empty(state[0], chunks, *state[1:]),
+    )
+
+
+@torch.library.custom_op("hymba_lab::scan_triton_backward", mutates_args=())
+def _scan_backward(
+    grad_y: Tensor,
+    grad_h: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    h0: Tensor | None,
+    starts: Tensor,
+    chunk: int,
+) -> list[Tensor]:
+    """Gradients of x, dt, A, B, C, D, z, dt_bias, h0; empty for an input that was None."""
+    inputs = (x, dt, A, B, C, D, z, dt_bias, h0)
+    if x.numel() == 0:
+        grads = [_zeros(tensor, x) for tensor in inputs]
+        return [*grads[:-1], grad_h.to(h0.dtype, copy=True) if h0 is not None else grads[-1]]
+    ready = _ready((*inputs[:-1], None))
+    del ready["h0"]
+    gy = _rows(grad_y)
+    made = _gradients(x, dt, A, B, z)
+    given = {name: _or(tensor, gy) for name, tensor in ready.items()}
+    with _on(x):
+        _kernels().backward[_grid(x, A, chunk)](
+            gy=gy, gh=grad_h.float().contiguous(), **given, starts=starts, **made,
+            **_steps({"gy": gy, **ready}, ("gy", "x", "dt", "B", "C", "z")),
+            **_sizes(x, A, chunk), HAS_Z=z is not None, HAS_BIAS=dt_bias is not None, **LAUNCH,
+        )  # fmt: skip
+    names = ("dx", "ddt", "dA", "dB", "dC", "dD", "dz", "dbias", "dh0")
+    return [
+        x.new_empty(0) if tensor is None else _summed(made[name], tensor)
+        for name, tensor in zip(names, inputs, strict=True)
+    ]
+
+
+@_scan_backward.register_fake
+def _grad_shapes(grad_y: Tensor, grad_h: Tensor, *saved: Any) -> list[Tensor]:
+    *inputs, _, _ = saved
+    return [
+        grad_y.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
+        for tensor in inputs
+    ]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, _, ctx.chunk = inputs
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.mark_non_differentiable(output[2])
+
+
+def _differentiate(
+    ctx: Any, grad_y: Tensor, grad_h: Tensor, _: Tensor
+) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    grads = torch.ops.hymba_lab.scan_triton_backward(grad_y, grad_h, *saved, ctx.chunk)
+    pairs = zip(saved[:-1], grads, strict=True)
+    return *(grad if tensor is not None else None for tensor, grad in pairs), None, None
+
+
+_scan.register_autograd(_differentiate, setup_context=_save)
+
+
+def _kernels() -> Any:
+    from hymba_lab.ops import scan_triton_kernels
+
+    return scan_triton_kernels
+
+
+def _on(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton starts kernels on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _ready(inputs: tuple[Tensor | None, ...]) -> dict[str, Tensor | None]:
+    """The inputs under the kernels' names: sequences may be slices of wider rows."""
+    named = zip(_NAMES, inputs, strict=True)
+    return {name: None if t is None else _READY.get(name, _dense)(t) for name, t in named}
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """The tensor itself where neighbours in a row are neighbours in memory, else a copy."""
+    return tensor if tensor.stride(2) == 1 else tensor.contiguous()
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor.contiguous()
+
+
+_READY = dict.fromkeys(("x", "dt", "B", "C", "z"), _rows)
+
+
+def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
+    """A kernel takes some address even where it never reads."""
+    return stand_in if tensor is None else tensor
+
+
+def _steps(tensors: dict[str, Tensor | None], names: tuple[str, ...]) -> dict[str, int]:
+    """Elements from one batch row and from one token to the next."""
+    found = {}
+    for name in names:
+        tensor = tensors[name]
+        found[f"{name}_b"], found[f"{name}_t"] = (
+            tensor.stride()[:2] if tensor is not None else (0, 0)
+        )
+    return found
+
+
+def _blocks(n_states: int, n_channels: int, chunk: int) -> tuple[int, int]:
+    """Channels and states of a tile, powers of two."""
+    states = 1 << (n_states - 1).bit_length()
+    most = 1 << (n_channels - 1).bit_length()
+    return min(most, max(1, TILE // (chunk * states))), states
+
+
+def _grid(x: Tensor, A: Tensor, chunk: int) -> tuple[int, int]:
+    channels, _ = _blocks(A.shape[1], x.shape[2], chunk)
+    return -(-x.shape[2] // channels), x.shape[0]
+
+
+def _sizes(x: Tensor, A: Tensor, chunk: int) -> dict[str, int]:
+    channels, states = _blocks(A.shape[1], x.shape[2], chunk)
+    return {
+        "T": x.shape[1], "n_channels": x.shape[2], "n_states": A.shape[1],
+        "n_chunks": -(-x.shape[1] // chunk), "BT": chunk, "BD": channels, "BN": states,
+    }  # fmt: skip
+
+
+def _gradients(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, z: Tensor | None) -> dict[str, Tensor]:
+    """What the kernel writes: sums over the batch are left to `_summed`."""
+    exact = torch.float32
+    per_row = {"dA": A.shape, "dD": A.shape[:1], "dbias": A.shape[:1], "dh0": A.shape}
+    made = {k: x.new_empty(x.shape[0], *shape, dtype=exact) for k, shape in per_row.items()}
+    added = {k: torch.zeros(B.shape, dtype=exact, device=x.device) for k in ("dB", "dC")}
+    return {
+        **made,
+        **added,
+        "dx": x.new_empty(x.shape),
+        "ddt": dt.new_empty(dt.shape),
+        "dz": x.new_empty(0) if z is None else z.new_empty(z.shape),
+    }
+
+
+def _summed(gradient: Tensor, tensor: Tensor) -> Tensor:
+    """The gradient in the shape and type of its tensor, batch rows summed where it has none."""
+    total = gradient if gradient.shape == tensor.shape else gradient.sum(0)
+    return total.to(tensor.dtype)
+
+
+def _zeros(tensor: Tensor | None, x: Tensor) -> Tensor:
+    return x.new_empty(0) if tensor is None else torch.zeros_like(tensor)

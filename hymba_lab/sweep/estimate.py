@@ -1,0 +1,196 @@
+"""What a sweep will cost, before anything is trained: cells, budgets, time, detectable effect."""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.runs.provenance import hardware, n_cores
+from hymba_lab.stats import (
+    all_alike_by_luck,
+    detectable_effect,
+    detectable_in_sd,
+    paired_sd,
+    showable_margin,
+)
+from hymba_lab.sweep.coordinator import Coordinator
+from hymba_lab.sweep.jobs import Outcomes, value_of
+from hymba_lab.sweep.session import Session, open_session
+
+
+def print_plan(options: argparse.Namespace) -> int:
+    """Print the plan; returns 0."""
+    console = Console()
+    session = open_session(options)
+    outcomes = finished_so_far(session)
+    speeds = (
+        _calibrate(session, console, options.threads)
+        if options.calibrate
+        else _known_speeds(session)
+    )
+    console.print(session.sweep.file.question, style="bold")
+    console.print(_cell_table(session, outcomes, speeds))
+    for line in plan_notes(session, outcomes, speeds, options.workers or n_cores()):
+        console.print(f"- {line}", markup=False, highlight=False)
+    return 0
+
+
+def finished_so_far(session: Session) -> Outcomes:
+    """Return the outcomes that the runs' folders hold already."""
+    return Coordinator(session.planner, session.root, _no_task, []).run(None)
+
+
+def _no_task(*_: Any) -> Any:
+    raise AssertionError("a plan starts no task")
+
+
+def plan_notes(
+    session: Session, outcomes: Outcomes, speeds: Mapping[str, float], n_workers: int
+) -> list[str]:
+    """Return what a reader should know before starting, warnings included."""
+    base = session.sweep.base
+    return [
+        _runs_note(session, outcomes),
+        f"{base.training.tokens:,} tokens = {base.n_steps:,} steps a run, scale {base.scale}.",
+        _time_note(session, outcomes, speeds, n_workers),
+        *_power_notes(session, outcomes),
+        *_budget_notes(session),
+    ]
+
+
+def _runs_note(session: Session, outcomes: Outcomes) -> str:
+    file = session.sweep.file
+    failed = sum(outcome.status == "failed" for outcome in outcomes.values())
+    done = f"{len(outcomes) - failed} finished{f', {failed} failed' if failed else ''}"
+    if file.design == "search":
+        return (
+            f"{file.n_trials} trials over the axes, then {len(file.seeds)} seeds of each that no "
+            f"other beats; {done}."
+        )
+    return (
+        f"{session.planner.total()} runs ({len(session.cells)} rows x ({file.trials_per_cell} "
+        f"tuning trials + {len(file.seeds)} seeds)), {done}."
+    )
+
+
+def _budget_notes(session: Session) -> list[str]:
+    match, cells = session.sweep.file.match, session.cells
+    if match:
+        worst = max(cells, key=lambda cell: abs(cell.residual))
+        return [
+            f"Matched {'parameters' if match.params else 'FLOPs'} by {match.by}; the largest "
+            f"residual is {worst.residual:+.2%} ({worst.label}), allowed {match.tolerance}."
+        ]
+    if any(abs(cell.costs.params / cells[0].costs.params - 1) > 0.02 for cell in cells):
+        return ["Warning: rows differ by more than 2 % in parameters; add match: to the sweep."]
+    return []
+
+
+def _power_notes(session: Session, outcomes: Outcomes) -> list[str]:
+    file, n_rows = session.sweep.file, len(session.cells) - 1
+    if file.design == "search" or n_rows < 1:
+        return []
+    n_seeds, metric = len(file.seeds), file.metric.name
+    if n_seeds < 2:
+        return ["Warning: one seed gives no interval and no verdict; plan at least three."]
+    values: dict[str, dict[int, float]] = {cell.label: {} for cell in session.cells}
+    for job in session.planner.jobs(outcomes):
+        if job.stage == "seed" and job.identity in outcomes:
+            value = value_of(job, outcomes[job.identity], file.metric)
+            if not math.isnan(value):
+                values[job.cell.label][job.seed] = value
+    spread = paired_sd(values, session.cells[0].label)
+    if math.isnan(spread):
+        size = detectable_in_sd(n_seeds, n_rows, alpha=file.alpha)
+        found = f"{size:.1f} standard deviations of a paired difference (spread not known yet)"
+    else:
+        size = detectable_effect(spread, n_seeds, n_rows, alpha=file.alpha)
+        found = f"{size:.3g} in {metric} (from the runs so far)"
+    notes = [f"Smallest effect that {n_seeds} seeds detect in {n_rows} rows: {found}."]
+    if file.margin is not None and not math.isnan(spread):
+        size = showable_margin(spread, n_seeds, n_rows, alpha=file.alpha)
+        notes.append(
+            f"Equivalence within {file.margin:g}: {n_seeds} seeds show margins down to {size:.3g}."
+        )
+    if file.looks is not None:
+        later = ", ".join(map(str, file.looks.sizes[1:]))
+        notes.append(f"Until decided: undecided rows and the baseline go on to {later} seeds.")
+    luck = all_alike_by_luck(n_seeds, n_rows)
+    if luck > 0.2:
+        notes.append(
+            f"Warning: where a task is learned in a jump, {n_seeds} seeds can all fall on one "
+            f"side by luck (up to {luck:.0%}); look at the seeds, not only at the mean."
+        )
+    return notes
+
+
+def _time_note(
+    session: Session, outcomes: Outcomes, speeds: Mapping[str, float], n_workers: int
+) -> str:
+    missing = [cell.label for cell in session.cells if cell.label not in speeds]
+    if missing or not speeds:
+        return "Expected time: not known; --plan --calibrate measures a few steps of every row."
+    file, n_steps = session.sweep.file, session.sweep.base.n_steps
+    per_row = file.trials_per_cell + len(file.seeds)
+    seconds = sum(speeds[cell.label] * n_steps * per_row for cell in session.cells)
+    share = 1 - min(1.0, len(outcomes) / max(1, session.planner.total()))
+    minutes = seconds * share / n_workers / 60
+    return f"Expected time: {minutes:.0f} minutes with {n_workers} workers for what is left."
+
+
+def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float]) -> Table:
+    table = Table(
+        "row", "params", "vs first", "SSM:attn", "MFLOP/tok", "cache kB", "done", "ms/step",
+        box=SIMPLE, caption="cache: fp16 after 8000 tokens; MFLOP: forward", caption_justify="left",
+    )  # fmt: skip
+    file = session.sweep.file
+    planned = f"/{file.trials_per_cell + len(file.seeds)}" if file.design != "search" else ""
+    finished: dict[str, int] = {}
+    for job in session.planner.jobs(outcomes):
+        if job.identity in outcomes and outcomes[job.identity].status != "failed":
+            finished[job.cell.label] = finished.get(job.cell.label, 0) + 1
+    first = session.cells[0].costs
+    for cell in session.cells:
+        costs, ratio = cell.costs, cell.costs.ssm_to_attention
+        table.add_row(
+            cell.label,
+            f"{costs.params:,}",
+            f"{costs.params / first.params - 1:+.2%}",
+            "" if math.isnan(ratio) else f"{ratio:.2f}",
+            f"{costs.flops_per_token / 1e6:.3f}",
+            f"{costs.cache_bytes / 1e3:,.1f}",
+            f"{finished.get(cell.label, 0)}{planned}",
+            f"{1e3 * speeds[cell.label]:.0f}" if cell.label in speeds else "",
+        )
+    return table
+
+
+def _known_speeds(session: Session) -> dict[str, float]:
+    """Return what an earlier --calibrate measured on this hardware [s per step]."""
+    try:
+        stored = json.loads((session.folder / "calibration.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    known = stored.get(hardware(), {}) if isinstance(stored, dict) else {}
+    return {c.label: known[c.config.digest] for c in session.cells if c.config.digest in known}
+
+
+def _calibrate(session: Session, console: Console, n_threads: int) -> dict[str, float]:
+    """Measure every cell's step and keep the figures for the plans to come."""
+    from hymba_lab.sweep.calibrate import seconds_per_step
+
+    with console.status("measuring a few steps of every row"):
+        speeds = {
+            cell.label: seconds_per_step(cell.config, session.mixture, n_threads)
+            for cell in session.cells
+        }
+    digests = {cell.config.digest: speeds[cell.label] for cell in session.cells}
+    make_folder(session.folder)
+    write_atomically(session.folder / "calibration.json", json.dumps({hardware(): digests}))
+    return speeds

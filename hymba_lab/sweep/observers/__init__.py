@@ -1,0 +1,1 @@
+"""Who follows a sweep: the live view, MLflow, Optuna's study."""

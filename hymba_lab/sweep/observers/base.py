@@ -1,0 +1,19 @@
+"""Who is told of everything that happens in a sweep."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from hymba_lab.sweep.jobs import Job, Outcome
+
+
+class Observer(Protocol):
+    """Told of everything that happens: the live view, MLflow, Optuna's study."""
+
+    def started(self, job: Job) -> None:
+        """A worker has been asked for this run."""
+
+    def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
+        """The run has an outcome; `trained` says whether a worker was asked for it now."""
+
+    def waiting(self, running: Mapping[str, Job]) -> None:
+        """Nothing has happened for a moment, or something has; `running` is by identity."""

@@ -1,0 +1,158 @@
+"""The sweep in MLflow: the parent run, and a child for every trial, wherever it was trained."""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from hymba_lab.errors import StoreError
+from hymba_lab.runs.provenance import commit
+from hymba_lab.runs.tracking import (
+    IDENTITY,
+    ROLE,
+    SHARED_FROM,
+    Store,
+    default_uri,
+    param_name,
+    record_tags,
+)
+from hymba_lab.sweep.jobs import Job, Outcome, task_facts
+from hymba_lab.sweep.pruning import Pruning
+from hymba_lab.sweep.session import Session, resolved_sweep
+from hymba_lab.sweep.task import Task
+
+if TYPE_CHECKING:
+    from hymba_lab.sweep.report import Report
+
+
+class Mirror:
+    """Keeps one experiment of the store equal to the runs' folders."""
+
+    def __init__(self, session: Session, uri: str | None, n_threads: int) -> None:
+        self.session, self.n_threads = session, n_threads
+        self.uri = uri or default_uri(session.root)
+        self.store = Store(self.uri, session.root)
+        self.experiment = self.store.experiment(session.name)
+        self.parent = self.store.open_run(
+            self.experiment, session.name, f"sweep:{session.name}", self._parent_tags()
+        )
+        self.parent.artifact("sweep.resolved.json", resolved_sweep(session))
+        found = self.store.runs_by_identity(self.experiment)
+        self._status = {identity: run.info.status for identity, run in found.items()}
+        self._open: set[str] = set()  # identities that workers have been asked for
+
+    def task(self, job: Job, pruning: Pruning | None) -> Task:
+        """Return the task of a job, for a worker."""
+        return Task(
+            root=str(self.session.root.resolve()),
+            identity=job.identity,
+            config=job.config.resolved(),
+            seed=job.seed,
+            n_threads=self.n_threads,
+            facts=task_facts(job, self.session.mixture.fingerprint),
+            tracking_uri=self.uri,
+            experiment_id=self.experiment,
+            parent_run=self.parent.id,
+            run_name=job.name,
+            params=self._params(job),
+            tags=self._tags(job),
+            pruning=pruning,
+        )
+
+    def started(self, job: Job) -> None:
+        """The worker opens its own run."""
+        self._open.add(job.identity)
+
+    def waiting(self, running: Mapping[str, Job]) -> None:
+        """Nothing to mirror while workers report themselves."""
+
+    def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
+        """Make sure that the store holds the run, closed, with its metrics."""
+        self._open.discard(job.identity)
+        if trained:
+            self._status[job.identity] = self.store.status(self.experiment, job.identity)
+        closed = "FAILED" if outcome.status == "failed" else "FINISHED"
+        if self._status.get(job.identity) != closed:
+            self._copy(job, outcome)
+            self._status[job.identity] = closed
+
+    def _copy(self, job: Job, outcome: Outcome) -> None:
+        """Write a run from its folder: killed before it could, or trained in another sweep."""
+        tags = self._tags(job)
+        logged = outcome.record.get("mlflow", {})
+        if logged.get("run_id") and logged["experiment_id"] != self.experiment:
+            tags[SHARED_FROM] = logged["run_id"]
+        run = self.store.open_run(self.experiment, job.name, job.identity, tags, self.parent.id)
+        if outcome.record:
+            run.describe(self._params(job), tags)
+            run.artifact("config.json", json.dumps(outcome.record["config"], indent=1))
+            for step, metrics in outcome.record["history"]:
+                run.log(metrics, step)
+            run.log(outcome.record["metrics"], outcome.record["n_steps"])
+            run.describe({}, {"hymba_lab.status": outcome.status, **record_tags(outcome.record)})
+        else:
+            run.describe({}, {"hymba_lab.failure": f"{outcome.reason}: {outcome.message}"[:500]})
+        run.end("FAILED" if outcome.status == "failed" else "FINISHED")
+
+    def finish(self, report: "Report") -> None:
+        """Attach the table to the parent run and close it."""
+        for name, text in report.files.items():
+            self.parent.artifact(name, text)
+        self.parent.describe({}, {"hymba_lab.answer": report.answer[:5000]})
+        self.parent.end()
+
+    def interrupted(self) -> None:
+        """Say that the sweep and what it was training have stopped, if the store still answers."""
+        with suppress(StoreError):
+            for identity in self._open:
+                if run := self.store.find(self.experiment, identity):
+                    run.end("KILLED")
+            self.parent.end("KILLED")
+
+    def _parent_tags(self) -> dict[str, str]:
+        file = self.session.sweep.file
+        metric = f"Metric: {file.metric.name} ({file.metric.goal})"
+        note = f"**{file.question}**\n\n{file.source}\n\n{metric}"
+        return {
+            ROLE: "sweep",
+            "mlflow.note.content": note,
+            "mlflow.source.git.commit": commit().sha,
+            "hymba_lab.dirty": str(commit().dirty),
+            "hymba_lab.scale": self.session.sweep.base.scale,
+        }
+
+    def _params(self, job: Job) -> dict[str, Any]:
+        """What MLflow's charts compare: the row, its choices, the tuned values, seed and costs."""
+        costs = job.cell.costs
+        params: dict[str, Any] = {
+            "row": job.cell.label,
+            **{param_name(axis): label for axis, label in job.cell.choice.items()},
+            **job.params,
+            "seed": job.seed,
+            "stage": job.stage,
+            "params": costs.params,
+            "flops_per_token": round(costs.flops_per_token),
+            "cache_bytes": costs.cache_bytes,
+            "ssm_to_attention": costs.ssm_to_attention,
+        }
+        return {key: value for key, value in params.items() if not _is_nan(value)}
+
+    def _tags(self, job: Job) -> dict[str, str]:
+        return {
+            ROLE: "trial",
+            IDENTITY: job.identity,
+            "hymba_lab.sweep": self.session.name,
+            "hymba_lab.cell": job.cell.label,
+            "hymba_lab.stage": job.stage,
+            "hymba_lab.seed": str(job.seed),
+            "hymba_lab.digest": job.config.digest,
+            "hymba_lab.data": self.session.mixture.fingerprint,
+            "hymba_lab.scale": job.config.scale,
+            "hymba_lab.dirty": str(commit().dirty),
+            "mlflow.source.git.commit": commit().sha,
+        }
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -1,0 +1,182 @@
+"""What to run next, as a pure function of what has finished.
+
+A cell first tunes its hyperparameters on a seed of its own (`tune_seed`), then repeats the winner
+over `seeds`, and over further ones until it is decided where that is asked for. No state survives a
+process: whoever starts again derives the same jobs from the same results, whatever the order in
+which they came in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from hymba_lab.config import resolve
+from hymba_lab.runs.folder import run_identity
+from hymba_lab.stats import Looks, compare
+from hymba_lab.sweep.cells import Cell, cell_costs
+from hymba_lab.sweep.jobs import (
+    Job,
+    Outcome,
+    Outcomes,
+    Params,
+    Stage,
+    pareto_jobs,
+    value_of,
+    winner,
+)
+from hymba_lab.sweep.question.file import Metric, Range, Sweep
+from hymba_lab.sweep.suggest import suggest
+
+
+class Planner:
+    """The jobs of a sweep; needs the data's fingerprint for identities."""
+
+    def __init__(self, sweep: Sweep, cells: Sequence[Cell], fingerprint: str, vocab: int) -> None:
+        self.sweep, self.cells, self.fingerprint = sweep, list(cells), fingerprint
+        self._vocab = vocab
+        self._jobs: dict[tuple[str, str, int, str], Job] = {}
+        self._suggestions: dict[tuple[str, int], Params] = {}
+
+    def jobs(self, outcomes: Outcomes) -> list[Job]:
+        """Return every job that the outcomes so far determine, finished ones included."""
+        if self.sweep.file.design == "search":
+            return list(self._search_jobs(outcomes))
+        jobs = [job for cell in self.cells for job in self._cell_jobs(cell, outcomes)]
+        return [*jobs, *self._later_looks(jobs, outcomes)]
+
+    def total(self) -> int:
+        """Return how many jobs the sweep comes to (design search, until decided: at least)."""
+        file = self.sweep.file
+        if file.design == "search":
+            return (file.n_trials or 0) + len(file.seeds)
+        planned = len(self.cells) * (file.trials_per_cell + len(file.seeds))
+        return max(planned, len(self._jobs))  # looks may have added seeds
+
+    def _cell_jobs(self, cell: Cell, outcomes: Outcomes) -> Iterator[Job]:
+        file = self.sweep.file
+        tuned: list[Job] = []
+        for index in range(file.trials_per_cell):
+            past = known(tuned[: self._visible(index)], outcomes)
+            if past is None:
+                break
+            params = self._suggested(cell.label, file.search, index, past, [file.metric])
+            tuned.append(self._job(cell, "tune", index, file.tune_seed, params, past))
+        yield from tuned
+        done = known(tuned, outcomes)
+        if len(tuned) < file.trials_per_cell or done is None:
+            return
+        best = winner(done, file.metric) if tuned else None
+        if tuned and best is None:
+            return  # nothing finished: the row stays without a result
+        params = best.params if best else {}
+        for index, seed in enumerate(file.seeds):
+            yield self._job(cell, "seed", index, seed, params)
+
+    def _later_looks(self, jobs: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
+        """Further seeds of the baseline and of the rows that the looks so far left undecided."""
+        looks = self.sweep.file.looks
+        jobs = list(jobs)
+        for number in range(1, len(looks.sizes) if looks else 1):
+            if looks is None or known(jobs, outcomes) is None:
+                return
+            going_on = self._undecided(jobs, outcomes, looks.first(number))
+            added = [
+                self._job(cell, "seed", index, looks.seeds[index], going_on[cell.label])
+                for cell in self.cells
+                if cell.label in going_on
+                for index in range(*looks.sizes[number - 1 : number + 1])
+            ]
+            yield from added
+            jobs += added
+
+    def _undecided(
+        self, jobs: Sequence[Job], outcomes: Outcomes, looks: Looks
+    ) -> dict[str, Params]:
+        """The tuned values of the rows to go on with, the baseline's among them; {} at the end.
+
+        A row of which no seed finished is given up.
+        """
+        file, params = self.sweep.file, {job.cell.label: job.params for job in jobs}
+        values: dict[str, dict[int, float]] = {cell.label: {} for cell in self.cells}
+        for job in jobs:
+            if job.stage == "seed":
+                value = value_of(job, outcomes[job.identity], file.metric)
+                values[job.cell.label][job.seed] = value
+        baseline = self.cells[0].label
+        found = compare(
+            values, baseline, goal=file.metric.goal, alpha=file.alpha, margin=file.margin,
+            looks=looks,
+        )  # fmt: skip
+        rows = [one.label for one in found if not one.decided and one.n]
+        return {label: params[label] for label in [baseline, *rows]} if rows else {}
+
+    def _search_jobs(self, outcomes: Outcomes) -> Iterator[Job]:
+        """Optuna chooses the labels too; what no other trial beats is repeated over the seeds."""
+        file = self.sweep.file
+        spans = {axis: Range(choices=list(labels)) for axis, labels in file.axes.items()}
+        goals = file.objectives or [file.metric]
+        tried: list[Job] = []
+        for index in range(file.n_trials or 0):
+            past = known(tried[: self._visible(index)], outcomes)
+            if past is None:
+                break
+            params = self._suggested("", {**spans, **file.search}, index, past, goals)
+            choice = {axis: str(params.pop(axis)) for axis in file.axes}
+            tried.append(self._job(self._cell(choice), "tune", index, file.tune_seed, params, past))
+        yield from tried
+        done = known(tried, outcomes)
+        if len(tried) < (file.n_trials or 0) or done is None:
+            return
+        for job in pareto_jobs(done, goals):
+            for index, seed in enumerate(file.seeds):
+                yield self._job(job.cell, "seed", index, seed, job.params)
+
+    def _visible(self, index: int) -> int:
+        """Return how many of the earlier trials number `index` may look at."""
+        sampler = self.sweep.file.sampler
+        return 0 if index < sampler.n_startup_trials else max(0, index - sampler.lag + 1)
+
+    def _suggested(
+        self,
+        place: str,
+        spans: Mapping[str, Range],
+        index: int,
+        past: Sequence[tuple[Job, Outcome]],
+        goals: Sequence[Metric],
+    ) -> Params:
+        """Ask Optuna once per trial: the same past always gives the same answer."""
+        if (place, index) not in self._suggestions:
+            self._suggestions[place, index] = suggest(self.sweep, spans, index, past, goals)
+        return dict(self._suggestions[place, index])
+
+    def _cell(self, choice: dict[str, str]) -> Cell:
+        return next(cell for cell in self.cells if cell.choice == choice)
+
+    def _job(
+        self,
+        cell: Cell,
+        stage: Stage,
+        index: int,
+        seed: int,
+        params: Params,
+        past: Sequence[tuple[Job, Outcome]] = (),
+    ) -> Job:
+        key = (cell.label, stage, index, repr(sorted(params.items())))
+        if key not in self._jobs:
+            document = cell.document
+            for path, value in params.items():
+                mark = self.sweep.document.where(["search", path])
+                document = document.patched(path, value, mark)
+            config = resolve(document)
+            if config.model != cell.config.model:  # tuned values that cost something
+                cell = replace(cell, config=config, costs=cell_costs(config, self._vocab))
+            identity = run_identity(config, seed, self.fingerprint)
+            history = tuple(outcome for _, outcome in past)
+            self._jobs[key] = Job(cell, stage, index, seed, params, config, identity, history)
+        return self._jobs[key]
+
+
+def known(jobs: Sequence[Job], outcomes: Outcomes) -> list[tuple[Job, Outcome]] | None:
+    """Return the jobs with their outcomes, or None while one is still out."""
+    if any(job.identity not in outcomes for job in jobs):
+        return None
+    return [(job, outcomes[job.identity]) for job in jobs]

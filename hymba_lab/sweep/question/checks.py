@@ -1,0 +1,153 @@
+"""What the schema of a sweep file cannot see: keys that belong together, known metrics."""
+
+import re
+from collections.abc import Iterable
+from math import prod
+
+from hymba_lab.cost import Costs
+from hymba_lab.errors import UserError, suggest
+from hymba_lab.sweep.question.file import Range, Sweep
+from hymba_lab.sweep.question.paths import check_axes, require_path, require_variable
+
+
+def check_sweep(sweep: Sweep) -> None:
+    """Raise `ConfigError` for the first thing that cannot work, at its place in the file."""
+    _check_name(sweep)
+    _check_seeds(sweep)
+    _check_design(sweep)
+    for path, span in sweep.file.search.items():
+        require_variable(sweep, ["search", path], path)
+        _check_range(sweep, path, span)
+    _check_sampler(sweep)
+    check_axes(sweep)
+    _check_match(sweep)
+
+
+def check_metrics(sweep: Sweep, known: Iterable[str]) -> None:
+    """Refuse a metric that no run of this data will have, before anything is trained."""
+    file, names = sweep.file, list(known)
+    costs = [f"cost/{name}" for name in Costs.__dataclass_fields__]
+    wanted: list[tuple[list[str | int], str, list[str]]]
+    wanted = [(["metric", "name"], file.metric.name, names)]
+    wanted += [(["also", number], name, names) for number, name in enumerate(file.also)]
+    wanted += [
+        (["objectives", number, "name"], goal.name, [*names, *costs])
+        for number, goal in enumerate(file.objectives)
+    ]
+    for where, name, allowed in wanted:
+        if name not in allowed:
+            raise sweep.wrong(where, f"no run will have {name!r}" + suggest(name, allowed))
+
+
+def _check_name(sweep: Sweep) -> None:
+    """The name becomes a folder and an experiment of MLflow."""
+    for what, text in (("the file's name", sweep.name), ("the base's scale", sweep.base.scale)):
+        if not re.fullmatch(r"\w[\w.+-]*", text):
+            raise sweep.wrong(
+                ["base"],
+                f"{what} {text!r} names the folder of results: use letters, digits, . + - _",
+            )
+
+
+def _check_seeds(sweep: Sweep) -> None:
+    file = sweep.file
+    if len(set(file.seeds)) != len(file.seeds):
+        raise sweep.wrong(
+            ["seeds"], f"{file.seeds} repeats a seed; a repeated run is no new evidence."
+        )
+    if file.tune_seed in file.seeds:
+        raise sweep.wrong(
+            ["tune_seed"],
+            f"{file.tune_seed} is one of the seeds {file.seeds}; a row tuned on the runs that "
+            "judge it wins by luck. Take another.",
+        )
+    if file.until_decided is not None and file.design == "search":
+        raise sweep.wrong(["until_decided"], "is for designs with named rows, not for search.")
+    try:
+        _ = file.looks
+    except UserError as error:
+        raise sweep.wrong(["until_decided"], str(error)) from None
+
+
+def _check_design(sweep: Sweep) -> None:
+    """`design: search` counts its trials over all rows, every other design within each row."""
+    file, wrong = sweep.file, sweep.wrong
+    if file.design == "search":
+        if not file.n_trials:
+            raise wrong(["design"], "search chooses over the axes; say how often with n_trials.")
+        if file.trials_per_cell:
+            raise wrong(
+                ["trials_per_cell"], "design: search counts all trials; give n_trials only."
+            )
+        return
+    if file.n_trials:
+        raise wrong(["n_trials"], "is for design: search; other designs take trials_per_cell.")
+    if file.objectives:
+        raise wrong(["objectives"], "several goals are for design: search; others take metric.")
+    if file.search and not file.trials_per_cell:
+        raise wrong(
+            ["search"], "is never tried: trials_per_cell is 0; say how many trials to make."
+        )
+    if file.trials_per_cell and not file.search:
+        raise wrong(["trials_per_cell"], "there is nothing to try: search is missing or empty.")
+
+
+def _check_range(sweep: Sweep, path: str, span: Range) -> None:
+    place: list[str | int] = ["search", path]
+    if span.choices is not None:
+        if span.low is not None or span.high is not None or not span.choices:
+            raise sweep.wrong(place, "give either low and high, or a non-empty list of choices.")
+        return
+    if span.low is None or span.high is None or not span.low < span.high:
+        raise sweep.wrong(place, f"low = {span.low} must be below high = {span.high}.")
+    if span.log and span.low <= 0:
+        raise sweep.wrong(place, f"low = {span.low} must be above 0 on a logarithmic scale.")
+
+
+def _check_sampler(sweep: Sweep) -> None:
+    """A grid tries every combination of choices once: no ranges, and as many trials as points."""
+    file = sweep.file
+    if file.sampler.name != "grid":
+        return
+    for path, span in file.search.items():
+        if span.choices is None:
+            raise sweep.wrong(["search", path], "sampler: grid takes choices: [...], not a range.")
+    counts = [len(span.choices or []) for span in file.search.values()]
+    if file.design == "search":
+        counts += map(len, file.axes.values())
+    key = "n_trials" if file.design == "search" else "trials_per_cell"
+    given = file.n_trials if file.design == "search" else file.trials_per_cell
+    if given and given != prod(counts):
+        raise sweep.wrong(
+            [key], f"{given}, but the grid has {prod(counts)} points; give that many."
+        )
+
+
+def _check_match(sweep: Sweep) -> None:
+    match = sweep.file.match
+    if match is None:
+        return
+    if (match.params is None) == (match.flops is None):
+        raise sweep.wrong(["match"], "give one of params and flops: baseline, or a number.")
+    kind, asked = ("params", match.params) if match.flops is None else ("flops", match.flops)
+    if asked != "baseline" and not (isinstance(asked, int) and asked > 0):
+        raise sweep.wrong(["match", kind], f"{asked!r} is neither baseline nor a positive number.")
+    try:
+        fraction = float(match.tolerance.removesuffix("%"))
+    except ValueError:
+        fraction = -1.0
+    if not match.tolerance.endswith("%") or not 0 < fraction < 50:
+        raise sweep.wrong(["match", "tolerance"], f"{match.tolerance!r} is no share such as 0.5%.")
+    require_path(sweep, ["match", "by"], match.by)
+    for row, path in match.rows.items():
+        require_path(sweep, ["match", "rows", row], path)
+    owners = dict.fromkeys(sweep.file.search, "search") | {
+        path: f"axis {axis!r}"
+        for axis, choices in sweep.file.axes.items()
+        for patch in choices.values()
+        for path in patch
+    }
+    if match.by in owners:
+        raise sweep.wrong(
+            ["match", "by"], f"{match.by} is set by {owners[match.by]}; free another integer."
+        )

@@ -1,0 +1,79 @@
+"""Designs: which combinations of choices a sweep compares, and what its rows are called."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from hymba_lab.sweep.question.file import Design, SweepFile
+
+Choice = dict[str, str]  # axis -> label of the choice
+
+
+def design_choices(file: SweepFile) -> dict[str, Choice]:
+    """Return label -> choices of every cell, in the order of the file."""
+    axes = {axis: list(choices) for axis, choices in file.axes.items()}
+    return _DESIGNS[file.design](axes)
+
+
+def row_label(design: Design, label: str, params: Mapping[str, Any]) -> str:
+    """Return the table's row of a cell with tuned values: a search's rows differ in them, too."""
+    if design != "search" or not params:
+        return label
+    told = (f"{path.split('.')[-1]}={shown(value)}" for path, value in params.items())
+    return f"{label} {', '.join(told)}"
+
+
+def shown(value: Any) -> str:
+    """Return a tuned value as text: numbers in three digits."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.3g}" if is_number else str(value)
+
+
+def _one_factor(axes: Mapping[str, list[str]]) -> dict[str, Choice]:
+    """The first choice of every axis, and each other choice alone."""
+    first = {axis: labels[0] for axis, labels in axes.items()}
+    cells = {_short(axes, first): first}
+    for axis, labels in axes.items():
+        for label in labels[1:]:
+            choice = {**first, axis: label}
+            cells[label if len(axes) == 1 else f"{axis}: {label}"] = choice
+    return cells
+
+
+def _factorial(axes: Mapping[str, list[str]]) -> dict[str, Choice]:
+    """Every combination."""
+    rows = (dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values()))
+    return {" / ".join(choice.values()): choice for choice in rows}
+
+
+def _cumulative(axes: Mapping[str, list[str]]) -> dict[str, Choice]:
+    """The paper's ladder: each further choice on top of all before it."""
+    choice = {axis: labels[0] for axis, labels in axes.items()}
+    cells = {_short(axes, choice): choice}
+    for axis, labels in axes.items():
+        for label in labels[1:]:
+            choice = {**choice, axis: label}
+            cells[f"+ {axis}: {label}"] = choice
+    return cells
+
+
+def _leave_one_out(axes: Mapping[str, list[str]]) -> dict[str, Choice]:
+    """The last choice of every axis, and each axis alone set back to its first."""
+    full = {axis: labels[-1] for axis, labels in axes.items()}
+    cells = {"all": full}
+    for axis, labels in axes.items():
+        cells[f"without {axis}: {labels[-1]}"] = {**full, axis: labels[0]}
+    return cells
+
+
+def _short(axes: Mapping[str, list[str]], first: Choice) -> str:
+    return next(iter(first.values())) if len(axes) == 1 else "baseline"
+
+
+_DESIGNS = {
+    "one_factor": _one_factor,
+    "factorial": _factorial,
+    "cumulative": _cumulative,
+    "leave_one_out": _leave_one_out,
+    "search": _factorial,  # Optuna chooses among all, so all must be possible
+}

@@ -1,0 +1,170 @@
+"""The sweep file: the question, what is compared, what is tuned, what is repeated.
+
+The schema is here; what needs the base experiment or several keys at once is in `checks`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from hymba_lab.config import Config, load_document, resolve
+from hymba_lab.config.messages import explain
+from hymba_lab.config.yaml_file import Document, parse_value
+from hymba_lab.errors import ConfigError
+from hymba_lab.registry import Section
+from hymba_lab.stats import Looks, plan_looks
+from hymba_lab.sweep.question.paper import Paper, looked_up
+from hymba_lab.sweep.question.scale import at_scale
+
+Count = Annotated[int, Field(ge=1)]
+Goal = Literal["maximize", "minimize"]
+Design = Literal["one_factor", "factorial", "cumulative", "leave_one_out", "search"]
+
+
+class Metric(Section):
+    """What is better: a metric of the runs (`val/...`) or a cost (`cost/cache_bytes`)."""
+
+    name: str
+    goal: Goal
+
+
+class Range(Section):
+    """A searched number between low and high (whole when both are), or one of the choices."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    choices: list[str | int | float | bool] | None = None
+
+
+class Match(Section):
+    """Every row gets one budget, the baseline's or a number, by solving one free integer."""
+
+    params: int | str | None = None  # "baseline" or a number
+    flops: int | str | None = None
+    by: str
+    rows: dict[str, str] = {}  # rows that free another integer than `by`, e.g. for want of an MLP
+    tolerance: str = "0.5%"
+
+    @property
+    def fraction(self) -> float:
+        """The tolerance as a fraction of the budget."""
+        return float(self.tolerance.rstrip("%")) / 100
+
+
+class Sampler(Section):
+    """How `search` is sampled: Optuna's TPE with every option named, at random, or all choices."""
+
+    name: Literal["tpe", "random", "grid"] = "tpe"
+    n_startup_trials: Count = 4  # these look at no result and are the same in every cell
+    multivariate: bool = True
+    n_ei_candidates: Count = 24
+    lag: Count = 4  # a trial knows the results of those at least so many places before it
+
+
+class Pruner(Section):
+    """When a tuning trial is given up early; never used on the compared runs."""
+
+    name: Literal["none", "median", "successive_halving"] = "none"
+    n_startup_trials: Count = 2
+    n_warmup_steps: Annotated[int, Field(ge=0)] = 0  # median: training steps before the first look
+    min_resource: Count = 1  # halving: training steps of the first rung
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+
+class SweepFile(Section):
+    """One sweep, as written."""
+
+    question: str
+    source: str = ""
+    scale: str | None = None  # see `scale`: gives base and defaults
+    base: str
+    metric: Metric
+    also: list[str] = []  # further metrics, shown without a verdict
+    objectives: list[Metric] = []  # design: search with several goals
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    tune_seed: Annotated[int, Field(ge=0)] = 1000
+    axes: dict[str, dict[str, dict[str, Any]]]
+    baseline: str | None = None
+    search: dict[str, Range] = {}
+    trials_per_cell: Annotated[int, Field(ge=0)] = 0
+    n_trials: Count | None = None
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+    match: Match | None = None
+    design: Design = "one_factor"
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    margin: Annotated[float, Field(gt=0)] | None = None  # show "equivalent within", metric's unit
+    until_decided: Annotated[int, Field(ge=2, le=1000)] | None = None  # seeds a row at most
+    trial_timeout_minutes: Annotated[float, Field(gt=0)] | None = None
+    retries: Annotated[int, Field(ge=0)] = 1  # after a crash; a nan is never tried again
+    paper: Paper | None = None
+
+    @property
+    def looks(self) -> Looks | None:
+        """The planned looks of `until_decided`; None where the seeds are fixed."""
+        if self.until_decided is None:
+            return None
+        return plan_looks(self.seeds, self.until_decided, reserved=[self.tune_seed])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file with its base experiment."""
+
+    name: str
+    file: SweepFile
+    document: Document
+    base_document: Document
+    base: Config
+
+    def wrong(self, place: Sequence[str | int], said: str) -> ConfigError:
+        """Return an error that stands at a place of the sweep file."""
+        return ConfigError(f"{self.document.where(place)}: {'.'.join(map(str, place))}: {said}")
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> Sweep:
+    """Load a sweep and its base; overrides of the sweep's own keys go to it, others to the base."""
+    document = at_scale(load_document(path), path, scale)
+    own = [text for text in overrides if _names_own_key(text)]
+    for text in own:
+        key, _, value = text.partition("=")
+        mark = f"--set {text}"
+        document = document.patched(key.strip(), parse_value(value, mark), mark)
+    try:
+        file = SweepFile.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, document, SweepFile))) from None
+    if file.paper:
+        paper = looked_up(file.paper, document, path.parent)
+        file = file.model_copy(update={"paper": paper})
+    base_document = _base(path, file.base, document, [t for t in overrides if t not in own])
+    base = resolve(base_document)
+    return Sweep(path.stem, file, document, _complete(base_document, base), base)
+
+
+def _names_own_key(override: str) -> bool:
+    """Whether `a.b=c` sets a key of the sweep itself; without `=` it is refused with the rest.
+
+    `scale=...` is the base's label; a sweep's scale is an option of its own, --scale.
+    """
+    key = override.split("=")[0].strip().split(".")[0]
+    return "=" in override and key != "scale" and key in SweepFile.model_fields
+
+
+def _base(path: Path, name: str, document: Document, overrides: Sequence[str]) -> Document:
+    try:
+        return load_document(path.parent / name, overrides)
+    except ConfigError as error:
+        if not (path.parent / name).is_file():
+            raise ConfigError(f"{error}\n  named at {document.where(['base'])}: base") from None
+        raise
+
+
+def _complete(document: Document, base: Config) -> Document:
+    """Return the document with every default filled in, so that patches find every path."""
+    return Document({**base.resolved(), "plugins": base.plugins}, document.marks)

@@ -1,0 +1,74 @@
+"""What a sweep may vary: paths that the base experiment has, each with one owner."""
+
+from itertools import combinations, product
+
+from hymba_lab.errors import suggest
+from hymba_lab.sweep.question.file import Sweep
+
+# columns of the table of runs, which an axis of the same name would overwrite
+_TAKEN = (
+    "row", "seed", "stage", "status", "reason", "identity", "params", "flops_per_token",
+    "cache_bytes", "ssm_to_attention", "tokens_per_second", "seconds", "data_fingerprint",
+    "tokens", "code_version", "scale", "commit", "dirty",
+)  # fmt: skip
+
+# what makes runs incomparable when it differs: the data and the budget
+_SHARED = ("data", "training.seq_len", "training.tokens", "scale", "plugins")
+
+
+def check_axes(sweep: Sweep) -> None:
+    """Every path exists, may vary, and has one owner."""
+    if not sweep.file.axes:
+        raise sweep.wrong(["axes"], "is empty; name at least one axis with two choices.")
+    owners: dict[str, str] = dict.fromkeys(sweep.file.search, "search")
+    for axis, choices in sweep.file.axes.items():
+        if axis in _TAKEN:
+            raise sweep.wrong(["axes", axis], "is a column of the table of runs; rename the axis.")
+        if len(choices) < 2:
+            raise sweep.wrong(["axes", axis], "has fewer than two choices; there is no comparison.")
+        for label, patch in choices.items():
+            _check_patch(sweep, ["axes", axis, label], list(patch))
+        paths = sorted({path for patch in choices.values() for path in patch})
+        for path, (other, owner) in product(paths, owners.items()):
+            if _overlap(path, other):
+                said = f"sets {path}, and {owner} sets {other}; one path has one owner."
+                raise sweep.wrong(["axes", axis], said)
+        owners.update(dict.fromkeys(paths, f"axis {axis!r}"))
+
+
+def _check_patch(sweep: Sweep, place: list[str | int], paths: list[str]) -> None:
+    for path in paths:
+        require_variable(sweep, [*place, path], path)
+    for one, other in combinations(paths, 2):
+        if _overlap(one, other):
+            raise sweep.wrong(place, f"sets {one} and {other}; one lies inside the other.")
+
+
+def require_variable(sweep: Sweep, place: list[str | int], path: str) -> None:
+    """Refuse a path that the base lacks, or that all rows of one table must share."""
+    require_path(sweep, place, path)
+    for fixed in _SHARED:
+        if _overlap(path, fixed):
+            raise sweep.wrong(
+                place, f"all rows of a table share {fixed}; make one sweep for each value."
+            )
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def require_path(sweep: Sweep, place: list[str | int], path: str) -> None:
+    """Refuse a path that the base experiment lacks, naming the nearest."""
+    steps = path.split(".")
+    for depth in range(1, len(steps) + 1):
+        try:
+            sweep.base_document.get(".".join(steps[:depth]))
+        except KeyError:
+            above = ".".join(steps[: depth - 1])
+            holder = sweep.base_document.get(above) if above else sweep.base_document.data
+            known = list(holder) if isinstance(holder, dict) else []
+            raise sweep.wrong(
+                place, f"{sweep.file.base} has no {path}: no key {steps[depth - 1]!r}"
+                + suggest(steps[depth - 1], known)
+            ) from None  # fmt: skip

@@ -1,0 +1,18 @@
+"""From the tidy frame of compared runs to the result table; imports no torch."""
+
+from hymba_lab.tables.render import Table, display, to_csv, to_latex, to_markdown, to_rich, to_text
+from hymba_lab.tables.result import guard, provenance, result_table, values_by_seed
+
+__all__ = [
+    "Table",
+    "display",
+    "guard",
+    "provenance",
+    "result_table",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "to_rich",
+    "to_text",
+    "values_by_seed",
+]

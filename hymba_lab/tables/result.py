@@ -1,0 +1,250 @@
+"""From the tidy frame of evaluation runs to the result table with its verdicts and footnotes.
+
+`runs` has a line per (row, seed): `row` (label of the cell), one text column per axis, `seed`,
+`status` (finished, failed, pruned, missing), `reason`, metrics by name ("val/recall_accuracy"),
+`params`, `flops_per_token`, `cache_bytes`, `ssm_to_attention`, `tokens_per_second`, `identity`,
+`data_fingerprint`, `tokens` (budget), `code_version`, `scale`, `commit`, `dirty`.
+Only finished runs give numbers: what a failed or pruned run reached is no result.
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from hymba_lab.errors import UserError
+from hymba_lab.stats import Comparison, Goal, Looks, compare, mean_interval
+from hymba_lab.tables.interactions import interaction_table
+from hymba_lab.tables.notes import (
+    PARAMS_TOLERANCE,
+    equivalence_notes,
+    expected_seeds,
+    flag_notes,
+    jump_notes,
+    known_value,
+    look_notes,
+    method_note,
+    missing_notes,
+    scale_note,
+    speed_notes,
+)
+from hymba_lab.tables.render import Table
+
+_SHARED = ("data_fingerprint", "tokens", "code_version", "scale")
+_COSTS = ("params", "ssm_to_attention", "cache_bytes", "flops_per_token")
+_OTHER = ("row", "seed", "status", "reason", "tokens_per_second", "identity", "commit", "dirty")
+_STATUSES = ("finished", "failed", "pruned", "missing")
+_EFFECT = ["effect", "low", "high", "p", "p_holm"]
+Values = dict[str, dict[int, float]]
+
+
+def guard(runs: pd.DataFrame) -> None:
+    """Refuse runs that do not belong in one table; says which rows differ and how.
+
+    Raises UserError for missing columns, no runs, a (row, seed) given twice, an unknown status,
+    and for runs of different data, token budget, code version or scale. Nothing known (NaN or
+    empty, as for a run that never started) differs from nothing.
+    """
+    absent = [name for name in (*_SHARED, *_COSTS, *_OTHER) if name not in runs]
+    if absent:
+        raise UserError(f"the frame of runs has no column {', '.join(absent)}.")
+    if runs.empty:
+        raise UserError("no runs to make a table of; run the sweep first.")
+    unknown = sorted(set(runs["status"]) - set(_STATUSES))
+    if unknown:
+        raise UserError(f"run status {unknown[0]!r} is not one of {', '.join(_STATUSES)}.")
+    twice = runs[runs.duplicated(["row", "seed"])]
+    if not twice.empty:
+        which = ", ".join(f"{run.row!r} seed {run.seed}" for run in twice.itertuples())
+        raise UserError(f"more than one run for {which}; a table takes one run per row and seed.")
+    for column in _SHARED:
+        _refuse_mixture(runs, column)
+
+
+def _refuse_mixture(runs: pd.DataFrame, column: str) -> None:
+    known = runs[runs[column].notna() & (runs[column].astype(str) != "")]
+    if known[column].nunique() < 2:
+        return
+    groups = known.groupby(column, sort=False)["row"].unique()
+    kinds = "; ".join(f"{value}: {', '.join(map(str, rows))}" for value, rows in groups.items())
+    raise UserError(
+        f"runs of different {column} do not belong in one table ({kinds}). "
+        "Run all rows anew, or make one table for each."
+    )
+
+
+def result_table(
+    runs: pd.DataFrame,
+    *,
+    metric: str,
+    goal: Goal,
+    baseline: str,
+    also: Sequence[str] = (),
+    reference: pd.DataFrame | None = None,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    looks: Looks | None = None,
+    factorial: Sequence[str] = (),
+) -> Table:
+    """The table of `runs`: a row per cell in the order of first appearance, failed ones included.
+
+    The frame's columns: row, the axes, seeds (measured), mean, mean_low, mean_high, effect,
+    effect_low, effect_high, p, p_holm, verdict (see `stats.compare`), params, params_diff_percent
+    (to the baseline), params_flagged (beyond 2 %), ssm_to_attention, cache_bytes, flops_per_token,
+    tokens_per_second (median), for each of `also` its mean with _low and _high, and metric, scale.
+    `reference` (columns row, value, note) puts the paper's number in a column of its own, paper.
+    A `margin` adds margin and p_within, `looks` the column look; `factorial` names axes of which
+    every combination was run, and adds the table of their interactions to `more`.
+
+    Raises UserError as `guard` does, and for an unknown baseline, metric or reference column.
+    """
+    guard(runs)
+    values = values_by_seed(runs, metric)
+    found = compare(values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks)
+    axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
+    others = tuple(name for name in dict.fromkeys(also) if name != metric)
+    parts = [
+        runs.drop_duplicates("row")[["row", *axes]].reset_index(drop=True),
+        _verdict_columns(values, found, alpha, margin, looks),
+        _cost_columns(runs, baseline),
+        *(_mean_columns(name, values_by_seed(runs, name)) for name in others),
+    ]
+    frame = pd.concat(parts, axis=1).assign(metric=metric, scale=known_value(runs["scale"], ""))
+    n_tests = len(found) if looks else sum(not math.isnan(one.p) for one in found)
+    notes = [
+        scale_note(runs),
+        method_note(baseline, n_tests, alpha),
+        *equivalence_notes(n_tests, alpha, margin),
+        *look_notes(found, looks, alpha),
+        *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
+        *flag_notes(frame),
+        *speed_notes(runs),
+        *jump_notes(values, found, alpha),
+    ]
+    more = []
+    if len(factorial) > 1:
+        more = [interaction_table(runs, values, factorial, baseline, goal=goal, alpha=alpha)]
+    if reference is not None:
+        frame, paper_notes = _with_paper(frame, reference)
+        notes += paper_notes
+    return Table(frame, metric, goal, baseline, axes, others, notes, more)
+
+
+def _is_axis(runs: pd.DataFrame, name: str) -> bool:
+    known = name in (*_SHARED, *_COSTS, *_OTHER)
+    return not known and all(isinstance(value, str) for value in runs[name])
+
+
+def values_by_seed(runs: pd.DataFrame, metric: str) -> Values:
+    """{row: {seed: value}}; NaN where the run did not finish or its metric is not a number."""
+    finished = runs["status"] == "finished"
+    if metric not in runs and finished.any():
+        metrics = ", ".join(sorted(name for name in map(str, runs) if "/" in name)) or "none"
+        raise UserError(f"no run has the metric {metric!r}; metrics of these runs: {metrics}.")
+    column = runs[metric] if metric in runs else pd.Series(math.nan, index=runs.index)
+    numbers = pd.to_numeric(column).astype("float64").where(finished)
+    values: Values = {}
+    for row, seed, value in zip(runs["row"], runs["seed"], numbers, strict=True):
+        values.setdefault(str(row), {})[int(seed)] = float(value)
+    return {row: dict(sorted(seeds.items())) for row, seeds in values.items()}
+
+
+def _verdict_columns(
+    values: Values,
+    comparisons: Sequence[Comparison],
+    alpha: float,
+    margin: float | None,
+    looks: Looks | None,
+) -> pd.DataFrame:
+    own = [mean_interval(seeds.values(), alpha=alpha) for seeds in values.values()]
+    means = pd.DataFrame(own, columns=["mean", "mean_low", "mean_high", "seeds"])
+    shown = [*_EFFECT, *(["p_within"] if margin else []), *(["look"] if looks else [])]
+    found = pd.DataFrame(map(vars, comparisons), columns=["label", *shown, "verdict"])
+    effects = found.set_index("label").reindex(list(values)).reset_index(drop=True)
+    numbers = effects[shown].astype(
+        {name: "Int64" if name == "look" else "float64" for name in shown}
+    )
+    numbers = numbers.rename(columns={"low": "effect_low", "high": "effect_high"})
+    means.insert(0, "seeds", means.pop("seeds"))
+    return pd.concat([means, numbers, effects["verdict"].fillna("baseline")], axis=1)
+
+
+def _mean_columns(name: str, values: Values) -> pd.DataFrame:
+    means = [mean_interval(seeds.values())[:3] for seeds in values.values()]
+    return pd.DataFrame(means, columns=[name, f"{name}_low", f"{name}_high"])
+
+
+def _cost_columns(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    groups = {str(row): group for row, group in runs.groupby("row", sort=False)}
+    params = {row: _cost(group, "params") for row, group in groups.items()}
+    differences = [100 * (n / params[baseline] - 1) for n in params.values()]
+    speeds = [
+        pd.to_numeric(group.loc[group["status"] == "finished", "tokens_per_second"])
+        for group in groups.values()
+    ]
+    columns = {
+        "params": list(params.values()),
+        "params_diff_percent": differences,
+        "params_flagged": [abs(difference) > PARAMS_TOLERANCE for difference in differences],
+        **{name: [_cost(group, name) for group in groups.values()] for name in _COSTS[1:]},
+        "tokens_per_second": [float(speed.astype("float64").median()) for speed in speeds],
+    }
+    return pd.DataFrame(columns).astype(dict.fromkeys(("params", "cache_bytes"), "Int64"))
+
+
+def _cost(group: pd.DataFrame, column: str) -> float:
+    """A fact of the cell, the same for all its seeds, failed ones included."""
+    known = pd.to_numeric(group[column]).dropna().unique()
+    if len(known) > 1:
+        raise UserError(
+            f"the seeds of row {group['row'].iloc[0]!r} differ in {column} "
+            f"({', '.join(f'{value:,}' for value in known)}): they are not runs of one model."
+        )
+    return float(known[0]) if len(known) else math.nan
+
+
+def _with_paper(frame: pd.DataFrame, reference: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    absent = {"row", "value", "note"} - set(reference.columns)
+    if absent or reference["row"].duplicated().any():
+        raise UserError("the reference needs the columns row, value, note, and each row once.")
+    paper = reference.assign(row=reference["row"].astype(str)).set_index("row")
+    values = pd.to_numeric(paper["value"]).astype("float64")
+    remarks = {str(row): str(note) for row, note in paper["note"].dropna().items() if note}
+    shown = frame.assign(
+        paper=frame["row"].map(values).astype("float64"),
+        paper_note=frame["row"].map(lambda row: remarks.get(row, "")),
+    )
+    notes = [
+        "Column paper: its own models, data and scale; compare the order of rows, not values.",
+        *_remark_notes([(row, remarks[row]) for row in frame["row"] if row in remarks]),
+    ]
+    unmatched = [str(row) for row in paper.index if row not in set(frame["row"])]
+    if unmatched:
+        notes.append(f"Rows of the paper without runs here: {', '.join(unmatched)}.")
+    return shown, notes
+
+
+def _remark_notes(remarks: Sequence[tuple[str, str]]) -> list[str]:
+    """One note per remark: of all rows that have one, or of the rows it names."""
+    rows: dict[str, list[str]] = {}
+    for row, remark in remarks:
+        rows.setdefault(remark, []).append(row)
+    if len(rows) == 1 < len(remarks):
+        return [f"Paper: {remarks[0][1]}"]
+    return [f"Paper, {', '.join(own)}: {remark}" for remark, own in rows.items()]
+
+
+def provenance(runs: pd.DataFrame, command: str, hardware: str) -> list[str]:
+    """Where a table comes from: command, commits, runs, data and hardware, a line each."""
+    dirty = runs["dirty"].eq(True).any()
+    commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"].dropna() if commit}))
+    prints = ", ".join(sorted({str(f)[:12] for f in runs["data_fingerprint"].dropna() if f}))
+    identities = runs.loc[runs["identity"].notna() & (runs["identity"] != ""), "identity"].nunique()
+    finished = int((runs["status"] == "finished").sum())
+    return [
+        f"Command: {command}",
+        f"Commit: {commits or 'unknown'}{' with uncommitted changes' if dirty else ''}",
+        f"Runs: {finished} of {len(runs)} finished, {identities} identities",
+        f"Data: {prints or 'unknown'}",
+        f"Hardware: {hardware}",
+    ]
