@@ -50,7 +50,8 @@ def t_tests(rows: np.ndarray, others: np.ndarray | None = None) -> list[tuple[fl
         a, b = steady[i] / n, steady[0] / n
         error = math.sqrt(a + b)
         satterthwaite = (a + b) ** 2 / (a**2 / freedom[i] + b**2 / freedom[0])
-        satterthwaite = min(satterthwaite, (n - 1) * len(everyone))
+        welch = stats.ttest_ind(rows[i], rows[0], equal_var=False).df
+        satterthwaite = min(satterthwaite, welch + (n - 1) * (len(everyone) - 2))
         t = (rows[i].mean() - rows[0].mean()) / error
         found.append((error, satterthwaite, 2 * stats.t.sf(abs(t), satterthwaite)))
     return found

@@ -65,7 +65,7 @@ def test_alike_rows_give_the_pooled_t_test() -> None:
     pooled = math.sqrt(rows.var(axis=1, ddof=1).mean())
     for label in ("1", "2"):
         t = (rows[int(label)].mean() - 2.0) / (pooled * math.sqrt(2 / 3))
-        assert found[label].freedom == 6
+        assert 4 < found[label].freedom <= 6
         # at most half-way: the noisiest row's own variance counts for a half
         assert found[label].error >= pooled * math.sqrt(2 / 3) * (1 - 1e-12)
         assert found[label].p == pytest.approx(2 * reference.t.sf(t, 6), rel=0.05)
@@ -131,6 +131,7 @@ def test_independent_seeds_and_missing_seeds_are_not_paired() -> None:
     assert "not the same" in str(found)
     assert not choose_pairing({"a": {0: 1.0, 1: 2.0, 2: 3.0}}).paired
     assert not choose_pairing(table(np.ones((2, 4)))).paired
+    assert not choose_pairing(table(np.array([0.1, 0.2, 0.4]) + np.array([[0.0], [0.3]]))).paired
 
 
 def test_missing_seeds_do_not_move_who_is_paired_with_whom() -> None:

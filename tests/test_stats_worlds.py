@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from hymba_lab.stats import Run, Spread, Timed, compare, compare_times
+from hymba_lab.stats import Run, Timed, compare, compare_times, holm_p, spread_of
 
 SD = 0.143
 World = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -47,16 +47,14 @@ WORLDS: dict[str, World] = {
 }
 
 
-def judged(y: np.ndarray, end: float = math.inf, others: int = 0) -> list[Timed]:
-    """`others` more solved rows of the scale, their spread as in the first world."""
+def judged(y: np.ndarray, end: float = math.inf, others: np.ndarray | None = None) -> list[Timed]:
+    """`others` are log times of more solved rows of the scale."""
     rows = {
         str(i): {seed: Run(math.exp(min(t, end)), bool(t <= end)) for seed, t in enumerate(row)}
         for i, row in enumerate(y)
     }
-    return compare_times(rows, "0", others=[Spread(v, y.shape[1] - 1) for v in OTHERS[:others]])
-
-
-OTHERS = (SD**2 * np.random.default_rng(5).chisquare(2, 20) / 2).tolist()
+    spreads = [] if others is None else [spread_of(row.tolist()) for row in others]
+    return compare_times(rows, "0", others=spreads)
 
 
 def rates(
@@ -66,7 +64,8 @@ def rates(
     rng = np.random.default_rng(n_rows * 100 + n)
     wrong = missed = 0
     for _ in range(sweeps):
-        found = [one.comparison for one in judged(world(rng, n_rows, n), end, others)]
+        more = world(rng, others, n) if others else None
+        found = [one.comparison for one in judged(world(rng, n_rows, n), end, more)]
         wrong += any(one.kind in ("better", "worse") for one in found)
         missed += any(one.low > 1 or one.high < 1 for one in found)
     return wrong / sweeps, 1 - missed / sweeps
@@ -80,25 +79,24 @@ def allowed(rate: float, sweeps: int) -> float:
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("n", [3, 6])
 def test_null_rows_are_seldom_called_different(name: str, n: int) -> None:
-    wrong, covered = rates(WORLDS[name], 5, n, 250)
-    assert wrong <= allowed(0.05, 250)
-    assert covered >= 1 - allowed(0.055, 250)
+    wrong, covered = rates(WORLDS[name], 5, n, 120)
+    assert wrong <= allowed(0.05, 120)
+    assert covered >= 1 - allowed(0.055, 120)
 
 
 @pytest.mark.parametrize("n", [3, 6])
 def test_half_censored_rows_are_seldom_called_different(n: int) -> None:
-    wrong, covered = rates(all_solved, 5, n, 200, end=0.0)
-    assert wrong <= allowed(0.05, 200)
-    assert covered >= 1 - allowed(0.055, 200)
+    wrong, covered = rates(all_solved, 5, n, 60, end=0.0)
+    assert wrong <= allowed(0.05, 60)
+    assert covered >= 1 - allowed(0.055, 60)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("n", [3, 6])
-@pytest.mark.parametrize("n_rows", [2, 4, 7])
-@pytest.mark.parametrize("others", [0, 20])
+@pytest.mark.parametrize(("n_rows", "others"), [(2, 20), (3, 20), (4, 0), (4, 20), (7, 20)])
 def test_the_four_worlds_at_length(name: str, n: int, n_rows: int, others: int) -> None:
-    wrong, covered = rates(WORLDS[name], n_rows, n, 4000, others=others)
+    wrong, covered = rates(WORLDS[name], n_rows, n, 3000, others=others)
     assert wrong <= 0.055
     assert covered >= 0.94
 
@@ -108,7 +106,7 @@ def test_the_four_worlds_at_length(name: str, n: int, n_rows: int, others: int) 
 @pytest.mark.parametrize("n_rows", [2, 4, 7])
 @pytest.mark.parametrize("end", [-0.1, 0.0, 0.1])
 def test_half_censored_at_length(n: int, n_rows: int, end: float) -> None:
-    wrong, covered = rates(all_solved, n_rows, n, 2000, end=end)
+    wrong, covered = rates(all_solved, n_rows, n, 1000, end=end)
     assert wrong <= 0.055
     assert covered >= 0.94
 
@@ -134,23 +132,23 @@ def test_half_of_the_rows_never_solve(n: int) -> None:
 
 
 def power(n: int, sweeps: int, others: int) -> tuple[float, float]:
-    """How often a row 1.3 times slower is found in a table whose other row is 2 times slower.
+    """How often a row 1.3 times slower is found beside two rows that are twice as slow.
 
     Second: by paired t-tests of log times with Holm's correction.
     """
     rng = np.random.default_rng(n)
     ours = paired = 0
     for _ in range(sweeps):
-        y = all_solved(rng, 3, n)
-        y[1:] += np.log([[1.3], [2.0]])
-        ours += judged(y, others=others)[0].comparison.kind == "worse"
-        p, far = (reference.ttest_rel(y[i], y[0]).pvalue for i in (1, 2))
-        paired += p <= (0.05 if far <= min(0.025, p) else 0.025)
+        y = all_solved(rng, 4, n)
+        y[1:] += np.log([[1.3], [2.0], [2.0]])
+        more = all_solved(rng, others, n) if others else None
+        ours += judged(y, others=more)[0].comparison.kind == "worse"
+        paired += holm_p([float(reference.ttest_rel(row, y[0]).pvalue) for row in y[1:]])[0] <= 0.05
     return ours / sweeps, paired / sweeps
 
 
 def test_a_row_1_3_times_slower_is_found_more_often_than_by_paired_tests() -> None:
-    ours, paired = power(3, 300, others=20)
+    ours, paired = power(3, 150, others=20)
     assert ours >= 0.4
     assert paired <= 0.25
 
@@ -161,7 +159,7 @@ def test_power_at_length(others: int) -> None:
     three, paired = power(3, 3000, others)
     six, _ = power(6, 3000, others)
     assert three >= 0.4
-    assert paired == pytest.approx(0.14, abs=0.04)
+    assert paired == pytest.approx(0.14, abs=0.06)
     assert six >= 0.8
 
 

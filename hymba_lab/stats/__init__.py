@@ -13,6 +13,7 @@ from hymba_lab.stats.factorial import Interaction, interactions
 from hymba_lab.stats.holm import holm_p
 from hymba_lab.stats.looks import Looks, plan_looks
 from hymba_lab.stats.moderated import Spread, spread_of
+from hymba_lab.stats.pairing import Pairing
 from hymba_lab.stats.pareto import pareto_front
 from hymba_lab.stats.power import detectable_effect, measured, run_sd, seeds_needed, showable_margin
 from hymba_lab.stats.region import Placed, Region, place
@@ -31,6 +32,7 @@ __all__ = [
     "Interval",
     "Kind",
     "Looks",
+    "Pairing",
     "Placed",
     "Region",
     "Run",

@@ -12,6 +12,7 @@ from hymba_lab.stats.pairing import Pairing, choose_pairing, residuals
 from hymba_lab.stats.power import RESOLUTION
 
 LEAST_SEEDS = 3  # two runs that happen to be alike show no spread worth the name
+LEAST_ROWS = 4  # fewer cannot show whether this table is as noisy as the others of its scale
 
 
 class Interval(NamedTuple):
@@ -77,48 +78,67 @@ def against(
     effect_r = mean(row r) - mean(baseline),  error_r^2 = v_r / n_r + v_0 / n_0,
 
     with the moderated variances v (`moderated`) and Satterthwaite's degrees of freedom. `rows`
-    holds finite values; `others` are variances of further rows of the same scale. Paired
+    holds finite values; `others` are variances of further rows of the same scale, used where the
+    table has four rows itself. Paired
     (`pairing`), the variances are those of the residuals of the layout rows by seeds, with
     (n - 1)(R - 1)/R degrees of freedom a row: of two rows this is the paired t-test.
     """
     pairing = choose_pairing(rows)
     spreads = _residual_spreads(rows) if pairing.paired else _spreads(rows)
     largest = max((abs(v) for row in rows.values() for v in row.values()), default=0.0)
-    steady = dict(zip(rows, moderate(spreads, () if pairing.paired else others), strict=True))
-    base = Row(list(rows[baseline].values()), steady[baseline])
-    most = sum(one.freedom for one in spreads) + sum(one.freedom for one in others)
+    seen = sum(one.variance > 0 for one in spreads)
+    further = others if seen >= LEAST_ROWS and not pairing.paired else ()
+    table = {
+        label: Row(list(row.values()), own, steady)
+        for (label, row), own, steady in zip(
+            rows.items(), spreads, moderate(spreads, further), strict=True
+        )
+    }
+    total = sum(one.freedom for one in (*spreads, *further) if one.variance > 0)
     return {
-        label: _evidence(Row(list(row.values()), steady[label]), base, largest, most, share)
-        for label, row in rows.items()
+        label: _evidence(row, table[baseline], largest, total, share)
+        for label, row in table.items()
         if label != baseline
     }, pairing
 
 
 class Row(NamedTuple):
-    """One row's values and its moderated variance."""
+    """One row's values, their variance and their moderated variance."""
 
     values: Sequence[float]
-    spread: Spread
+    own: Spread
+    steady: Spread
 
 
-def _evidence(row: Row, base: Row, largest: float, most: float, share: float) -> Evidence:
+def _evidence(row: Row, base: Row, largest: float, total: float, share: float) -> Evidence:
     n, n_base = len(row.values), len(base.values)
     if not n or not n_base:
         return Evidence(n, math.nan, math.nan, math.nan, math.nan, "too few", share)
     effect = math.fsum(row.values) / n - math.fsum(base.values) / n_base
     if min(n, n_base) < LEAST_SEEDS:
         return Evidence(n, effect, math.nan, math.nan, math.nan, "too few", share)
-    parts = (row.spread.variance / n, base.spread.variance / n_base)
-    error = math.sqrt(sum(parts))
+    error = math.sqrt(row.steady.variance / n + base.steady.variance / n_base)
     if error <= RESOLUTION * largest:
         least_p = min(1.0, 2 / float(comb(n + n_base, n)))  # groups that do not overlap
         return without_spread(n, n + n_base - 2.0, effect, largest, share, least_p)
-    freedom = sum(parts) ** 2 / (
-        parts[0] ** 2 / row.spread.freedom + parts[1] ** 2 / base.spread.freedom
+    freedom = min(
+        _satterthwaite((row.steady, n), (base.steady, n_base)),
+        # The two rows' own freedom (Welch's) and that of all others: no prior knows more.
+        _satterthwaite((row.own, n), (base.own, n_base))
+        + total
+        - sum(one.freedom for one in (row.own, base.own) if one.variance > 0),
     )
-    freedom = min(freedom, most)
     p = 2 * float(stdtr(freedom, -abs(effect) / error))
     return Evidence(n, effect, error, freedom, p, "seen", share)
+
+
+def _satterthwaite(*sides: tuple[Spread, int]) -> float:
+    """The degrees of freedom of v_1 / n_1 + v_2 / n_2; 0 where both are 0."""
+    parts = [(one.variance / n, one.freedom) for one, n in sides if one.variance > 0]
+    largest = max((part for part, _ in parts), default=1.0)  # squares of tiny ones underflow
+    shares = [(part / largest, freedom) for part, freedom in parts]
+    below = sum(share**2 / freedom for share, freedom in shares)
+    return sum(share for share, _ in shares) ** 2 / below if below else 0.0
 
 
 def without_spread(

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtri, stdtrit
 
+from hymba_lab.stats.power import RESOLUTION
+
 
 class Pairing(NamedTuple):
     """What the rule found: `paired`, the correlation of seeds between rows and its lower end.
@@ -46,7 +48,9 @@ def correlation_needed(n: int) -> float:
 
 
 def choose_pairing(rows: Mapping[str, Mapping[int, float]]) -> Pairing:
-    """Apply the rule to a table of finite values; rows that lack a seed are never paired.
+    """Apply the rule to a table of finite values.
+
+    Rows that lack a seed are never paired, nor rows whose differences show no spread.
 
     With the mean squares of seeds and of the residual in the layout of R rows by n seeds,
     F = MS_seed / MS_residual and f = F / F(0.95; n - 1, (R - 1)(n - 1)):
@@ -61,7 +65,7 @@ def choose_pairing(rows: Mapping[str, Mapping[int, float]]) -> Pairing:
     y = np.array([list(row.values()) for row in rows.values()])
     of_seeds = y.shape[0] * float(y.mean(axis=0).var(ddof=1))
     residual = float((residuals(y) ** 2).sum()) / ((y.shape[0] - 1) * (n - 1))
-    if not residual > 0:
+    if math.sqrt(residual) <= RESOLUTION * float(np.abs(y).max()):
         return Pairing(False, math.nan, math.nan, needed, n)
     low = of_seeds / residual / float(fdtri(n - 1, (y.shape[0] - 1) * (n - 1), 0.95))
     low = (low - 1) / (low + y.shape[0] - 1)
