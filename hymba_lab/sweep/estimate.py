@@ -15,6 +15,7 @@ from hymba_lab.runs.provenance import hardware, n_cores
 from hymba_lab.stats import detectable_effect, run_sd, showable_margin
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.jobs import Outcomes, value_of
+from hymba_lab.sweep.report import stop_notes
 from hymba_lab.sweep.session import Session, open_session
 
 
@@ -55,6 +56,7 @@ def plan_notes(
         _time_note(session, outcomes, speeds, n_workers),
         *_power_notes(session, outcomes),
         *_budget_notes(session),
+        *stop_notes(session),
     ]
 
 
