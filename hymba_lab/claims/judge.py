@@ -86,7 +86,7 @@ def _difference(
             name: {seed: value for seed, value in side.values.items() if seed in seeds}
             for name, side in (("row", row), ("against", other))
         }
-        evidence = against(seen, "against", share=share)[0]["row"]
+        evidence = against(seen, "against")[0]["row"]
         found = place(evidence, claim.reproduced_if.region, alpha=alpha * share)
         found = replace(found, p=min(found.p / share, 1.0))  # NaN stays
         if found.place in ("inside", "outside") or len(seen["row"]) == len(row.values):

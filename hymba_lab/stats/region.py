@@ -53,4 +53,4 @@ def place(found: Evidence, region: Region, *, alpha: float = 0.05) -> Placed:
         where = "inside"
     elif high <= region.low or low >= region.high:
         where = "outside"
-    return Placed(found.n, found.effect, low, high, min(1.0, p / found.share), where)
+    return Placed(found.n, found.effect, low, high, p, where)
