@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config.messages import explain
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
+from hymba_lab.config.trust import remember, trusted
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Registry, Section, Spec
@@ -126,7 +127,10 @@ def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:
 
 
 def resolve(document: Document) -> Config:
-    """Check a document against the schema; all its errors are reported together."""
+    """Check a document against the schema; all its errors are reported together.
+
+    The plugins that it lists are imported: for files that the user named.
+    """
     registries = all_registries().values()
     load_entry_points()
     paths = _plugin_paths(document)
@@ -143,11 +147,22 @@ def resolve(document: Document) -> Config:
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, document, schema))) from None
     config._plugin_hashes, config._document = hashes, document
+    remember(hashes)
     return config
 
 
-def from_resolved(data: dict[str, Any]) -> Config:
-    """Return the configuration that `Config.resolved` wrote."""
+def from_resolved(data: dict[str, Any], *, plugins: Sequence[str | Path] = ()) -> Config:
+    """Return the configuration that `Config.resolved` wrote.
+
+    It may come from anybody: of its plugins only those are imported that are among `plugins` by
+    their file names, or whose content the user's own experiments had; see `trust`.
+    """
+    listed = data.get("plugins") if isinstance(data, dict) else None
+    if isinstance(listed, list) and listed:
+        data = {
+            **data,
+            "plugins": trusted([str(name) for name in listed], list(map(Path, plugins))),
+        }
     return resolve(Document(data, {(): "resolved configuration"}))
 
 

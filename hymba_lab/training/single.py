@@ -9,13 +9,20 @@ import torch
 from rich.console import Console
 
 from hymba_lab.config import Config, load_config
-from hymba_lab.cost import measure_costs
+from hymba_lab.cost import Costs, measure_costs
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
-from hymba_lab.ops.selection import chosen
 from hymba_lab.runs.folder import RunFolder, run_identity
-from hymba_lab.runs.provenance import CODE_VERSION, commit
-from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
+from hymba_lab.runs.mirrored import MirroredRun
+from hymba_lab.runs.provenance import commit
+from hymba_lab.runs.record import record_of, run_facts
+from hymba_lab.runs.tracking import (
+    IDENTITY,
+    ROLE,
+    Store,
+    default_uri,
+    record_tags,
+)
 from hymba_lab.training.fit import fit
 
 EXPERIMENT = "train"
@@ -27,14 +34,14 @@ def train_one(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = load_config(options.file, options.overrides)
-    mixture = _checked_sources(config)
+    mixture, costs = _checked_sources(config)
     folder = RunFolder(options.root, run_identity(config, options.seed, mixture.fingerprint))
     with folder.locked():
         record: dict[str, Any] | None = folder.result
         if record is not None and record["stopped_by"] is None:
             console.print(f"this run is finished; reading {folder.path}")
         else:
-            record = _train(config, mixture, folder, options)
+            record = _train(config, mixture, costs, folder, options)
     for name, value in record["metrics"].items():
         console.print(f"{name:40} {value:.4f}", highlight=False)
     console.print(f"weights: {folder.path / 'weights.safetensors'}", highlight=False)
@@ -42,7 +49,11 @@ def train_one(options: argparse.Namespace) -> int:
 
 
 def _train(
-    config: Config, mixture: Mixture, folder: RunFolder, options: argparse.Namespace
+    config: Config,
+    mixture: Mixture,
+    costs: Costs,
+    folder: RunFolder,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     run = _open_run(config, mixture, folder.identity, options)
     try:
@@ -61,32 +72,23 @@ def _train(
     except BaseException:
         run.end("KILLED")
         raise
-    record = {
-        "seed": options.seed,
-        "metrics": result.metrics,
-        "history": result.history,
-        "stopped_by": None,
-        "n_steps": result.n_steps,
-        "seconds": result.seconds,
-        "tokens_per_second": result.tokens_per_second,
-        "mlflow": {"uri": run.store.uri, "experiment_id": "", "run_id": run.id},
-        "code_version": CODE_VERSION,
-        "commit": commit().sha,
-        "dirty": commit().dirty,
-        **chosen(),
-        "config": config.resolved(),
-        "digest": config.digest,
-        "data_fingerprint": mixture.fingerprint,
-        "scale": config.scale,
-        "tokens": config.training.tokens,
-    }
+    record = record_of(
+        result,
+        config=config.resolved(),
+        facts=run_facts(config, mixture.fingerprint, costs),
+        seed=options.seed,
+        n_threads=torch.get_num_threads(),
+        mlflow=run.place,
+    )
     folder.finish(record)
     run.describe({}, record_tags(record))
-    run.end()
+    run.end("FINISHED")
     return record
 
 
-def _open_run(config: Config, mixture: Mixture, identity: str, options: argparse.Namespace) -> Run:
+def _open_run(
+    config: Config, mixture: Mixture, identity: str, options: argparse.Namespace
+) -> MirroredRun:
     store = Store(options.tracking_uri or default_uri(options.root), Path(options.root))
     tags = {
         ROLE: "trial",
@@ -95,17 +97,18 @@ def _open_run(config: Config, mixture: Mixture, identity: str, options: argparse
         "mlflow.source.git.commit": commit().sha,
     }
     experiment = store.experiment(EXPERIMENT)
-    run = store.open_run(experiment, f"{config.name}, seed {options.seed}", identity, tags)
-    run.describe({"seed": options.seed, "digest": config.digest[:12]})
+    opened = store.open_run(experiment, f"{config.name}, seed {options.seed}", identity, tags)
+    run = MirroredRun(opened, experiment, tell=print)
+    run.describe({"seed": options.seed, "digest": config.digest[:12]}, {})
     run.artifact("config.json", json.dumps(config.resolved(), indent=1))
     return run
 
 
-def _checked_sources(config: Config) -> Mixture:
+def _checked_sources(config: Config) -> tuple[Mixture, Costs]:
     """Build the data and the model's shape, so that what does not fit is said at its line."""
     try:
         mixture = build_sources(config.data, config.training.seq_len)
-        measure_costs(config.model, mixture.vocab, config.training.seq_len)
+        costs = measure_costs(config.model, mixture.vocab, config.training.seq_len)
     except ConfigError as error:
         raise config.blame(error) from None
-    return mixture
+    return mixture, costs
