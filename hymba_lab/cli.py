@@ -28,6 +28,19 @@ def parser(command: str, about: str) -> argparse.ArgumentParser:
     return made
 
 
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def precision(name: str) -> str:
+    """Return a precision under torch's name, given as bf16 or bfloat16 alike."""
+    return PRECISIONS.get(name, name)
+
+
+def short_precision(name: str) -> str:
+    """Return a precision under its short name, given as bf16 or bfloat16 alike."""
+    return {long: short for short, long in PRECISIONS.items()}.get(name, name)
+
+
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
     """Exit with main()'s code; 2 and one message for what the user can mend, 130 for Ctrl-C."""
     try:

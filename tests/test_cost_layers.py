@@ -35,6 +35,10 @@ DEEP = {
         "model.placement={name: every, window: 7, period: 4}",
         "model.kv_sharing={name: adjacent, size: 3}",
     ],
+    "other parts in some layers": [
+        "model.n_layers=30",
+        "model.layers=[{at: [3, 7], mlp: {name: swiglu, d_ff: 40}}, {at: [7], mlp: {name: none}}]",
+    ],
     "sequential": ["model.n_layers=40", "model.order={name: sequential}"],
 }
 
@@ -47,7 +51,7 @@ def config(request: pytest.FixtureRequest, tiny: Path) -> Any:
 def test_costs_of_kinds_are_costs_of_layers(config: Any) -> None:
     model, vocab = config.model, 16
     whole = meta_model(model, vocab)
-    assert len(set(kinds_of(whole.plan))) < len(whole.plan)
+    assert len(set(kinds_of(whole.plan, model))) < len(whole.plan)
     costs = measure_costs(model, vocab, 16)
     assert costs.params == count(whole)
     assert costs.flops_per_token == sum(forward_flops(whole, 16).values()) / 16
@@ -70,7 +74,7 @@ def one_by_one(model: ModelConfig, vocab: int) -> dict[str, int]:
     import torch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hymba_lab.cost.layers.kinds_of", lambda plan: list(range(len(plan))))
+        patch.setattr("hymba_lab.cost.layers.kinds_of", lambda plan, _: list(range(len(plan))))
         return {
             "cache_held": held_bytes(model, vocab, 20, torch.float16),
             "activations_per_row": activation_bytes(model, vocab, 16, "fp32"),

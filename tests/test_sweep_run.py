@@ -20,7 +20,7 @@ from pebble import ProcessExpired
 from sweeping import N_JOBS, SEARCH, SWEEP, Ended, Inline, Lab
 
 from hymba_lab.errors import StoreError
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.tracking import IDENTITY, ROLE, SHARED_FROM
 from hymba_lab.sweep.trial import run_trial

@@ -29,17 +29,18 @@ def measured(
     `measure` takes a model on the meta device and returns sums over its layers, by name.
     """
     plan = plan_layers(config)
-    kinds = kinds_of(plan)
-    many = Counter(kinds)
+    kinds = kinds_of(plan, config)
     few: list[LayerPlan] = _firsts(plan, kinds)
     if len(plan) <= len(few) * (len(few) + 1):  # measured directly it takes no more layers
         return dict(measure(meta_model(config, vocab)))
     once = dict(measure(meta_model(config, vocab, few)))
     total = dict(once)
-    for kind, n in many.items():
+    for kind, n in Counter(kinds).items():
         if n == 1:
             continue
-        more = measure(meta_model(config, vocab, [*few, _again(few, kind)]))
+        second = plan[kinds.index(kind, kinds.index(kind) + 1)]
+        another = replace(second, kv_from=_source(second, few, kinds))
+        more = measure(meta_model(config, vocab, [*few, another]))
         for name in total:
             total[name] += (n - 1) * (more[name] - once[name])
     return total
@@ -51,39 +52,40 @@ def folded_model(config: ModelConfig, vocab: int) -> LanguageModel:
     For what looks at layer by layer; sums over its modules or parameters would count a kind once.
     """
     plan = plan_layers(config)
-    kinds = kinds_of(plan)
+    kinds = kinds_of(plan, config)
     firsts = meta_model(config, vocab, _firsts(plan, kinds))
     blocks: list[Any] = [firsts.blocks[kind] for kind in kinds]
     parts = (firsts.embedding, firsts.meta, blocks, firsts.norm, firsts.head)
     return LanguageModel(*parts, plan, config)
 
 
-def kinds_of(plan: Sequence[LayerPlan]) -> list[int]:
+def kinds_of(plan: Sequence[LayerPlan], config: ModelConfig) -> list[int]:
     """Return the number of every layer's kind; kinds are numbered as they first appear."""
     numbers: dict[Any, int] = {}
     found: list[int] = []
     for layer in plan:
         borrows = layer.kv_from is not None and not layer.owns_kv
         producer = found[layer.kv_from] if borrows and layer.kv_from is not None else None
-        key = (layer.heads, layer.window, layer.kv_from is None, producer)
+        parts = tuple(layer.index in one.at for one in config.layers)  # what differs there
+        key = (layer.heads, layer.window, layer.kv_from is None, producer, parts)
         found.append(numbers.setdefault(key, len(numbers)))
     return found
 
 
 def _firsts(plan: Sequence[LayerPlan], kinds: Sequence[int]) -> list[LayerPlan]:
-    """Return the first layer of each kind as a plan of its own.
+    """Return the first layer of each kind, in the order of the kinds, each by its own index.
 
-    A producer stands before its consumers, so that its kind has the smaller number.
+    A consumer reads the first layer of its producer's kind: it stands before the consumer.
     """
     few: list[LayerPlan] = []
     for layer, kind in zip(plan, kinds, strict=True):
         if kind == len(few):
-            source = None if layer.kv_from is None else kinds[layer.kv_from]
-            few.append(replace(layer, index=kind, kv_from=source))
+            few.append(replace(layer, kv_from=_source(layer, few, kinds)))
     return few
 
 
-def _again(few: Sequence[LayerPlan], kind: int) -> LayerPlan:
-    """Return one more layer of a kind, behind all first ones."""
-    layer = few[kind]
-    return replace(layer, index=len(few), kv_from=len(few) if layer.owns_kv else layer.kv_from)
+def _source(layer: LayerPlan, few: Sequence[LayerPlan], kinds: Sequence[int]) -> int | None:
+    """Return the layer, itself or a first one, whose keys and values a layer reads."""
+    if layer.kv_from is None or layer.owns_kv:
+        return layer.kv_from
+    return few[kinds[layer.kv_from]].index

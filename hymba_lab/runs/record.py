@@ -50,6 +50,7 @@ class Record(_Read):
     scale: str
     tokens: Count
     config: dict[str, Any]
+    ended_by: dict[str, Any] | None = None
     commit: str = ""
     dirty: bool = False
     seconds_outside: float | None = None
@@ -115,19 +116,23 @@ def record_of(
     n_threads: int,
     mlflow: Mapping[str, Any],
     stopped_by: str | None = None,
+    ended_by: Mapping[str, Any] | None = None,
     outside_s: float | None = None,
 ) -> dict[str, Any]:
     """Return a run's record; `config` is resolved, `facts` are those of `run_facts`.
 
-    `outside_s` is the time [s] that the run took outside its training loop, where it was measured.
+    `stopped_by` is the pruner's rule that gave the run up, `ended_by` the stop at which its task
+    was solved. `outside_s` is the time [s] that the run took outside its
+    training loop, where it was measured.
     """
-    from hymba_lab.ops.selection import chosen  # imports torch
+    from hymba_lab.ops.status import chosen  # imports torch
 
     return {
         "seed": seed,
         "metrics": result.metrics,
         "history": result.history,
         "stopped_by": stopped_by,
+        "ended_by": None if ended_by is None else dict(ended_by),
         "n_steps": result.n_steps,
         "seconds": result.seconds,
         "seconds_outside": outside_s,

@@ -31,6 +31,8 @@ def make_cells(sweep: Sweep, vocab: int) -> list[Cell]:
     cells = [make_cell(sweep, choice, label, vocab) for label, choice in choices.items()]
     baseline = sweep.file.baseline or cells[0].label
     _require_row(sweep, ["baseline"], baseline, cells)
+    if sweep.file.control is not None:
+        _require_row(sweep, ["control"], sweep.file.control, cells)
     for row in sweep.file.paper.values if sweep.file.paper else ():
         _require_row(sweep, ["paper", "values", row], row, cells)
     for row in sweep.file.match.rows if sweep.file.match else ():

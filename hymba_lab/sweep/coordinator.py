@@ -69,7 +69,9 @@ class Coordinator:
         """Return what the job's folder says, or None when it is still to be trained."""
         folder = RunFolder(self.root, job.identity)
         record = folder.result
-        if record is not None and whole_enough(record, self.pruning(job)):
+        if record is not None and whole_enough(
+            record, self.pruning(job), self.planner.sweep.file.stop
+        ):
             return Outcome("pruned" if record["stopped_by"] else "finished", record)
         failure = folder.failure
         if failure is None or not self._gives_up(job, failure["reason"]):

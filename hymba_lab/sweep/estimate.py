@@ -21,6 +21,7 @@ from hymba_lab.stats import (
 )
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.jobs import Outcomes, value_of
+from hymba_lab.sweep.report import stop_notes
 from hymba_lab.sweep.session import Session, open_session
 
 
@@ -61,6 +62,7 @@ def plan_notes(
         _time_note(session, outcomes, speeds, n_workers),
         *_power_notes(session, outcomes),
         *_budget_notes(session),
+        *stop_notes(session),
     ]
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hymba_lab.sweep.pruning import Pruning
+from hymba_lab.sweep.question.file import Stop
+from hymba_lab.sweep.solving import stands
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,15 @@ class Task:
     params: Mapping[str, Any]  # what MLflow lists beside the metrics
     tags: Mapping[str, str]
     pruning: Pruning | None = None
+    stop: Stop | None = None
 
 
-def whole_enough(record: Mapping[str, Any] | None, pruning: Pruning | None) -> bool:
-    """Whether a result stands for this trial: trained to its end, or pruned by the same rule."""
+def whole_enough(
+    record: Mapping[str, Any] | None, pruning: Pruning | None, stop: Stop | None = None
+) -> bool:
+    """Whether a result stands: trained to its end, solved by this stop, pruned by the same rule."""
     if record is None:
         return False
-    return record["stopped_by"] is None or (
-        pruning is not None and record["stopped_by"] == pruning.key
-    )
+    if record["stopped_by"] is not None:
+        return pruning is not None and record["stopped_by"] == pruning.key
+    return stands(record, stop)

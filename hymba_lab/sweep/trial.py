@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,8 +23,10 @@ from hymba_lab.runs.mirrored import MirroredRun
 from hymba_lab.runs.provenance import commit
 from hymba_lab.runs.record import record_of
 from hymba_lab.runs.tracking import Run, Store, preload, record_tags
+from hymba_lab.sweep.solving import reached, watcher
 from hymba_lab.sweep.task import Task, whole_enough
 from hymba_lab.training.fit import FitResult, fit
+from hymba_lab.training.milestones import Stop
 
 preload()
 commit()  # of the code loaded here and now, whatever is edited while its trials run
@@ -40,7 +43,7 @@ def run_trial(task: Task) -> str:
     folder = RunFolder(Path(task.root), task.identity)
     failed_before = folder.failure
     with folder.locked():
-        if whole_enough(folder.result, task.pruning):
+        if whole_enough(folder.result, task.pruning, task.stop):
             return "finished"
         if folder.failure != failed_before:  # while this process waited, another one tried
             return "failed"
@@ -54,6 +57,7 @@ def run_trial(task: Task) -> str:
             return "failed"
         # a resumed run's loop time is of several sessions: its remainder was not measured
         outside = None if result.resumed_from else time.monotonic() - started - result.seconds
+        solved = ended_by_solving(task, result)
         record = record_of(
             result,
             config=task.config,
@@ -61,13 +65,14 @@ def run_trial(task: Task) -> str:
             seed=task.seed,
             n_threads=task.n_threads,
             mlflow=tracker.run.place,
-            stopped_by=task.pruning.key if result.stopped and task.pruning else None,
+            stopped_by=task.pruning.key if result.stopped and task.pruning and not solved else None,
+            ended_by=solved,
             outside_s=outside,
         )
         folder.finish(record)
         if not result.stopped:
             folder.checkpoint.unlink(missing_ok=True)
-        status = "pruned" if result.stopped else "finished"
+        status = "pruned" if record["stopped_by"] else "finished"
         tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
         return status
 
@@ -77,6 +82,22 @@ def reason_of(error: TrialFailed | UserError) -> FailureReason:
     if isinstance(error, TrialFailed):
         return error.reason
     return "disk" if isinstance(error, StoreError | CheckpointError) else "data"
+
+
+def ended_by_solving(task: Task, result: FitResult) -> dict[str, Any] | None:
+    """Return the level at which the run ended before its budget, None where it did not."""
+    if not result.stopped or task.stop is None or not reached(task.stop, result.metrics):
+        return None
+    return task.stop.model_dump()
+
+
+def stop_of(task: Task) -> Stop | None:
+    """Return what ends a run at a validation: its task is solved, or it is given up."""
+    rules = [watcher(task.stop)] if task.stop else []
+    rules += [task.pruning.watcher()] if task.pruning else []
+    if not rules:
+        return None
+    return lambda step, metrics: bool(sum([rule(step, metrics) for rule in rules]))  # all are told
 
 
 class Tracker:
@@ -111,7 +132,7 @@ class Tracker:
                 seed=task.seed,
                 folder=folder.path,
                 log=log,
-                stop=task.pruning.watcher() if task.pruning else None,
+                stop=stop_of(task),
                 keep_checkpoint=True,  # until the result stands, and a pruned run may go on
             )
 

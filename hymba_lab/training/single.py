@@ -38,7 +38,7 @@ def train_one(options: argparse.Namespace) -> int:
     folder = RunFolder(options.root, run_identity(config, options.seed, mixture.fingerprint))
     with folder.locked():
         record: dict[str, Any] | None = folder.result
-        if record is not None and record["stopped_by"] is None:
+        if record is not None and record["stopped_by"] is None and not record.get("ended_by"):
             console.print(f"this run is finished; reading {folder.path}")
         else:
             record = _train(config, mixture, costs, folder, options)

@@ -22,6 +22,7 @@ from hymba_lab.runs.database import fault_of, make_whole, url_of
 from hymba_lab.sweep.jobs import Job, Outcome, Stage
 from hymba_lab.sweep.session import Session
 from hymba_lab.sweep.suggest import distribution, frozen_trial
+from hymba_lab.sweep.widening import reachable
 
 _LOCKED_S = 10  # how long a write waits for another process
 
@@ -37,7 +38,10 @@ class TrialsDB:
         self._tell = tell
         self._distributions: dict[str, BaseDistribution] = {
             **{axis: CategoricalDistribution(list(labels)) for axis, labels in file.axes.items()},
-            **{path: distribution(span) for path, span in file.search.items()},
+            **{
+                path: distribution(reachable(span) if file.widen else span)
+                for path, span in file.search.items()
+            },
         }
         self.studies: dict[Stage, optuna.Study] = {}
         self._known: set[tuple[Any, Any]] = set()

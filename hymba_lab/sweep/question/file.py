@@ -32,6 +32,14 @@ class Metric(Section):
     goal: Goal
 
 
+class Stop(Section):
+    """A level at which a run has solved its task and may end: `{metric, at}`."""
+
+    metric: str
+    at: float
+    goal: Goal = "maximize"
+
+
 class Range(Section):
     """A searched number between low and high (whole when both are), or one of the choices."""
 
@@ -90,8 +98,11 @@ class SweepFile(Section):
     tune_seed: Annotated[int, Field(ge=0)] = 1000
     axes: dict[str, dict[str, dict[str, Any]]]
     baseline: str | None = None
+    control: str | None = None  # a row known to solve the task: else none is judged
+    stop: Stop | None = None  # end a run that has solved its task; no part of its identity
     search: dict[str, Range] = {}
     trials_per_cell: Annotated[int, Field(ge=0)] = 0
+    widen: bool = False  # go on past an edge of the choices until the winner is inside
     n_trials: Count | None = None
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
