@@ -15,7 +15,6 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config.messages import explain
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
-from hymba_lab.config.trust import remember, trusted
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry, Section, Spec
@@ -34,6 +33,12 @@ COSMETIC = (
     "plugins",
     "training.log_every",
     "training.checkpoint_every",
+    "training.micro_rows",
+    "training.recompute",
+    "training.compile",
+    "training.devices",
+    "training.shard",
+    "training.shard_checkpoints",
 )
 
 
@@ -96,11 +101,18 @@ class TrainingConfig(Section):
 
     seq_len: Positive
     tokens: Positive
-    precision: Literal["fp32", "bf16-mixed"] = "fp32"
+    precision: Literal["fp32", "bf16-mixed", "bf16-true"] = "fp32"
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     val_every: Positive
     log_every: Positive = 10
     checkpoint_every: Positive = 200
+    # How the machine computes a step; the batch and what is learned stay what they are.
+    micro_rows: Positive | Literal["auto"] | None = None  # rows at a time; None = all
+    recompute: bool = False  # blocks once more in the backward, to keep less of them
+    compile: bool = False  # blocks by torch.compile
+    devices: Positive = 1
+    shard: bool = False  # weights and optimizer over the devices (FSDP2), not a copy on each
+    shard_checkpoints: bool = False  # every device writes its part
 
 
 class Config(Section):
@@ -164,10 +176,7 @@ def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:
 
 
 def resolve(document: Document) -> Config:
-    """Check a document against the schema; all its errors are reported together.
-
-    The plugins that it lists are imported: for files that the user named.
-    """
+    """Check a document against the schema; all its errors are reported together."""
     registries = all_registries().values()
     load_entry_points()
     paths = _plugin_paths(document)
@@ -184,22 +193,11 @@ def resolve(document: Document) -> Config:
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, document, schema))) from None
     config._plugin_hashes, config._document = hashes, document
-    remember(hashes)
     return config
 
 
-def from_resolved(data: dict[str, Any], *, plugins: Sequence[str | Path] = ()) -> Config:
-    """Return the configuration that `Config.resolved` wrote.
-
-    It may come from anybody: of its plugins only those are imported that are among `plugins` by
-    their file names, or whose content the user's own experiments had; see `trust`.
-    """
-    listed = data.get("plugins") if isinstance(data, dict) else None
-    if isinstance(listed, list) and listed:
-        data = {
-            **data,
-            "plugins": trusted([str(name) for name in listed], list(map(Path, plugins))),
-        }
+def from_resolved(data: dict[str, Any]) -> Config:
+    """Return the configuration that `Config.resolved` wrote."""
     return resolve(Document(data, {(): "resolved configuration"}))
 
 

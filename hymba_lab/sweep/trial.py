@@ -128,7 +128,7 @@ class Tracker:
         task = self.task
         with self.run.system_metrics():
             return fit(
-                from_resolved(task.config, plugins=task.config["plugins"]),
+                from_resolved(task.config),
                 seed=task.seed,
                 folder=folder.path,
                 log=log,
