@@ -39,7 +39,7 @@ class Record(_Read):
     identity: str
     seed: Count
     metrics: Metrics
-    history: Annotated[list[tuple[Count, Metrics]], Field(min_length=1)]
+    history: list[tuple[Count, Metrics]]
     stopped_by: str | None
     n_steps: Annotated[int, Field(ge=1, lt=2**63)]
     seconds: Seconds
