@@ -1,6 +1,7 @@
 """Blocks whose activations are computed again in the backward pass, where training asks for it."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,5 +37,13 @@ class RecomputedBlock(Block):
 
 
 def recomputable(block: Block) -> None:
-    """Make a block of the lab one that can be computed again; its parameters stay."""
-    block.__class__ = RecomputedBlock
+    """Make a block of the lab one that can be computed again; its parameters and order stay."""
+    block.__class__ = _recomputed(type(block))
+
+
+@cache
+def _recomputed(kind: type[Block]) -> type[Block]:
+    """Return the kind of block with the checkpoint in front: its own forward is what is run."""
+    if issubclass(RecomputedBlock, kind):
+        return RecomputedBlock
+    return type(f"Recomputed{kind.__name__}", (RecomputedBlock, kind), {})
