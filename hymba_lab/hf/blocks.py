@@ -1,7 +1,6 @@
 """Blocks whose activations are computed again in the backward pass, where training asks for it."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -41,7 +40,6 @@ def recomputable(block: Block) -> None:
     block.__class__ = _recomputed(type(block))
 
 
-@cache
 def _recomputed(kind: type[Block]) -> type[Block]:
     """Return the kind of block with the checkpoint in front: its own forward is what is run."""
     if issubclass(RecomputedBlock, kind):
