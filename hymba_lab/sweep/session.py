@@ -74,4 +74,6 @@ def resolved_sweep(session: Session) -> str:
     """
     base = session.sweep.base.resolved()
     base |= {"plugins": [os.path.relpath(path) for path in session.sweep.base.plugins]}
+    if folders := session.sweep.base.paths_from:
+        base["paths_from"] = {place: os.path.relpath(path) for place, path in folders.items()}
     return json.dumps({"sweep": session.sweep.file.model_dump(), "base": base}, indent=1)
