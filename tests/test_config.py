@@ -24,6 +24,12 @@ COSMETIC = {
     "paths_from",
     "training.log_every",
     "training.checkpoint_every",
+    "training.micro_rows",
+    "training.recompute",
+    "training.compile",
+    "training.devices",
+    "training.shard",
+    "training.shard_checkpoints",
 }
 
 

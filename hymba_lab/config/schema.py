@@ -36,6 +36,12 @@ COSMETIC = (
     "paths_from",
     "training.log_every",
     "training.checkpoint_every",
+    "training.micro_rows",
+    "training.recompute",
+    "training.compile",
+    "training.devices",
+    "training.shard",
+    "training.shard_checkpoints",
 )
 
 
@@ -98,11 +104,18 @@ class TrainingConfig(Section):
 
     seq_len: Positive
     tokens: Positive
-    precision: Literal["fp32", "bf16-mixed"] = "fp32"
+    precision: Literal["fp32", "bf16-mixed", "bf16-true"] = "fp32"
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     val_every: Positive
     log_every: Positive = 10
     checkpoint_every: Positive = 200
+    # How the machine computes a step; the batch and what is learned stay what they are.
+    micro_rows: Positive | Literal["auto"] | None = None  # rows at a time; None = all
+    recompute: bool = False  # blocks once more in the backward, to keep less of them
+    compile: bool = False  # blocks by torch.compile
+    devices: Positive = 1
+    shard: bool = False  # weights and optimizer over the devices (FSDP2), not a copy on each
+    shard_checkpoints: bool = False  # every device writes its part
 
 
 class Config(Section):

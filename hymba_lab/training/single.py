@@ -17,6 +17,7 @@ from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.provenance import CODE_VERSION, commit
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
 from hymba_lab.training.fit import fit
+from hymba_lab.training.world import world
 
 EXPERIMENT = "train"
 
@@ -29,6 +30,8 @@ def train_one(options: argparse.Namespace) -> int:
     config = load_config(options.file, options.overrides)
     mixture = _checked_sources(config)
     folder = RunFolder(options.root, run_identity(config, options.seed, mixture.fingerprint))
+    if not world().is_first:
+        return _follow(config, mixture, folder, options.seed)
     with folder.locked():
         record: dict[str, Any] | None = folder.result
         if record is not None and record["stopped_by"] is None and not record.get("ended_by"):
@@ -38,6 +41,14 @@ def train_one(options: argparse.Namespace) -> int:
     for name, value in record["metrics"].items():
         console.print(f"{name:40} {value:.4f}", highlight=False)
     console.print(f"weights: {folder.path / 'weights.safetensors'}", highlight=False)
+    return 0
+
+
+def _follow(config: Config, mixture: Mixture, folder: RunFolder, seed: int) -> int:
+    """Train as a rank that `torchrun` started; rank 0 locks, logs and writes."""
+    record = folder.result
+    if record is None or record["stopped_by"] is not None:
+        fit(config, seed=seed, folder=folder.path, mixture=mixture)
     return 0
 
 

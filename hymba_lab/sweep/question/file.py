@@ -49,6 +49,13 @@ class Range(Section):
     choices: list[str | int | float | bool] | None = None
 
 
+class Held(Section):
+    """An integer that keeps its ratio to the free one: `ratio` times it, to a multiple of `of`."""
+
+    ratio: Annotated[float, Field(gt=0)]
+    of: Count = 1
+
+
 class Match(Section):
     """Every row gets one budget, the baseline's or a number, by solving one free integer."""
 
@@ -56,6 +63,7 @@ class Match(Section):
     flops: int | str | None = None
     by: str
     rows: dict[str, str] = {}  # rows that free another integer than `by`, e.g. for want of an MLP
+    hold: dict[str, dict[str, Held]] = {}  # row -> what moves with `by`: shares stay as they are
     tolerance: str = "0.5%"
 
     @property
