@@ -90,7 +90,7 @@ class Corpora:
             f"corpora/{label}/{index.fingerprint}/{seq_len}"
             for label, index in self.indexes.items()
         ]
-        self._shares = None if self.anneal else Shares(rows, phases_of(self.weights, []))
+        self._shares = Shares(rows, phases_of(self.weights, []))
 
     @cached_property
     def tokenizer(self) -> GivenTokenizer:
@@ -99,13 +99,16 @@ class Corpora:
         return GivenTokenizer(first.folder / TOKENIZER, self.end_of_text)
 
     def begin(self, n_steps: int) -> None:
-        """Say how long the run is, which is what the starts of `anneal` are shares of."""
+        """Say how long the run is, which is what the starts of `anneal` are shares of.
+
+        Until then the weights are those of the beginning.
+        """
         later = [(round(phase.start * n_steps), phase.weights) for phase in self.anneal]
         self._shares = Shares(self.rows, phases_of(self.weights, later))
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Return the `rows` windows of a step, those of one corpus after those of another."""
-        before, after = self._planned.before(step), self._planned.before(step + 1)
+        before, after = self._shares.before(step), self._shares.before(step + 1)
         parts = [
             (group, self._starts(group, seed, np.arange(first, last)))
             for group, (first, last) in enumerate(zip(before, after, strict=True))
@@ -126,14 +129,9 @@ class Corpora:
         return {
             label: n / self._n_windows(group)
             for group, (label, n) in enumerate(
-                zip(self.groups, self._planned.before(n_steps), strict=True)
+                zip(self.groups, self._shares.before(n_steps), strict=True)
             )
         }
-
-    @property
-    def _planned(self) -> Shares:
-        assert self._shares is not None, "begin(n_steps) says where anneal starts"
-        return self._shares
 
     def _n_windows(self, group: int) -> int:
         return (len(self.train[group]) - 1) // self.seq_len

@@ -62,7 +62,7 @@ def open_session(options: argparse.Namespace) -> Session:
 
 def _sources(sweep: Sweep) -> Mixture:
     try:
-        return build_sources(sweep.base.data, sweep.base.training.seq_len)
+        return build_sources(sweep.base.data, sweep.base.training.seq_len, sweep.base.n_steps)
     except ConfigError as error:
         raise sweep.base.blame(error) from None
 
