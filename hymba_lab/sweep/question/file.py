@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError
 
 from hymba_lab.config import Config, load_document, resolve
 from hymba_lab.config.messages import explain
+from hymba_lab.config.schema import base_file
+from hymba_lab.config.shipped import PREFIX
 from hymba_lab.config.yaml_file import Document, parse_value
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
@@ -177,9 +179,9 @@ def _names_own_key(override: str) -> bool:
 
 def _base(path: Path, name: str, document: Document, overrides: Sequence[str]) -> Document:
     try:
-        return load_document(path.parent / name, overrides)
+        return load_document(base_file(path, name), overrides)
     except ConfigError as error:
-        if not (path.parent / name).is_file():
+        if not name.startswith(PREFIX) and not (path.parent / name).is_file():
             raise ConfigError(f"{error}\n  named at {document.where(['base'])}: base") from None
         raise
 
