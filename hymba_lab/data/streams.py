@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,8 @@ import torch
 from hymba_lab.data.chain import Tokens
 from hymba_lab.data.draws import Ints, generator
 from hymba_lab.data.source import Batch, digest
+from hymba_lab.data.tokenizers import Readable, Tokenizer
 from hymba_lab.errors import DataError
-
-if TYPE_CHECKING:
-    from hymba_lab.data.corpus import Corpus
-    from hymba_lab.data.tokenizers import Tokenizer
 
 
 class TokenFile:
@@ -65,7 +62,7 @@ class TokenStream:
         entropy: float,
         bytes_per_token: float | None,
         vocabulary: str | None = None,
-        corpus: "Corpus | None" = None,
+        corpus: Readable | None = None,
     ) -> None:
         """`contents` is the fingerprint of the tokens, `entropy` as by `unigram_entropy`.
 
@@ -91,7 +88,7 @@ class TokenStream:
         self.fingerprint = digest(contents, seq_len, n_val)
 
     @property
-    def tokenizer(self) -> "Tokenizer | None":
+    def tokenizer(self) -> Tokenizer | None:
         """What reads ids back as text, where it is known."""
         return None if self._corpus is None else self._corpus.tokenizer
 

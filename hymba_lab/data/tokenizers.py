@@ -30,6 +30,15 @@ class Tokenizer(Protocol):
         ...
 
 
+class Readable(Protocol):
+    """What knows the tokenizer that made its ids."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, to read ids back as text."""
+        ...
+
+
 class Bytes:
     """Every byte is an id. Byte 0, which text does not hold, ends a document."""
 
