@@ -92,6 +92,10 @@ class Registry(Generic[T]):
         """Forget an entry, e.g. one that a plugin's newer version replaces."""
         del self._entries[name], self._specs[name]
 
+    def spec_type(self, name: str) -> type[Spec]:
+        """Return the model of the options that `name` takes."""
+        return self._specs[name]
+
     def options(self, name: str) -> list[str]:
         """Return the names of the options that `name` takes."""
         return [key for key in self._specs[name].model_fields if key != "name"]

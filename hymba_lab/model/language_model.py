@@ -16,6 +16,7 @@ from hymba_lab.errors import ConfigError
 from hymba_lab.model.block import Block, build_block
 from hymba_lab.model.cache import Cache
 from hymba_lab.model.generate import generate, stream
+from hymba_lab.model.memory import refuse_forgetful
 from hymba_lab.model.plan import LayerPlan, plan_layers
 
 
@@ -47,6 +48,7 @@ class LanguageModel(nn.Module):
         self.plan, self.config = plan, config
         self.max_tokens: int | None = None
         self.released: Mapping[str, Any] | None = None
+        self._remembers = False  # not tried yet
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, vocab) of the next token, from tokens (B, T)."""
@@ -71,7 +73,13 @@ class LanguageModel(nn.Module):
         return meta.drop(x) if meta else x
 
     def cache(self, n_rows: int, n_tokens: int) -> Cache:
-        """Return an empty cache for rows of at most `n_tokens` text tokens."""
+        """Return an empty cache for rows of at most `n_tokens` text tokens.
+
+        Raises `UserError` for a component from elsewhere that would forget (`model/memory.py`).
+        """
+        if not self._remembers:
+            refuse_forgetful(self)
+            self._remembers = True
         n_meta = self.meta.n_meta if self.meta else 0
         return Cache(self.blocks, n_meta, self.embedding.weight, n_rows, n_tokens)
 
