@@ -28,6 +28,34 @@ def parser(command: str, about: str) -> argparse.ArgumentParser:
     return made
 
 
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def precision(name: str) -> str:
+    """Return a precision under torch's name, given as bf16 or bfloat16 alike."""
+    return PRECISIONS.get(name, name)
+
+
+def short_precision(name: str) -> str:
+    """Return a precision under its short name, given as bf16 or bfloat16 alike."""
+    return {long: short for short, long in PRECISIONS.items()}.get(name, name)
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Add `--plugin FILE` to a command that loads a run or a checkpoint."""
+    parser.add_argument(
+        "--plugin", type=Path, action="append", default=[], metavar="FILE.py", dest="plugins",
+        help="run this code for the components that the checkpoint names; may be repeated. "
+        "Without it only plugins run that ran in an experiment of yours before",
+    )  # fmt: skip
+
+
+def _plugins_place(error: BaseException) -> str | None:
+    """Return the line of a plugin that an error came from; None where it is no plugin's."""
+    loaded = sys.modules.get("hymba_lab.config.plugins")  # if not, no plugin has run
+    return loaded.place_of(error) if loaded else None
+
+
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
     """Exit with main()'s code; 2 and one message for what the user can mend, 130 for Ctrl-C."""
     try:
@@ -44,4 +72,9 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
     except BrokenPipeError:  # the reader of our output left, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (Exception, SystemExit) as error:
+        if (place := _plugins_place(error)) is None:
+            raise
+        print(f"error: {place}: {type(error).__name__}: {error}", file=sys.stderr)
+        code = 2
     sys.exit(code)

@@ -5,17 +5,18 @@ newcomer needs nothing here; options without a default take their value from `ex
 """
 
 import pytest
-from examples import EXAMPLES, REGISTRIES, spec_of
+from examples import EXAMPLES, REGISTRIES, VARIANTS, spec_of
 
 from hymba_lab.testing import WIRES, Law, Subject, laws_of_axis
 from hymba_lab.testing.battery import OTHERS
 
 D_MODEL = 8
-OFF = {("model.meta_tokens", "none"), ("model.mlp", "none")}
+OFF = {(f"model.{axis}", "none") for axis in ("meta_tokens", "mlp", "short_conv")}
 TOKENS = {"files", "shards", "corpora"}  # of the user's disk: their laws are in the tests of data
 
 ENTRIES = [(path, name) for path, registry in REGISTRIES.items() for name in registry]
 TRIED = [(path, name) for path, name in ENTRIES if (path, name) not in OFF and name not in TOKENS]
+TRIED += list(VARIANTS)
 every_entry = pytest.mark.parametrize(("path", "name"), ENTRIES)
 
 

@@ -1,5 +1,6 @@
 """A model and its codec from a folder: a run of ours, or a checkpoint in the released format."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,14 +15,18 @@ from hymba_lab.model import LanguageModel, build_model
 WEIGHTS = "weights.safetensors"
 
 
-def load(path: Path, dtype: str | None, *, texts: bool) -> tuple[LanguageModel, Codec | None]:
+def load(
+    path: Path, dtype: str | None, *, texts: bool, plugins: Sequence[Path] = ()
+) -> tuple[LanguageModel, Codec | None]:
     """Return model and codec of a checkpoint; the codec is None if no `texts` are asked for.
 
-    Raises `CheckpointError` for what is no checkpoint and, with `texts`, has no tokenizer.
+    `plugins` are files whose components it may use; of those that a run of ours names itself, only
+    the user's own are run (`config/trust.py`). Raises `ConfigError` for others, and
+    `CheckpointError` for what is no checkpoint and, with `texts`, has no tokenizer.
     """
     file = path if path.is_file() else path / WEIGHTS
     if file.is_file() and not (path / "config.json").is_file():
-        return _load_run(file, dtype, texts)
+        return _load_run(file, dtype, texts, plugins)
     model = load_pretrained(path, dtype)
     if not texts:
         return model, None
@@ -36,14 +41,16 @@ def load(path: Path, dtype: str | None, *, texts: bool) -> tuple[LanguageModel, 
     return model, TokenizerFile(path / "tokenizer.json", known)
 
 
-def _load_run(file: Path, dtype: str | None, texts: bool) -> tuple[LanguageModel, Codec | None]:
+def _load_run(
+    file: Path, dtype: str | None, texts: bool, plugins: Sequence[Path]
+) -> tuple[LanguageModel, Codec | None]:
     weights, facts = load_weights(file)
     if not {"config", "vocab"} <= facts.keys():
         raise CheckpointError(
             f"{file}: holds no configuration; give the weights.safetensors of a run, or a folder "
             "with config.json."
         )
-    config = from_resolved(facts["config"])
+    config = from_resolved(facts["config"], plugins=plugins, source=str(file))
     with torch.device("meta"):
         model = build_model(config.model, facts["vocab"])
     try:

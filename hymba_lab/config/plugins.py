@@ -49,6 +49,19 @@ def load_plugin(path: Path, registries: Sequence[Registry[Any]]) -> str:
     return sha256
 
 
+def place_of(error: BaseException) -> str | None:
+    """Return file:line of the last line of a plugin that an error passed; None for no plugin's."""
+    files = {str(path) for path in _loaded}
+    frames = traceback.extract_tb(error.__traceback__)
+    passed = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in files]
+    return passed[-1] if passed else None
+
+
+def loaded_as(name: str) -> Path | None:
+    """Return the plugin of this file name that was loaded in this process, None for none."""
+    return next((path for path in _loaded if path.name == Path(name).name), None)
+
+
 def added_by(listed: Sequence[Path]) -> Entries:
     """Return (axis, name) of what the listed plugins have registered in this process."""
     return [entry for path in listed for entry in _loaded.get(path, ("", []))[1]]

@@ -7,19 +7,25 @@ checked, listed and suggested like one of the package's own.
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from types import GenericAlias
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config.messages import explain
-from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
+from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
+from hymba_lab.config.trust import refuse_strangers, remember
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
-from hymba_lab.registry import Registry, Section, Spec
+from hymba_lab.registry import LATER, Registry, Section, Spec
 
 Positive = Annotated[int, Field(ge=1)]
+
+PER_LAYER = ("heads", "attention", "ssm", "fusion", "mlp")
+ABSENT = {"short_conv": "none", "topology": "sa_m"}
+"""What a file need not name, because it came later, and what it then is."""
 
 # What can change without changing a result; left out of the digest.
 COSMETIC = (
@@ -30,6 +36,21 @@ COSMETIC = (
     "training.log_every",
     "training.checkpoint_every",
 )
+
+
+def _absent(key: str) -> Spec:
+    return all_registries()[f"model.{key}"].spec(ABSENT[key])
+
+
+class Layers(Section):
+    """What is different in some layers: every part given replaces the model's own there."""
+
+    at: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    heads: Spec | None = None
+    attention: Spec | None = None
+    ssm: Spec | None = None
+    fusion: Spec | None = None
+    mlp: Spec | None = None
 
 
 class ModelConfig(Section):
@@ -51,6 +72,24 @@ class ModelConfig(Section):
     attention: Spec
     ssm: Spec
     mlp: Spec
+    short_conv: Annotated[Spec, LATER] = Field(default_factory=partial(_absent, "short_conv"))
+    topology: Annotated[Spec, LATER] = Field(default_factory=partial(_absent, "topology"))
+    layers: Annotated[tuple[Layers, ...], LATER] = ()
+
+    def at(self, layer: int) -> "ModelConfig":
+        """Return the configuration of one layer: this one, with what `layers` replaces there."""
+        changed: dict[str, Spec] = {}
+        for part in self.layers:
+            if max(part.at) >= self.n_layers:
+                raise ConfigError(
+                    f"at: {list(part.at)} names a layer that is none of 0..{self.n_layers - 1}.",
+                    "model.layers",
+                )
+            if layer in part.at:
+                changed |= {
+                    key: spec for key in PER_LAYER if (spec := getattr(part, key)) is not None
+                }
+        return self.model_copy(update=changed) if changed else self
 
 
 class TrainingConfig(Section):
@@ -94,7 +133,7 @@ class Config(Section):
     @property
     def digest(self) -> str:
         """sha256 of the canonical configuration without what cannot change a result."""
-        data = self.resolved()
+        data = self.canonical()
         for path in COSMETIC:
             section, _, key = path.rpartition(".")
             (data[section] if section else data).pop(key)
@@ -136,6 +175,7 @@ def resolve(document: Document) -> Config:
         tuple(name for name in registry if (registry.path, name) not in foreign)
         for registry in registries
     )
+    remember(hashes)
     schema = _config_type(tuple(names), *hashes)
     data = {**document.data, "plugins": [str(path) for path in paths]}
     try:
@@ -146,31 +186,62 @@ def resolve(document: Document) -> Config:
     return config
 
 
-def from_resolved(data: dict[str, Any]) -> Config:
-    """Return the configuration that `Config.resolved` wrote."""
-    return resolve(Document(data, {(): "resolved configuration"}))
+def from_resolved(
+    data: dict[str, Any],
+    *,
+    own: bool = False,
+    plugins: Sequence[Path] = (),
+    source: str = "resolved configuration",
+) -> Config:
+    """Return the configuration that `Config.resolved` wrote; `source` names where it stands.
+
+    The plugins that it lists are code, so they run only where they are the user's own
+    (`config/trust.py`): named in `plugins`, which then stand for them; or of a content that ran for
+    the user before; or loaded in this process under the same file name; or when the caller wrote
+    `data` for itself (`own`). Raises `ConfigError` for others, before anything is imported.
+    """
+    listed = data.get("plugins")
+    if plugins:
+        data = {**data, "plugins": [str(path.resolve()) for path in plugins]}
+    elif not own and isinstance(listed, list):
+        here = [
+            str(loaded_as(name) or name) if isinstance(name, str) and not Path(name).is_file()
+            else name
+            for name in listed
+        ]  # fmt: skip
+        refuse_strangers(here, source)
+        data = {**data, "plugins": here}
+    return resolve(Document(data, {(): source}))
 
 
 def all_registries() -> dict[str, Registry[Any]]:
     """Return every registry by its path; imports torch."""
-    from hymba_lab.components import (
+    from hymba_lab.components import (  # noqa: F401 - an entry in a file of its own registers itself
         attention,
         fusion,
+        gated_delta,
+        gla,
         heads,
+        kimi_delta,
         kv_sharing,
+        mamba2,
         meta_tokens,
         mlp,
         order,
         placement,
+        short_conv,
         ssm,
+        topology,
     )
     from hymba_lab.data.source import datasets
+    from hymba_lab.optim import muon  # noqa: F401 - registers itself
     from hymba_lab.optim.optimizers import optimizers
     from hymba_lab.optim.schedules import schedules
 
     found: list[Registry[Any]] = [
         heads.heads, order.orders, fusion.fusions, meta_tokens.meta_tokens, placement.placements,
         kv_sharing.kv_sharings, attention.attentions, ssm.ssms, mlp.mlps,
+        short_conv.short_convs, topology.topologies,
         datasets, optimizers, schedules,
     ]  # fmt: skip
     return {registry.path: registry for registry in found}
@@ -188,8 +259,14 @@ def _config_type(names: tuple[tuple[str, ...], ...], *plugin_hashes: str) -> typ
         for path, schema in slots.items()
         if path.startswith("model.")
     }
+    other: dict[str, Any] = {key: (model[key][0] | None, None) for key in PER_LAYER}
+    layers = create_model("Layers", __base__=Layers, **other)
+    model["layers"] = (Annotated[tuple[layers, ...], LATER], ())  # type: ignore[valid-type]
+    for key in ABSENT:
+        default = Field(default_factory=partial(_absent, key))
+        model[key] = (Annotated[model[key][0], LATER], default)
     label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    sources: Any = dict.__class_getitem__((label, slots["data"]))
+    sources: Any = GenericAlias(dict, (label, slots["data"]))  # dict[label, ...], made at run time
     parts: dict[str, Any] = {
         "model": (create_model("ModelConfig", __base__=ModelConfig, **model), ...),
         "data": (Annotated[sources, Field(min_length=1)], ...),

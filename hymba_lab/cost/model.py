@@ -7,25 +7,33 @@ from torch import nn
 
 from hymba_lab.config import ModelConfig
 from hymba_lab.model import LanguageModel, build_model
+from hymba_lab.model.outputs import refuse_wrong_outputs
 
 PARTS = (
     "embedding", "meta_tokens", "attention", "ssm", "fusion", "mlp", "norms", "head",
 )  # fmt: skip
 """Where a parameter or a FLOP can be.
 
-`fusion` is all of a mixer outside its branches, the output projection included; `norms` are the
-block's and the final one, a branch's own norms belong to the branch. A tied head has no parameters.
+`fusion` is all of a mixer outside its branches, the output projection and a short convolution in
+front included (one in front of the MLP is the MLP's); `norms` are the block's and the final one, a
+branch's own norms belong to the branch. A tied head has no parameters.
 """
 
 _OF_MIXER = {"attention": "attention", "ssm": "ssm"}
-_OF_BLOCK = {"norm1": "norms", "norm2": "norms", "mlp": "mlp"}
+_OF_BLOCK = {"norm1": "norms", "norm2": "norms", "norm_attn": "norms", "mlp": "mlp"}
+_OF_BLOCK |= {"conv_mixer": "fusion", "conv_mlp": "mlp"}
 _OF_MODEL = {"embedding": "embedding", "meta": "meta_tokens", "norm": "norms"}
 
 
 def meta_model(config: ModelConfig, vocab: int) -> LanguageModel:
-    """Build the model without memory for its tensors."""
+    """Build the model without memory for its tensors.
+
+    Raises `ConfigError` for a component of a plugin that fails or returns another shape.
+    """
     with torch.device("meta"):
-        return build_model(config, vocab)
+        model = build_model(config, vocab)
+    refuse_wrong_outputs(model)
+    return model
 
 
 def count(module: nn.Module) -> int:

@@ -15,13 +15,21 @@ from hymba_lab.ops.selection import Implementation, Operation
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int, q_start: int = 0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None,
+    n_meta: int,
+    q_start: int = 0,
+    sink: Tensor | None = None,
 ) -> Tensor:
     """Return softmax(q k^T / sqrt(P) over the visible keys) v, shape (B, H, T, V).
 
     q (B, H, T, P) stands at positions q_start..q_start+T-1; k (B, K, S, P) and v (B, K, S, V) at
     0..S-1; query head i reads key head i // (H / K). Query i sees key j <= i if `window` is None,
     if i - j < window (the query itself counts) or if j < n_meta. A query that sees no key gives 0.
+    `sink` (H,) is the logit of one key more that every query sees, whose value is 0.
     B batch, H query heads, K key heads, T queries, S keys, P key width, V value width.
     On the meta device only the shape is computed, and `FlopCounterMode` counts the visible pairs.
     """
@@ -29,15 +37,46 @@ def attention(
         out: Tensor = flops.attention_cost(q, k, v, window, n_meta, q_start)
         return out
     given = (q, k, v, window, n_meta, q_start)
+    if sink is not None:
+        return _beside(sink, *given)
     y: Tensor = ATTENTION.run(*given)(*given)
     return y
 
 
-def attention_step(q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) -> Tensor:
+def _beside(
+    sink: Tensor, q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int, q_start: int
+) -> Tensor:
+    """The same beside a sink: by the log of the sum of e^score where it is known, else a key."""
+    chosen = ATTENTION.choose(q, k, v, window, n_meta, q_start)
+    if chosen == "cpp":
+        return attention_cpp.windowed_attention(q, k, v, window, n_meta, sink)
+    if chosen == "flex":
+        scale = q.shape[3] ** -0.5
+        return flex_attention(q, k, v, cast(int, window), n_meta, scale, sink)
+    q, k, v = _with_sink(q, k, v, sink)
+    return _one_width(_masked)(q, k, v, window, n_meta + 1, q_start + 1)
+
+
+def _with_sink(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Put in front a key that scores `sink` with any query, by one channel more, and is worth 0."""
+    width = q.shape[3]
+    logit = (sink * (width + 1) ** 0.5).to(q.dtype)[None, :, None, None].expand(*q.shape[:3], 1)
+    first = F.one_hot(torch.tensor(width, device=k.device), width + 1).to(k.dtype)
+    k = torch.cat([first.expand(*k.shape[:2], 1, -1), F.pad(k, (0, 1))], dim=2)
+    q = torch.cat([q * ((width + 1) / width) ** 0.5, logit], dim=3)  # the scores as they were
+    return q, k, F.pad(v, (0, 0, 1, 0))
+
+
+def attention_step(
+    q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor, *, sink: Tensor | None = None
+) -> Tensor:
     """Return softmax(q k^T / sqrt(P)) v (B, H, 1, V) of one query a row, q (B, H, 1, P).
 
     Row b sees the first n_keys[b] of the keys k (B, K, S, P); n_keys (B,) int64 lies on the host.
+    `sink` (H,) as in `attention`.
     """
+    if sink is not None:
+        return _step_beside(sink, q, k, v, n_keys)
     if one_token.fits(q, k, v):
         return one_token.attend(q, k, v, n_keys.clamp(max=k.shape[2]))
     mask = None
@@ -48,6 +87,18 @@ def attention_step(q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) -> Tensor:
     grouped = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
     o = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask)
     return o.flatten(1, 2).unsqueeze(2)
+
+
+def _step_beside(sink: Tensor, q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) -> Tensor:
+    """The weights of the keys beside a sink, whose own is left out."""
+    grouped = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
+    scores = (grouped @ k.mT).float() * q.shape[3] ** -0.5  # (B, K, H / K, S)
+    place = torch.arange(k.shape[2], device=k.device)
+    hidden = place >= n_keys.to(k.device)[:, None, None, None]
+    scores = scores.masked_fill(hidden, -torch.inf)
+    own = sink.float().view(k.shape[1], -1, 1).expand(len(q), -1, -1, -1)
+    weights = torch.cat([scores, own], dim=3).softmax(3)[..., :-1]
+    return (weights.to(v.dtype) @ v).flatten(1, 2).unsqueeze(2)
 
 
 Form = Callable[[Tensor, Tensor, Tensor, int | None, int, int, float], Tensor]

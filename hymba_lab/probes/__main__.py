@@ -31,6 +31,7 @@ def arguments() -> argparse.ArgumentParser:
         "--root", type=Path, default=Path(), metavar="DIR", help="where runs/ stands; default: here"
     )
     add("--threads", type=int, default=1, metavar="N", help="default: 1, sums in one order")
+    cli.add_plugins(parser)
     return parser
 
 
@@ -41,20 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = [place for path in options.paths for place in places(path, options.root)]
     mixtures: dict[str, Mixture] = {}
     for sweep, own in by_sweep(found):
-        frames = _measured(own, mixtures)
+        frames = _measured(own, mixtures, options.plugins)
         folder = options.out / sweep / "probes"
         _write(frames, own, folder, options)
         print(f"{folder}: {', '.join(sorted(frames))}")
     return 0
 
 
-def _measured(own: Sequence[Place], mixtures: dict[str, Mixture]) -> dict[str, pd.DataFrame]:
+def _measured(
+    own: Sequence[Place], mixtures: dict[str, Mixture], plugins: Sequence[Path]
+) -> dict[str, pd.DataFrame]:
     """Return probe -> frame over all runs; a probe without lines is left out."""
     lines: Lines = {name: [] for name in COLUMNS}
     for number, place in enumerate(own, start=1):
         print(f"[{number}/{len(own)}] {place.row}, seed {place.seed}", file=sys.stderr, flush=True)
         which = {"sweep": place.sweep, "row": place.row, "seed": place.seed}
-        for name, found in probe(load_run(place, mixtures)).items():
+        for name, found in probe(load_run(place, mixtures, plugins)).items():
             lines[name] += [{**which, **line} for line in found]
     return {
         name: pd.DataFrame(lines[name], columns=["sweep", "row", "seed", *columns])

@@ -152,7 +152,7 @@ class Tracker:
             if self.run:
                 stack.enter_context(self.run.system_metrics())
             return fit(
-                from_resolved(task.config),
+                from_resolved(task.config, own=True),
                 seed=task.seed,
                 folder=folder.path,
                 log=log,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hymba_lab.components.past import LayerPast
 from hymba_lab.errors import ConfigError, UserError
 from hymba_lab.testing import generation, laws, plans
-from hymba_lab.testing.subjects import WIRES, Broken, Subject
+from hymba_lab.testing.subjects import PARTS, WIRES, Broken, Subject
 
 Verdict = Literal["kept", "broken", "not tried"]
 
@@ -62,6 +61,7 @@ OTHERS = {
     "model.order": (Law("plan", plans.is_a_plan),),
     "model.placement": (Law("plan", plans.is_a_plan),),
     "model.kv_sharing": (Law("plan", plans.is_a_plan),),
+    "model.topology": (Law("plan", plans.is_a_plan),),
     "data": (Law("batches", plans.is_a_source), Law("validation", plans.validates)),
     "optimizer": (Law("training", plans.trains),),
     "schedule": (Law("factors", plans.is_a_schedule),),
@@ -77,7 +77,7 @@ def laws_of_axis(path: str) -> tuple[Law, ...]:
     """Return the laws of an axis, e.g. `model.ssm`."""
     if path not in WIRES:
         return (OPTIONS, *OTHERS.get(path, ()))
-    keepers = KEEPERS if path.removeprefix("model.") in LayerPast._fields else ()
+    keepers = KEEPERS if path in PARTS else ()
     return (OPTIONS, *MODULES, *keepers, IN_A_MODEL)
 
 

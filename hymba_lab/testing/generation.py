@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from hymba_lab.components.past import kept_dtype, kept_shapes
+from hymba_lab.components.short_conv import ShortConv
 from hymba_lab.config import from_resolved
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.model.block import Block
 from hymba_lab.model.memory import CUTS, in_steps, memory_fault
-from hymba_lab.testing.subjects import Broken, Subject
+from hymba_lab.testing.subjects import PARTS, Broken, Subject
 
 VOCAB = 17
 TOLERANCE = 1e-4  # of the size of the outputs
@@ -21,14 +22,14 @@ TOLERANCE = 1e-4  # of the size of the outputs
 def remembers(subject: Subject) -> None:
     """Token by token and in chunks the outputs are those of the whole sequence."""
     facts, module = subject.widths, subject.wired().module
-    fault = memory_fault(_part(subject), module, facts.d_model, facts.n_meta)
+    fault = memory_fault(PARTS[subject.path], module, facts.d_model, facts.n_meta)
     if fault:
         raise Broken(fault)
 
 
 def padding_leaves_no_trace(subject: Subject) -> None:
     """A row that ends before the others goes on as it would alone."""
-    facts, part = subject.widths, _part(subject)
+    facts, part = subject.widths, PARTS[subject.path]
     module = subject.wired().module.eval()
     random = torch.Generator().manual_seed(4)
     x = torch.randn(3, facts.n_meta + 12, facts.d_model, generator=random)
@@ -48,7 +49,7 @@ def padding_leaves_no_trace(subject: Subject) -> None:
 
 def cache_is_what_it_says(subject: Subject) -> None:
     """The bytes kept while generating are those of `cache_shapes`, and nothing is kept beside."""
-    facts, part = subject.widths, _part(subject)
+    facts, part = subject.widths, PARTS[subject.path]
     module = subject.wired().module.eval()
     n_tokens = sum(CUTS)
     shapes = kept_shapes(module, n_tokens)
@@ -75,7 +76,7 @@ def cache_is_what_it_says(subject: Subject) -> None:
 
 def generates_in_bfloat16(subject: Subject) -> None:
     """In bfloat16, where states stay float32, steps are near the whole pass in float32."""
-    facts, part = subject.widths, _part(subject)
+    facts, part = subject.widths, PARTS[subject.path]
     module = subject.wired().module.eval()
     x = torch.randn(2, facts.n_meta + sum(CUTS), facts.d_model)
     exact, _ = in_steps(part, module, x, facts.n_meta, CUTS)
@@ -102,10 +103,6 @@ def generates_in_a_model(subject: Subject) -> None:
             )
 
 
-def _part(subject: Subject) -> str:
-    return subject.path.removeprefix("model.")
-
-
 def _relative(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
 
@@ -129,7 +126,7 @@ def _inside(value: Any) -> Iterator[Tensor]:
 
 def _model_with(subject: Subject) -> LanguageModel:
     """Return a small model of both branches in which every module of the axis is the subject's."""
-    facts, heads, part = subject.widths, subject.widths.heads, _part(subject)
+    facts, heads, part = subject.widths, subject.widths.heads, subject.path.split(".")[1]
     meta = subject.build(facts.d_model) if part == "meta_tokens" else None
     n_meta = meta.n_meta if meta else facts.n_meta
     shape = {
@@ -165,6 +162,10 @@ def _model_with(subject: Subject) -> LanguageModel:
             block.mixer.ssm = subject.build(facts.d_model, facts.d_inner)
         elif part == "mlp":
             block.mlp = subject.build(facts.d_model)
+        elif part == "short_conv":
+            plan = subject.build()
+            block.conv_mixer = ShortConv(facts.d_model, plan.d_conv) if plan.mixer else None
+            block.conv_mlp = ShortConv(facts.d_model, plan.d_conv) if plan.mlp else None
     return model.eval()
 
 

@@ -28,7 +28,7 @@ def _plan(subject: Subject) -> Any:
         return subject.build(subject.widths.d_model)
     if subject.path == "model.kv_sharing":
         return subject.build([None, 4, 4, 4, None, 4])
-    return subject.build(N_LAYERS)
+    return subject.build() if subject.path == "model.topology" else subject.build(N_LAYERS)
 
 
 def _heads(made: Any) -> None:
@@ -67,11 +67,17 @@ def _kv_sharing(made: Any) -> None:
             raise Broken(f"layer {layer} reads layer {source}, whose window is another")
 
 
+def _topology(made: Any) -> None:
+    if made not in ("sa_m", "sam", "s_a_m"):
+        raise Broken(f"{made!r} is no topology; sa_m, sam and s_a_m are")
+
+
 _PLANS = {
     "model.heads": _heads,
     "model.order": _order,
     "model.placement": _placement,
     "model.kv_sharing": _kv_sharing,
+    "model.topology": _topology,
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hymba_lab.components.heads import AttentionHeads
 from hymba_lab.components.meta_tokens import MetaTokens
+from hymba_lab.components.short_conv import ConvPlan, ShortConv
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Registry, Spec
 
@@ -94,6 +95,12 @@ def _ssm(subject: Subject) -> Wired:
     return Wired(module, module, subject.widths.d_model, subject.widths.d_inner)
 
 
+def _short_conv(subject: Subject) -> Wired:
+    plan: ConvPlan = subject.build()
+    module = ShortConv(subject.widths.d_model, plan.d_conv)
+    return Wired(module, module, subject.widths.d_model, subject.widths.d_model)
+
+
 def _mlp(subject: Subject) -> Wired:
     module = subject.build(subject.widths.d_model)
     return Wired(module, module, subject.widths.d_model, subject.widths.d_model)
@@ -105,8 +112,12 @@ WIRES: dict[str, Callable[[Subject], Wired]] = {
     "model.attention": _attention,
     "model.ssm": _ssm,
     "model.mlp": _mlp,
+    "model.short_conv": _short_conv,
 }
 """Axis of modules -> how one is built from the facts and what it maps."""
+
+PARTS = {"model.attention": "attention", "model.ssm": "ssm", "model.short_conv": "conv_mixer"}
+"""Axis -> the part of a layer, by its name in `LayerPast`, that keeps what the axis makes."""
 
 
 def example(registry: Registry[Any], name: str) -> Spec:
