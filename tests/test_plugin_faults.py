@@ -1,8 +1,5 @@
 """A plugin that fails is said in one message by every command, with its line where it has one."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -135,15 +132,16 @@ EXITS = LATE.replace("raise ValueError('not on a Monday')", "exit(0)")
     ids=["fails in training", "exits in training", "exits when imported"],
 )
 def test_no_command_ends_as_if_all_were_well(
-    write: Write, source: str, said: str, tmp_path: Path
+    write: Write, source: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from hymba_lab.commands import train
+
     path = experiment(write, source)
-    done = subprocess.run(
-        [sys.executable, "-m", "hymba_lab.train", str(path), "--root", str(tmp_path)],
-        env=os.environ | {"PYTHONWARNINGS": "ignore"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda _: train.main([str(path), "--root", str(tmp_path)]))
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown and "Traceback" not in shown
 
 
 def test_an_error_of_the_package_keeps_its_traceback() -> None:

@@ -89,7 +89,8 @@ def _finish(folder: Path, config: Config) -> None:
     save_weights(folder / "weights.safetensors", model.state_dict(), facts)
     record = {
         "seed": 0, "metrics": {}, "stopped_by": None, "config": config.resolved(),
-        "data_fingerprint": mixture.fingerprint, "scale": "tiny",
+        "data_fingerprint": mixture.fingerprint, "scale": "tiny", "history": [],
+        "identity": folder.name, "format": 1,
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(record))
 
