@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 SUFFIXES = (".py", ".md", ".rst", ".txt", ".pyi")
 BYTES_PER_TOKEN = 3.8

@@ -4,7 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from hymba_lab.errors import TrialFailed, UserError
 
@@ -41,6 +44,7 @@ def short_precision(name: str) -> str:
     return {long: short for short, long in PRECISIONS.items()}.get(name, name)
 
 
+<<<<<<< HEAD
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Add `--plugin FILE` to a command that loads a run or a checkpoint."""
     parser.add_argument(
@@ -54,6 +58,20 @@ def _plugins_place(error: BaseException) -> str | None:
     """Return the line of a plugin that an error came from; None where it is no plugin's."""
     loaded = sys.modules.get("hymba_lab.config.plugins")  # if not, no plugin has run
     return loaded.place_of(error) if loaded else None
+=======
+def callable_package(name: str, module: str, function: str) -> None:
+    """Let a package be called: `hymba_lab.sweep(...)` is `function` of `module`, imported then.
+
+    A package's name is taken by the package itself once anything in it was imported, so a function
+    of the same name beside it would be there on some days only.
+    """
+
+    class Called(ModuleType):
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            return getattr(import_module(module), function)(*arguments, **options)
+
+    sys.modules[name].__class__ = Called
+>>>>>>> main
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:

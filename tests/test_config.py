@@ -22,6 +22,12 @@ COSMETIC = {
     "plugins",
     "training.log_every",
     "training.checkpoint_every",
+    "training.micro_rows",
+    "training.recompute",
+    "training.compile",
+    "training.devices",
+    "training.shard",
+    "training.shard_checkpoints",
 }
 
 

@@ -15,8 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config.messages import explain
+<<<<<<< HEAD
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
 from hymba_lab.config.trust import refuse_strangers, remember
+=======
+from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
+from hymba_lab.config.shipped import PREFIX, named
+>>>>>>> main
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry, Section, Spec
@@ -35,6 +40,12 @@ COSMETIC = (
     "plugins",
     "training.log_every",
     "training.checkpoint_every",
+    "training.micro_rows",
+    "training.recompute",
+    "training.compile",
+    "training.devices",
+    "training.shard",
+    "training.shard_checkpoints",
 )
 
 
@@ -97,11 +108,18 @@ class TrainingConfig(Section):
 
     seq_len: Positive
     tokens: Positive
-    precision: Literal["fp32", "bf16-mixed"] = "fp32"
+    precision: Literal["fp32", "bf16-mixed", "bf16-true"] = "fp32"
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     val_every: Positive
     log_every: Positive = 10
     checkpoint_every: Positive = 200
+    # How the machine computes a step; the batch and what is learned stay what they are.
+    micro_rows: Positive | Literal["auto"] | None = None  # rows at a time; None = all
+    recompute: bool = False  # blocks once more in the backward, to keep less of them
+    compile: bool = False  # blocks by torch.compile
+    devices: Positive = 1
+    shard: bool = False  # weights and optimizer over the devices (FSDP2), not a copy on each
+    shard_checkpoints: bool = False  # every device writes its part
 
 
 class Config(Section):
@@ -293,10 +311,17 @@ def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
     if not isinstance(base, str):
         raise ConfigError(f"{document.where(['extends'])}: extends: {base!r} is not a file name.")
     try:
-        below = _with_base(path.parent / base, (*children, path.resolve()))
+        below = _with_base(base_file(path, base), (*children, path.resolve()))
     except ConfigError as error:
         raise ConfigError(f"{error}\n  which {document.where(['extends'])} extends.") from None
     return merged(below, document)
+
+
+def base_file(path: Path, base: str) -> Path:
+    """Return the file that `extends:` or `base:` of `path` names: a shipped one, or beside it."""
+    if base.startswith(PREFIX):
+        return named(base.removeprefix(PREFIX), "experiments")
+    return path.parent / base
 
 
 def _plugin_paths(document: Document) -> list[Path]:

@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError
 
 from hymba_lab.config import Config, load_document, resolve
 from hymba_lab.config.messages import explain
+from hymba_lab.config.schema import base_file
+from hymba_lab.config.shipped import PREFIX
 from hymba_lab.config.yaml_file import Document, parse_value
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
@@ -49,6 +51,13 @@ class Range(Section):
     choices: list[str | int | float | bool] | None = None
 
 
+class Held(Section):
+    """An integer that keeps its ratio to the free one: `ratio` times it, to a multiple of `of`."""
+
+    ratio: Annotated[float, Field(gt=0)]
+    of: Count = 1
+
+
 class Match(Section):
     """Every row gets one budget, the baseline's or a number, by solving one free integer."""
 
@@ -56,6 +65,7 @@ class Match(Section):
     flops: int | str | None = None
     by: str
     rows: dict[str, str] = {}  # rows that free another integer than `by`, e.g. for want of an MLP
+    hold: dict[str, dict[str, Held]] = {}  # row -> what moves with `by`: shares stay as they are
     tolerance: str = "0.5%"
 
     @property
@@ -169,9 +179,9 @@ def _names_own_key(override: str) -> bool:
 
 def _base(path: Path, name: str, document: Document, overrides: Sequence[str]) -> Document:
     try:
-        return load_document(path.parent / name, overrides)
+        return load_document(base_file(path, name), overrides)
     except ConfigError as error:
-        if not (path.parent / name).is_file():
+        if not name.startswith(PREFIX) and not (path.parent / name).is_file():
             raise ConfigError(f"{error}\n  named at {document.where(['base'])}: base") from None
         raise
 
