@@ -44,7 +44,6 @@ def short_precision(name: str) -> str:
     return {long: short for short, long in PRECISIONS.items()}.get(name, name)
 
 
-<<<<<<< HEAD
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Add `--plugin FILE` to a command that loads a run or a checkpoint."""
     parser.add_argument(
@@ -58,7 +57,8 @@ def _plugins_place(error: BaseException) -> str | None:
     """Return the line of a plugin that an error came from; None where it is no plugin's."""
     loaded = sys.modules.get("hymba_lab.config.plugins")  # if not, no plugin has run
     return loaded.place_of(error) if loaded else None
-=======
+
+
 def callable_package(name: str, module: str, function: str) -> None:
     """Let a package be called: `hymba_lab.sweep(...)` is `function` of `module`, imported then.
 
@@ -71,7 +71,6 @@ def callable_package(name: str, module: str, function: str) -> None:
             return getattr(import_module(module), function)(*arguments, **options)
 
     sys.modules[name].__class__ = Called
->>>>>>> main
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:

@@ -1,10 +1,7 @@
 """A model and its codec from a folder: a run of ours, or a checkpoint in the released format."""
 
-<<<<<<< HEAD
-from collections.abc import Sequence
-=======
 import json
->>>>>>> main
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +29,16 @@ def load(
     """
     file = path if path.is_file() else path / WEIGHTS
     if file.is_file() and not (path / "config.json").is_file():
-<<<<<<< HEAD
         return _load_run(file, dtype, texts, plugins)
-    model = load_pretrained(path, dtype)
-=======
-        return _load_run(file, dtype, texts)
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         raise CheckpointError(
             f"{path}: an adapter without its base model; merge it into the folder that it was "
             "trained on, and give the merged folder."
         )
     lab = is_lab_folder(path)
-    model = load_lab_folder(path, precision_of(dtype), plugins) if lab else load_pretrained(path, dtype)
->>>>>>> main
+    model = (
+        load_lab_folder(path, precision_of(dtype), plugins) if lab else load_pretrained(path, dtype)
+    )
     if not texts:
         return model, None
     if not (path / "tokenizer.json").is_file():

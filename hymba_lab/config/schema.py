@@ -15,13 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config.messages import explain
-<<<<<<< HEAD
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
-from hymba_lab.config.trust import refuse_strangers, remember
-=======
-from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
 from hymba_lab.config.shipped import PREFIX, named
->>>>>>> main
+from hymba_lab.config.trust import refuse_strangers, remember
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry, Section, Spec
