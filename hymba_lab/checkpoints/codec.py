@@ -82,8 +82,8 @@ def text_source(config: Any, file: Path) -> Codec:
             return SourceIds(Bytes(), offset)
         source: Any = datasets.build(spec, config.training.seq_len)
         if encoding == "bpe":
-            _, (tokens, *_) = source.train.__reduce__()  # a token file pickles as its name
-            return SourceIds(BPE(tokens.with_name("tokenizer.json")), offset)
+            beside = source.train.path.with_name("tokenizer.json")
+            return SourceIds(BPE(beside), offset)
         offset += source.vocab
     labels = ", ".join(f"{label} ({spec.name})" for label, spec in config.data.items())
     raise CheckpointError(
