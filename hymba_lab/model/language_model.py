@@ -77,10 +77,10 @@ class LanguageModel(nn.Module):
 
         Raises `UserError` for a component from elsewhere that would forget (`model/memory.py`).
         """
-        if not self._remembers:
-            refuse_forgetful(self)
-            self._remembers = True
         n_meta = self.meta.n_meta if self.meta else 0
+        if not self._remembers:
+            refuse_forgetful(self.plan, self.blocks, self.embedding.embedding_dim, n_meta)
+            self._remembers = True
         return Cache(self.blocks, n_meta, self.embedding.weight, n_rows, n_tokens)
 
     def logits(self, features: Tensor) -> Tensor:

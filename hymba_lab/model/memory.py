@@ -6,8 +6,8 @@ would generate wrong text without any error.
 """
 
 import copy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from hymba_lab.components.past import WHOLE, LayerPast, Past, kept_shapes
 from hymba_lab.errors import UserError
 from hymba_lab.model.cache import Cache, Kept, parts
-
-if TYPE_CHECKING:
-    from hymba_lab.model.language_model import LanguageModel
+from hymba_lab.model.plan import LayerPlan
 
 TOLERANCE = 1e-3  # of the size of the outputs; a memory that is missing changes them by its share
 CUTS = (4, 1, 1, 3)  # tokens of text in each step
@@ -28,13 +26,15 @@ def foreign(component: object) -> bool:
     return not type(component).__module__.startswith("hymba_lab.")
 
 
-def refuse_forgetful(model: "LanguageModel") -> None:
+def refuse_forgetful(
+    plan: Sequence[LayerPlan], blocks: Iterable[nn.Module], d_model: int, n_meta: int
+) -> None:
     """Raise `UserError` that names a component from elsewhere which cannot generate.
 
     One of each class is tried on random inputs, with the weights that it has, in float32.
     """
     tried: set[type] = set()
-    for layer, block in zip(model.plan, model.blocks, strict=True):
+    for layer, block in zip(plan, blocks, strict=True):
         for name, component in parts(block):
             consumer = name == "attention" and not layer.owns_kv
             if type(component) in tried or consumer or not foreign(component):
@@ -42,8 +42,7 @@ def refuse_forgetful(model: "LanguageModel") -> None:
             tried.add(type(component))
             if any(tensor.is_meta for tensor in component.state_dict().values()):
                 continue
-            n_meta = model.meta.n_meta if model.meta else 0
-            fault = memory_fault(name, component, model.embedding.embedding_dim, n_meta)
+            fault = memory_fault(name, component, d_model, n_meta)
             if fault:
                 raise UserError(f"{type(component).__name__} cannot generate: {fault}")
 
