@@ -28,6 +28,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="N",
         help="default: 1",
     )
+    cli.add_plugins(parser)
     return parser
 
 
@@ -38,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = " ".join(["python -m hymba_lab.probes", *map(str, options.paths)])
     for folder, frames in write_probes(
-        options.paths, out=options.out, root=options.root, threads=options.threads, command=command
-    ):
+        options.paths, out=options.out, root=options.root, threads=options.threads,
+        command=command, plugins=options.plugins,
+    ):  # fmt: skip
         print(f"{folder}: {', '.join(sorted(frames))}")
     return 0
 

@@ -82,6 +82,7 @@ def plan_notes(
         *_budget_notes(session),
         *_course_notes(session),
         *stop_notes(session),
+        *_repeat_notes(session),
     ]
 
 
@@ -94,6 +95,17 @@ def _course_notes(session: Session) -> list[str]:
         f"Warning: training.val_every = {training.val_every} gives {n_steps} steps one validation: "
         "there is no learning curve, and every `_auc` is the last value; validate more often."
     ]
+
+
+def _repeat_notes(session: Session) -> list[str]:
+    """Say how often a run reads each corpus: what is read many times teaches less each time."""
+    notes = []
+    for label, source in session.mixture.sources.items():
+        if hasattr(source, "repeats"):
+            repeats = source.repeats(session.sweep.base.n_steps)
+            said = ", ".join(f"{corpus} {times:.3g}" for corpus, times in repeats.items())
+            notes.append(f"Times that a run reads each corpus of data.{label}: {said}.")
+    return notes
 
 
 def _runs_note(session: Session, outcomes: Outcomes) -> str:
