@@ -38,6 +38,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 VARIANTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("model.fusion", "concat:bare"): {"norms": False},
     ("model.attention", "softmax:sink"): {"sink": "learned"},
     ("model.attention", "softmax:off_by_one"): {"sink": "off_by_one", "rope_theta": None},
     ("model.attention", "softmax:gate"): {"output_gate": "elementwise"},

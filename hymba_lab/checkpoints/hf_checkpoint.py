@@ -62,7 +62,7 @@ def load_pretrained(folder: str | Path, dtype: torch.dtype | str | None = None) 
     """
     folder = Path(folder)
     released, content = read_released(folder / "config.json")
-    precision = _precision(dtype)
+    precision = precision_of(dtype)
     model = meta_model(released, folder / "config.json")
     tensors = TensorFolder(folder)
     names = tensor_names(model)
@@ -177,7 +177,8 @@ def check_tensors(tensors: TensorFolder, model: LanguageModel) -> None:
         )
 
 
-def _precision(dtype: torch.dtype | str | None) -> torch.dtype | None:
+def precision_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return a precision by its name; None stays None. Raises `CheckpointError` for another."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is None or (isinstance(found, torch.dtype) and found.is_floating_point):
         return found

@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config.messages import explain
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
+from hymba_lab.config.shipped import PREFIX, named
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry, Section, Spec
@@ -280,10 +281,17 @@ def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
     if not isinstance(base, str):
         raise ConfigError(f"{document.where(['extends'])}: extends: {base!r} is not a file name.")
     try:
-        below = _with_base(path.parent / base, (*children, path.resolve()))
+        below = _with_base(base_file(path, base), (*children, path.resolve()))
     except ConfigError as error:
         raise ConfigError(f"{error}\n  which {document.where(['extends'])} extends.") from None
     return merged(below, document)
+
+
+def base_file(path: Path, base: str) -> Path:
+    """Return the file that `extends:` or `base:` of `path` names: a shipped one, or beside it."""
+    if base.startswith(PREFIX):
+        return named(base.removeprefix(PREFIX), "experiments")
+    return path.parent / base
 
 
 def _plugin_paths(document: Document) -> list[Path]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from hymba_lab.errors import UserError
 from hymba_lab.model import LanguageModel
 
+_WORTH = 64  # tokens that a shared beginning must have: below, a second call costs as much
 _POSITIONS = 2048  # scored at once: bounds the memory of their logits
 
 Row = tuple[int, ...]
@@ -106,7 +107,7 @@ def _features(model: LanguageModel, batch: list[Question]) -> tuple[Tensor, int]
     """Return features (rows, T, D) of all rows' tokens from `start` on."""
     rows = [row for question in batch for row in question.answers]
     shared = min(question.n_shared for question in batch)
-    if shared == 0 or len(rows) == len(batch):
+    if shared < _WORTH or len(rows) == len(batch):
         return model.features(_padded(model, rows)), 0
     n_tokens = max(map(len, rows))
     firsts = [next(iter(question.answers))[:shared] for question in batch]

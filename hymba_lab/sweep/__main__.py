@@ -1,8 +1,11 @@
 """`python -m hymba_lab.sweep sweeps/meta_tokens.yaml`: train what is missing, print the table."""
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hymba_lab import cli
 
@@ -49,12 +52,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.until_decided is not None:
         options.overrides.append(f"until_decided={options.until_decided}")
     if options.plan:
-        from hymba_lab.sweep.estimate import print_plan
+        from hymba_lab.sweep.estimate import plan, print_plan
 
-        return print_plan(options)
+        print_plan(plan(**_asked(options), calibrate=options.calibrate))
+        return 0
     from hymba_lab.sweep.run import run_sweep
 
-    return run_sweep(options)
+    report = run_sweep(
+        **_asked(options),
+        tracking_uri=options.tracking_uri,
+        out=options.out,
+        retry_failed=options.retry_failed,
+        command="python -m hymba_lab.sweep " + shlex.join(sys.argv[1:] if argv is None else argv),
+    )
+    return 0 if report.complete else 1
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a plan and a run are both told."""
+    names = ("file", "scale", "overrides", "root", "workers", "threads")
+    return {name: getattr(options, name) for name in names}
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ def make_cells(sweep: Sweep, vocab: int) -> list[Cell]:
         _require_row(sweep, ["paper", "values", row], row, cells)
     for row in sweep.file.match.rows if sweep.file.match else ():
         _require_row(sweep, ["match", "rows", row], row, cells)
+    for row in sweep.file.match.hold if sweep.file.match else ():
+        _require_row(sweep, ["match", "hold", row], row, cells)
     cells.sort(key=lambda cell: cell.label != baseline)
     return cells
 

@@ -45,6 +45,13 @@ class Report:
         return not self.runs.empty and bool((self.runs["status"] == "finished").all())
 
     @property
+    def verdicts(self) -> pd.DataFrame:
+        """Every row with its effect, interval and verdict, a line each."""
+        wanted = ("row", "seeds", "effect", "effect_low", "effect_high", "p_holm", "verdict")
+        frame = self.table.frame
+        return frame[[name for name in wanted if name in frame]]
+
+    @property
     def answer(self) -> str:
         """The table as Markdown, with its notes."""
         return self.files["table.md"]

@@ -1,10 +1,8 @@
 """One invocation of a sweep: open the stores, run what is missing, write the table."""
 
-import argparse
-import shlex
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -18,34 +16,56 @@ from hymba_lab.sweep.observers.mirror import Mirror
 from hymba_lab.sweep.observers.trials_db import TrialsDB
 from hymba_lab.sweep.observers.view import View
 from hymba_lab.sweep.question.file import Sweep
-from hymba_lab.sweep.report import write_report
+from hymba_lab.sweep.report import Report, write_report
 from hymba_lab.sweep.session import Session, open_session
 
 
-def run_sweep(options: argparse.Namespace) -> int:
-    """Run what is missing, print and write the table; 1 when a row has no result."""
+def run_sweep(
+    file: str | Path,
+    *,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    root: Path = Path(),
+    tracking_uri: str | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    out: Path | None = None,
+    retry_failed: bool = False,
+    command: str | None = None,
+) -> Report:
+    """Train what is missing, print and write the table, and return it.
+
+    `file` is a sweep file or the name of a shipped one, `scale` one of `scales/` beside it,
+    `overrides` are texts `path=value` as after --set. Runs stand below `root`; MLflow's store is
+    `tracking_uri`, by default a database in `root`. `workers` trials run at a time (None = one per
+    core), each with `threads` torch threads. `out` is a folder that gets the table's files, too.
+    `command` is kept with the results as what made them.
+
+    Raises a `UserError` for whatever the caller can mend.
+    """
     console = Console()
-    session = open_session(options)
+    session = open_session(file, scale=scale, overrides=overrides, root=root)
+    command = command or f"hymba_lab.sweep({str(file)!r}{f', scale={scale!r}' if scale else ''})"
     with _sole(session, console):
-        mirror = Mirror(session, options.tracking_uri, options.threads)
+        mirror = Mirror(session, tracking_uri, threads)
         view = View(session, console)
         observers: list[Observer] = [mirror, TrialsDB(session), view]
         coordinator = Coordinator(
-            session.planner, session.root, mirror.task, observers, retry_failed=options.retry_failed
+            session.planner, session.root, mirror.task, observers, retry_failed=retry_failed
         )
         try:
-            _train_missing(session, coordinator, view, options)
-            report = write_report(session, coordinator.outcomes, command_line(), options.out)
+            _train_missing(session, coordinator, view, workers or n_cores(), threads)
+            report = write_report(session, coordinator.outcomes, command, out)
             mirror.finish(report)
         except BaseException:
             mirror.interrupted()
             raise
         view.report(report, mirror.uri)
-    return 0 if report.complete else 1
+    return report
 
 
 def _train_missing(
-    session: Session, coordinator: Coordinator, view: View, options: argparse.Namespace
+    session: Session, coordinator: Coordinator, view: View, n_workers: int, n_threads: int
 ) -> None:
     from hymba_lab.sweep.launchers.local import ForkServer
 
@@ -53,7 +73,7 @@ def _train_missing(
     if coordinator.complete:
         view.nothing_to_do()
         return
-    launcher = ForkServer(options.workers or n_cores(), options.threads, timeout_s(session.sweep))
+    launcher = ForkServer(n_workers, n_threads, timeout_s(session.sweep))
     try:
         with view.live():
             coordinator.run(launcher)
@@ -65,11 +85,6 @@ def timeout_s(sweep: Sweep) -> float | None:
     """Return a trial's time limit [s]."""
     minutes = sweep.file.trial_timeout_minutes
     return None if minutes is None else 60 * minutes
-
-
-def command_line() -> str:
-    """Return the command as a user types it."""
-    return "python -m hymba_lab.sweep " + shlex.join(sys.argv[1:])
 
 
 @contextmanager

@@ -1,23 +1,49 @@
 """How many rows a device computes at a time, where the configuration leaves that open."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import psutil
 import torch
 
+from hymba_lab.config import Config
 from hymba_lab.cost.activations import activation_bytes
+from hymba_lab.data.source import Mixture
 from hymba_lab.training.parts import TrainParts
-from hymba_lab.training.world import least
-
-if TYPE_CHECKING:
-    from hymba_lab.training.module import LitLanguageModel
+from hymba_lab.training.world import World, least
 
 SHARE = 0.85
 """Share of the device's memory that a probe may fill; the rest is for fragments."""
 
 
-def rows_at_a_time(module: "LitLanguageModel") -> int | None:
+class Trains(Protocol):
+    """What is asked of the LightningModule here."""
+
+    config: Config
+    mixture: Mixture
+    world: World
+    seed: int
+    trainer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        ...
+
+    def part_loss(self, part: Any, counts: Any) -> torch.Tensor:
+        """Return a part's share of the loss."""
+        ...
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, loader: int) -> Any:
+        """Return the batch on the device."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        ...
+
+
+def rows_at_a_time(module: Trains) -> int | None:
     """Return `training.micro_rows`; "auto" is the most rows, doubling from 1, that fit.
 
     A GPU tries them, forward and backward; a CPU, where a wrong guess ends the process, estimates.
@@ -39,7 +65,7 @@ def doubled(fits: Callable[[int], bool], most: int) -> int:
     return rows
 
 
-def _fits_on_cpu(module: "LitLanguageModel") -> Callable[[int], bool]:
+def _fits_on_cpu(module: Trains) -> Callable[[int], bool]:
     training = module.config.training
     row = activation_bytes(
         module.config.model, module.mixture.vocab, training.seq_len, training.precision
@@ -48,7 +74,7 @@ def _fits_on_cpu(module: "LitLanguageModel") -> Callable[[int], bool]:
     return lambda rows: rows * row <= room
 
 
-def _fits_on_gpu(module: "LitLanguageModel") -> Callable[[int], bool]:
+def _fits_on_gpu(module: Trains) -> Callable[[int], bool]:
     place, device = module.world, module.device
 
     def fits(rows: int) -> bool:

@@ -11,15 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
 
-from hymba_lab.config import Config, from_resolved
-from hymba_lab.errors import TrialFailed, UserError
+from hymba_lab.config import Config
+from hymba_lab.errors import TrialFailed
 from hymba_lab.training.world import World, world
 
 _GRACE = 30  # seconds that rank 0 has to notice by itself that another rank has died
@@ -87,7 +86,7 @@ class _Rank:
 
 def _start(rank: int, n_ranks: int, config: Config, seed: int, folder: Path) -> _Rank:
     process = subprocess.Popen(
-        [sys.executable, "-m", "hymba_lab.training.ranks"],
+        [sys.executable, "-m", "hymba_lab.training.rank"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env={**os.environ, **_place(rank, n_ranks)},
@@ -127,30 +126,3 @@ def _watch(others: list[_Rank], done: threading.Event) -> None:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _ends_with_rank_0() -> None:
-    """Wait for the input to close, which rank 0 does at its end, whatever ends it."""
-    sys.stdin.read()
-    time.sleep(5)  # after a last step this process is about to end by itself
-    os._exit(1)
-
-
-def main() -> int:
-    """Train as one rank of the run that standard input describes."""
-    told = json.loads(sys.stdin.readline())
-    threading.Thread(target=_ends_with_rank_0, daemon=True).start()
-    from hymba_lab.training.fit import fit
-
-    try:
-        fit(from_resolved(told["config"]), seed=told["seed"], folder=Path(told["folder"]))
-    except (TrialFailed, UserError):
-        return 2  # rank 0 says why
-    return 0
-
-
-if __name__ == "__main__":
-    # no destructors: gloo's threads and a daemon that reads standard input would race them
-    status = main()
-    sys.stderr.flush()
-    os._exit(status)
