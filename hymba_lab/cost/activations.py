@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hymba_lab.components.past import KeyValue
 from hymba_lab.config import ModelConfig
 from hymba_lab.cost.model import meta_model
+from hymba_lab.model import LanguageModel
 from hymba_lab.ops.cross_entropy import linear_cross_entropy
 
 BYTES_PER_PARAM = {"fp32": 16, "bf16-mixed": 18, "bf16-true": 18}
@@ -28,23 +30,52 @@ def activation_bytes(config: ModelConfig, vocab: int, seq_len: int, precision: s
     model = meta_model(config, vocab).to(dtype)
     weights = {_storage(p) for p in model.parameters()}
     tokens = torch.zeros(1, seq_len, dtype=torch.long, device="meta")
-    with _saved() as saved:
+    with _saved(weights) as saved:
         share = torch.ones(seq_len, device="meta")
-        linear_cross_entropy(
-            model.features(tokens).flatten(0, 1), model.head_weight, tokens.flatten(), share
-        )
-    kept = sum(storage.nbytes() for key, storage in saved.held.items() if key not in weights)
-    return kept + saved.extra
+        features, repeated = _features(model, tokens, saved)
+        linear_cross_entropy(features.flatten(0, 1), model.head_weight, tokens.flatten(), share)
+    return saved.total + repeated
+
+
+def _features(model: LanguageModel, tokens: Tensor, saved: "_Saved") -> tuple[Tensor, int]:
+    """What `model.features` returns, of layers alike only the first one computed; what it skipped.
+
+    Layers are alike in their own configuration, their widths and whether they make keys and values.
+    """
+    x = model.embedding(tokens)
+    x = model.meta.add(x) if model.meta else x
+    made: dict[int | None, KeyValue | None] = {}
+    known: dict[tuple[object, ...], tuple[int, KeyValue | None]] = {}
+    skipped = 0
+    for layer, block in zip(model.plan, model.blocks, strict=True):
+        own = model.config.at(layer.index).model_dump_json(serialize_as_any=True)
+        alike = (own, layer.heads, layer.window is None, layer.owns_kv)
+        if alike in known:
+            n_bytes, made[layer.index] = known[alike]
+            skipped += n_bytes
+            continue
+        before = saved.total
+        x, made[layer.index] = block(x, made.get(layer.kv_from))
+        known[alike] = saved.total - before, made[layer.index]
+    x = model.norm(x)
+    return (model.meta.drop(x) if model.meta else x), skipped
 
 
 class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects storages; adds what a fused attention saves, whose shape-only form saves nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.weights = weights  # saved, but no activations
         # held, so that the key of a freed storage is not given to another
         self.held: dict[int, torch.UntypedStorage] = {}
         self.extra = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes of all that was saved so far."""
+        kept = (s.nbytes() for key, s in self.held.items() if key not in self.weights)
+        return sum(kept) + self.extra
 
     def keep(self, tensor: Tensor) -> Tensor:
         self.held[_storage(tensor)] = tensor.untyped_storage()
@@ -62,8 +93,8 @@ class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _saved() -> Iterator[_Saved]:
-    collected = _Saved()
+def _saved(weights: set[int]) -> Iterator[_Saved]:
+    collected = _Saved(weights)
     hooks = torch.autograd.graph.saved_tensors_hooks(collected.keep, lambda tensor: tensor)
     with collected, hooks:
         yield collected
