@@ -38,25 +38,27 @@ def activation_bytes(config: ModelConfig, vocab: int, seq_len: int, precision: s
 
 
 def _features(model: LanguageModel, tokens: Tensor, saved: "_Saved") -> tuple[Tensor, int]:
-    """What `model.features` returns, of layers alike only the first one computed; what it skipped.
+    """What `model.features` returns, of layers alike only two computed; and what it skipped.
 
     Layers are alike in their own configuration, their widths and whether they make keys and values.
+    The first one also holds what all share, such as a table of angles.
     """
     x = model.embedding(tokens)
     x = model.meta.add(x) if model.meta else x
     made: dict[int | None, KeyValue | None] = {}
-    known: dict[tuple[object, ...], tuple[int, KeyValue | None]] = {}
+    known: dict[tuple[object, ...], list[tuple[int, KeyValue | None]]] = {}
     skipped = 0
     for layer, block in zip(model.plan, model.blocks, strict=True):
         own = model.config.at(layer.index).model_dump_json(serialize_as_any=True)
         alike = (own, layer.heads, layer.window is None, layer.owns_kv)
-        if alike in known:
-            n_bytes, made[layer.index] = known[alike]
+        computed = known.setdefault(alike, [])
+        if len(computed) == 2:
+            n_bytes, made[layer.index] = computed[1]
             skipped += n_bytes
             continue
         before = saved.total
         x, made[layer.index] = block(x, made.get(layer.kv_from))
-        known[alike] = saved.total - before, made[layer.index]
+        computed.append((saved.total - before, made[layer.index]))
     x = model.norm(x)
     return (model.meta.drop(x) if model.meta else x), skipped
 
