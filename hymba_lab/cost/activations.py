@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hymba_lab.components.past import KeyValue
 from hymba_lab.config import ModelConfig
-from hymba_lab.cost.model import meta_model
+from hymba_lab.cost.layers import measured
 from hymba_lab.model import LanguageModel
 from hymba_lab.ops.cross_entropy import linear_cross_entropy
 
@@ -27,57 +26,32 @@ def activation_bytes(config: ModelConfig, vocab: int, seq_len: int, precision: s
     buffers, gradients in flight, fragmentation. In bf16 the rest takes 2 bytes.
     """
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    model = meta_model(config, vocab).to(dtype)
+    return measured(config, vocab, lambda model: {"bytes": _kept(model.to(dtype), seq_len)})[
+        "bytes"
+    ]
+
+
+def _kept(model: LanguageModel, seq_len: int) -> int:
+    """Return the bytes that a model on the meta device keeps for one row."""
     weights = {_storage(p) for p in model.parameters()}
     tokens = torch.zeros(1, seq_len, dtype=torch.long, device="meta")
-    with _saved(weights) as saved:
+    with _saved() as saved:
         share = torch.ones(seq_len, device="meta")
-        features, repeated = _features(model, tokens, saved)
-        linear_cross_entropy(features.flatten(0, 1), model.head_weight, tokens.flatten(), share)
-    return saved.total + repeated
-
-
-def _features(model: LanguageModel, tokens: Tensor, saved: "_Saved") -> tuple[Tensor, int]:
-    """What `model.features` returns, of layers alike only two computed; and what it skipped.
-
-    Layers are alike in their own configuration, their widths and whether they make keys and values.
-    The first one also holds what all share, such as a table of angles.
-    """
-    x = model.embedding(tokens)
-    x = model.meta.add(x) if model.meta else x
-    made: dict[int | None, KeyValue | None] = {}
-    known: dict[tuple[object, ...], list[tuple[int, KeyValue | None]]] = {}
-    skipped = 0
-    for layer, block in zip(model.plan, model.blocks, strict=True):
-        own = model.config.at(layer.index).model_dump_json(serialize_as_any=True)
-        alike = (own, layer.heads, layer.window is None, layer.owns_kv)
-        computed = known.setdefault(alike, [])
-        if len(computed) == 2:
-            n_bytes, made[layer.index] = computed[1]
-            skipped += n_bytes
-            continue
-        before = saved.total
-        x, made[layer.index] = block(x, made.get(layer.kv_from))
-        computed.append((saved.total - before, made[layer.index]))
-    x = model.norm(x)
-    return (model.meta.drop(x) if model.meta else x), skipped
+        linear_cross_entropy(
+            model.features(tokens).flatten(0, 1), model.head_weight, tokens.flatten(), share
+        )
+    kept = sum(storage.nbytes() for key, storage in saved.held.items() if key not in weights)
+    return kept + saved.extra
 
 
 class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects storages; adds what a fused attention saves, whose shape-only form saves nothing."""
 
-    def __init__(self, weights: set[int]) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.weights = weights  # saved, but no activations
         # held, so that the key of a freed storage is not given to another
         self.held: dict[int, torch.UntypedStorage] = {}
         self.extra = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes of all that was saved so far."""
-        kept = (s.nbytes() for key, s in self.held.items() if key not in self.weights)
-        return sum(kept) + self.extra
 
     def keep(self, tensor: Tensor) -> Tensor:
         self.held[_storage(tensor)] = tensor.untyped_storage()
@@ -95,8 +69,8 @@ class _Saved(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _saved(weights: set[int]) -> Iterator[_Saved]:
-    collected = _Saved(weights)
+def _saved() -> Iterator[_Saved]:
+    collected = _Saved()
     hooks = torch.autograd.graph.saved_tensors_hooks(collected.keep, lambda tensor: tensor)
     with collected, hooks:
         yield collected

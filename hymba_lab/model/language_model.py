@@ -1,6 +1,6 @@
 """Token ids to logits: embedding, meta tokens, blocks, norm, head. Knows nothing of training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -85,8 +85,12 @@ class LanguageModel(nn.Module):
         return self.embedding.weight if self.head is None else self.head.weight
 
 
-def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
+def build_model(
+    config: ModelConfig, vocab: int, layers: Sequence[LayerPlan] | None = None
+) -> LanguageModel:
     """Build the model on the current default device; `vocab` is what the data needs.
+
+    `layers` stand in place of those that the configuration plans, for costs of some of them.
 
     Raises `ConfigError` for a vocabulary too small and for a shape whose parts do not fit.
     """
@@ -98,7 +102,7 @@ def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
         )
     vocab = config.vocab or vocab
     meta = meta_tokens.build(config.meta_tokens, config.d_model)
-    plan = plan_layers(config)
+    plan = plan_layers(config) if layers is None else list(layers)
     model = LanguageModel(
         nn.Embedding(vocab, config.d_model),
         meta,
