@@ -91,7 +91,19 @@ def plan_notes(
         *_power_notes(session, outcomes),
         *_budget_notes(session),
         *stop_notes(session),
+        *_repeat_notes(session),
     ]
+
+
+def _repeat_notes(session: Session) -> list[str]:
+    """Say how often a run reads each corpus: what is read many times teaches less each time."""
+    notes = []
+    for label, source in session.mixture.sources.items():
+        if hasattr(source, "repeats"):
+            repeats = source.repeats(session.sweep.base.n_steps)
+            said = ", ".join(f"{corpus} {times:.3g}" for corpus, times in repeats.items())
+            notes.append(f"Times that a run reads each corpus of data.{label}: {said}.")
+    return notes
 
 
 def _runs_note(session: Session, outcomes: Outcomes) -> str:
