@@ -75,6 +75,16 @@ def test_layers_alike_are_counted_as_often_as_they_are() -> None:
     assert bytes_of[8] - bytes_of[6] == bytes_of[10] - bytes_of[8] > 0
 
 
+@pytest.mark.parametrize("shape", ["125m", "350m", "1p5b"])
+def test_a_recipe_is_the_paper_s_batch_on_corpora(shape: str) -> None:
+    config = load_config(ROOT / "experiments" / "recipes" / f"hymba_{shape}.yaml")
+    text = config.data["text"].options()
+    assert (text["rows"] * config.training.seq_len, config.training.seq_len) == (2**21, 2048)
+    assert text["anneal"][0].start == 0.8 and config.n_steps > 700_000
+    memory = device_memory(config, config.model.vocab or 0)
+    assert memory.total < USABLE * CARDS["A100-80GB"].memory
+
+
 def test_shards_and_parts_take_less() -> None:
     file = ROOT / "experiments" / "nano.yaml"
 
