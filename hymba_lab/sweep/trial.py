@@ -128,7 +128,7 @@ class Tracker:
         task = self.task
         with self.run.system_metrics():
             return fit(
-                from_resolved(task.config),
+                from_resolved(task.config, own=True),
                 seed=task.seed,
                 folder=folder.path,
                 log=log,
