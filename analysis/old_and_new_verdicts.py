@@ -1,7 +1,7 @@
 """`python analysis/old_and_new_verdicts.py [COMMIT] > docs/old_and_new_verdicts.md`.
 
 The committed exports at nano, read by today's statistics beside the verdicts of an older commit
-(default: e43f775, the last with paired t-tests of areas under curves). Same runs, nothing retrained.
+(default: e43f775, the last with paired t-tests of areas under curves). Nothing is trained again.
 """
 
 import csv
@@ -22,10 +22,10 @@ The runs of `results/*-nano`, judged by paired t-tests of the area under the acc
 What changed, and why:
 
 - The old effect is an area under a curve, which depends on the budget; the new one is the ratio of
-  training tokens until the task was solved, half-way between a guess from position alone (0.337) and
-  1 (at `parents`: that of its own task).
-- "worse" against a row that was stopped before its jump is now "censored", with the factor by which
-  it is later at least. Only six seeds and the log-rank test make a verdict of it.
+  training tokens until the task was solved, half-way between a guess from position alone (0.337)
+  and 1 (at `parents`: that of its own task).
+- "worse" against a row that was stopped before its jump is now "censored", with the factor by
+  which it is later at least. Only six seeds and the log-rank test make a verdict of it.
 - A bound such as "smaller than 1.3" of a fraction said nothing; the new ones are factors, each with
   the seeds that would tell 1.2 times.
 
