@@ -9,13 +9,16 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from types import GenericAlias
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 
+from hymba_lab.config.located import locate
 from hymba_lab.config.messages import explain
-from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
+from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
 from hymba_lab.config.shipped import PREFIX, named
+from hymba_lab.config.trust import refuse_strangers, remember
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry, Section, Spec
@@ -32,6 +35,8 @@ COSMETIC = (
     "description",
     "scale",
     "plugins",
+    "tokenizer",  # told to each source
+    "paths_from",
     "training.log_every",
     "training.checkpoint_every",
     "training.micro_rows",
@@ -123,6 +128,8 @@ class Config(Section):
     description: str = ""
     scale: str
     plugins: list[str] = []
+    tokenizer: Annotated[str | None, LATER] = None  # of every source of text that names none
+    paths_from: Annotated[dict[str, str], LATER] = {}  # by place in `data`; filled in, not given
     model: ModelConfig
     data: Annotated[dict[str, Spec], Field(min_length=1)]
     optimizer: Spec
@@ -140,7 +147,11 @@ class Config(Section):
 
     def resolved(self) -> dict[str, Any]:
         """Return plain JSON data from which `from_resolved` makes the same configuration."""
-        return self.model_dump(mode="json", serialize_as_any=True)
+        data = self.model_dump(mode="json", serialize_as_any=True)
+        for key in ("tokenizer", "paths_from"):
+            if not data[key]:
+                del data[key]
+        return data
 
     @property
     def digest(self) -> str:
@@ -148,7 +159,7 @@ class Config(Section):
         data = self.canonical()
         for path in COSMETIC:
             section, _, key = path.rpartition(".")
-            (data[section] if section else data).pop(key)
+            (data[section] if section else data).pop(key, None)
         data["plugins"] = self._plugin_hashes
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
@@ -187,19 +198,61 @@ def resolve(document: Document) -> Config:
         tuple(name for name in registry if (registry.path, name) not in foreign)
         for registry in registries
     )
+    remember(hashes)
     schema = _config_type(tuple(names), *hashes)
+    document = _with_tokenizer(document)
     data = {**document.data, "plugins": [str(path) for path in paths]}
     try:
         config = schema.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, document, schema))) from None
+    folders = locate(config.data, document, config.paths_from)
+    config = config.model_copy(update={"paths_from": folders})
     config._plugin_hashes, config._document = hashes, document
     return config
 
 
-def from_resolved(data: dict[str, Any]) -> Config:
-    """Return the configuration that `Config.resolved` wrote."""
-    return resolve(Document(data, {(): "resolved configuration"}))
+def _with_tokenizer(document: Document) -> Document:
+    """Return the document with the experiment's tokenizer at every source of text without one."""
+    named, sources = document.data.get("tokenizer"), document.data.get("data")
+    if not isinstance(named, str) or not isinstance(sources, dict):
+        return document
+    datasets = all_registries()["data"]
+    for label, source in sources.items():
+        name = str(source.get("name")) if isinstance(source, dict) else ""
+        takes = name in datasets and "tokenizer_file" in datasets.options(name)
+        if takes and not {"tokenizer", "tokenizer_file"} & set(source):
+            mark = document.where(["tokenizer"])
+            document = document.patched(f"data.{label}.tokenizer_file", named, mark)
+    return document
+
+
+def from_resolved(
+    data: dict[str, Any],
+    *,
+    own: bool = False,
+    plugins: Sequence[Path] = (),
+    source: str = "resolved configuration",
+) -> Config:
+    """Return the configuration that `Config.resolved` wrote; `source` names where it stands.
+
+    The plugins that it lists are code, so they run only where they are the user's own
+    (`config/trust.py`): named in `plugins`, which then stand for them; or of a content that ran for
+    the user before; or loaded in this process under the same file name; or when the caller wrote
+    `data` for itself (`own`). Raises `ConfigError` for others, before anything is imported.
+    """
+    listed = data.get("plugins")
+    if plugins:
+        data = {**data, "plugins": [str(path.resolve()) for path in plugins]}
+    elif not own and isinstance(listed, list):
+        here = [
+            str(loaded_as(name) or name) if isinstance(name, str) and not Path(name).is_file()
+            else name
+            for name in listed
+        ]  # fmt: skip
+        refuse_strangers(here, source)
+        data = {**data, "plugins": here}
+    return resolve(Document(data, {(): source}))
 
 
 def all_registries() -> dict[str, Registry[Any]]:
@@ -254,7 +307,7 @@ def _config_type(names: tuple[tuple[str, ...], ...], *plugin_hashes: str) -> typ
         default = Field(default_factory=partial(_absent, key))
         model[key] = (Annotated[model[key][0], LATER], default)
     label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    sources: Any = dict.__class_getitem__((label, slots["data"]))
+    sources: Any = GenericAlias(dict, (label, slots["data"]))  # dict[label, ...], made at run time
     parts: dict[str, Any] = {
         "model": (create_model("ModelConfig", __base__=ModelConfig, **model), ...),
         "data": (Annotated[sources, Field(min_length=1)], ...),

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from hymba_lab.atomic import make_folder
-from hymba_lab.errors import StoreError
+from hymba_lab.runs.lock import held
 from hymba_lab.runs.provenance import n_cores
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.observers.base import Observer
@@ -91,16 +91,5 @@ def timeout_s(sweep: Sweep) -> float | None:
 def _sole(session: Session, console: Console) -> Iterator[None]:
     """Wait until no other process runs this sweep; its results are then read back."""
     make_folder(session.folder)
-    lock = FileLock(session.folder / "lock")
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            console.print(f"{session.name} is being run by another process; waiting for it.")
-            lock.acquire()
-    except OSError as error:
-        raise StoreError(f"{session.folder}: cannot be locked: {error.strerror}.") from None
-    try:
+    with held(session.folder / "lock", session.name, tell=partial(console.print, markup=False)):
         yield
-    finally:
-        lock.release()

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import torch
 
 from hymba_lab.config import from_resolved
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
-from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder
-from hymba_lab.runs.provenance import CODE_VERSION, commit, hardware, versions
+from hymba_lab.runs.mirrored import MirroredRun
+from hymba_lab.runs.provenance import commit
+from hymba_lab.runs.record import record_of
 from hymba_lab.runs.tracking import Run, Store, preload, record_tags
 from hymba_lab.sweep.solving import reached, watcher
 from hymba_lab.sweep.task import Task, whole_enough
@@ -56,7 +57,18 @@ def run_trial(task: Task) -> str:
             return "failed"
         # a resumed run's loop time is of several sessions: its remainder was not measured
         outside = None if result.resumed_from else time.monotonic() - started - result.seconds
-        record = record_of(task, result, outside, tracker.run_id)
+        solved = ended_by_solving(task, result)
+        record = record_of(
+            result,
+            config=task.config,
+            facts=task.facts,
+            seed=task.seed,
+            n_threads=task.n_threads,
+            mlflow=tracker.run.place,
+            stopped_by=task.pruning.key if result.stopped and task.pruning and not solved else None,
+            ended_by=solved,
+            outside_s=outside,
+        )
         folder.finish(record)
         if not result.stopped:
             folder.checkpoint.unlink(missing_ok=True)
@@ -70,34 +82,6 @@ def reason_of(error: TrialFailed | UserError) -> FailureReason:
     if isinstance(error, TrialFailed):
         return error.reason
     return "disk" if isinstance(error, StoreError | CheckpointError) else "data"
-
-
-def record_of(
-    task: Task, result: FitResult, outside_s: float | None, run_id: str | None
-) -> dict[str, Any]:
-    """Return the result file's content."""
-    solved = ended_by_solving(task, result)
-    return {
-        "seed": task.seed,
-        "metrics": result.metrics,
-        "history": result.history,
-        "stopped_by": task.pruning.key if result.stopped and task.pruning and not solved else None,
-        "ended_by": solved,
-        "n_steps": result.n_steps,
-        "seconds": result.seconds,
-        "seconds_outside": outside_s,
-        "tokens_per_second": result.tokens_per_second,
-        "mlflow": {"uri": task.tracking_uri, "experiment_id": task.experiment_id, "run_id": run_id},
-        "code_version": CODE_VERSION,
-        "commit": commit().sha,
-        "dirty": commit().dirty,
-        "hardware": hardware(),
-        **chosen(),
-        "versions": versions(),
-        "n_threads": task.n_threads,
-        "config": task.config,
-        **task.facts,
-    }
 
 
 def ended_by_solving(task: Task, result: FitResult) -> dict[str, Any] | None:
@@ -121,20 +105,14 @@ class Tracker:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.run: Run | None = None
-        try:
+        run: Run | None = None
+        with suppress(StoreError):
             store = Store(task.tracking_uri, Path(task.root))
-            self.run = store.open_run(
+            run = store.open_run(
                 task.experiment_id, task.run_name, task.identity, task.tags, task.parent_run
             )
-            describe(self.run, task)
-        except StoreError:
-            self.run = None
-
-    @property
-    def run_id(self) -> str | None:
-        """MLflow's id of the run, None when the store could not be reached."""
-        return self.run.id if self.run else None
+        self.run = MirroredRun(run, task.experiment_id)
+        describe(self.run, task)
 
     def train(self, folder: RunFolder) -> FitResult:
         """Fit, reporting to the run and to the folder's progress file."""
@@ -142,17 +120,15 @@ class Tracker:
 
         def log(metrics: dict[str, float], step: int) -> None:
             nonlocal reported
-            self._safely("log", metrics, step)
+            self.run.log(metrics, step)
             if time.monotonic() - reported > 1:
                 reported = time.monotonic()
                 folder.report({"step": step, "metrics": metrics})
 
         task = self.task
-        with ExitStack() as stack:
-            if self.run:
-                stack.enter_context(self.run.system_metrics())
+        with self.run.system_metrics():
             return fit(
-                from_resolved(task.config),
+                from_resolved(task.config, own=True),
                 seed=task.seed,
                 folder=folder.path,
                 log=log,
@@ -162,19 +138,11 @@ class Tracker:
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
         """Close the run."""
-        self._safely("describe", {}, tags)
-        self._safely("end", status)
-
-    def _safely(self, what: str, *arguments: Any) -> None:
-        if self.run is None:
-            return
-        try:
-            getattr(self.run, what)(*arguments)
-        except StoreError:
-            self.run = None
+        self.run.describe({}, tags)
+        self.run.end(status)
 
 
-def describe(run: Run, task: Task) -> None:
+def describe(run: MirroredRun, task: Task) -> None:
     """Write what a reader of MLflow compares by, and the resolved configuration."""
     run.describe(task.params, task.tags)
     run.artifact("config.json", json.dumps(task.config, indent=1))
