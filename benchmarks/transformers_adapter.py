@@ -59,7 +59,7 @@ def _model() -> Any:
 def _generation(model: Any, n_rows: int, n_new: int = 64) -> float:
     ids = torch.randint(1, VOCAB, (n_rows, 32))
     asked = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    ratios = []
+    ratios: list[float] = []
     for _ in range(ROUNDS + 1):  # in turns, so that a machine that slows down slows both
         theirs = _seconds(lambda: model.generate(ids, max_new_tokens=n_new, **asked))
         own = _seconds(lambda: model.model.net.generate(ids, max_new_tokens=n_new))
@@ -73,8 +73,8 @@ def _evaluation(model: Any, options: argparse.Namespace) -> float:
     questions = _questions(options.questions)
     codec = SourceIds(Bytes(), 0)
     ours = HarnessModel(model.model.net, codec, n_rows=32, max_length=512)
-    fast = options.questions / _seconds(lambda: ours._loglikelihood_tokens(questions))
-    slow = options.slow / _seconds(lambda: _one_by_one(model, questions[: 4 * options.slow]))
+    fast: float = options.questions / _seconds(lambda: ours._loglikelihood_tokens(questions))
+    slow: float = options.slow / _seconds(lambda: _one_by_one(model, questions[: 4 * options.slow]))
     print(f"  {fast:.1f} and {slow:.1f} questions per second")
     return fast / slow
 
