@@ -18,6 +18,8 @@ from hymba_lab.config.trust import known
 from hymba_lab.errors import ConfigError
 from hymba_lab.model import build_model
 from hymba_lab.probes.__main__ import main as probes
+from hymba_lab.runs.folder import run_identity
+from hymba_lab.runs.provenance import CODE_VERSION
 
 Write = Callable[[str, str], Path]
 
@@ -68,8 +70,7 @@ def run(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plugin = write("their/stranger.py", PLUGIN)
     text = "plugins: [stranger.py]\n" + TINY.replace("{name: mean}", "{name: stranger}")
     config = load_config(write("their/experiment.yaml", text))
-    folder = tmp_path / "their" / "runs" / "0123456789ab"
-    _finish(folder, config)
+    folder = _finish(tmp_path / "their" / "runs", config)
     # here it never ran
     _forget(before)
     plugins._loaded.clear()
@@ -78,21 +79,26 @@ def run(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _finish(folder: Path, config: Config) -> None:
+def _finish(runs: Path, config: Config) -> Path:
     from hymba_lab.data.source import build_sources
 
     mixture = build_sources(config.data, config.training.seq_len)
+    identity = run_identity(config, 0, mixture.fingerprint)
+    folder = runs / identity[:20]
     torch.manual_seed(0)
     model = build_model(config.model, mixture.vocab)
     facts = {"config": config.resolved(), "vocab": mixture.vocab}
     folder.mkdir(parents=True)
     save_weights(folder / "weights.safetensors", model.state_dict(), facts)
     record = {
-        "seed": 0, "metrics": {}, "stopped_by": None, "config": config.resolved(),
+        "seed": 0, "metrics": {"val/loss": 1.0}, "stopped_by": None, "config": config.resolved(),
         "data_fingerprint": mixture.fingerprint, "scale": "tiny", "history": [],
-        "identity": folder.name, "format": 1,
+        "identity": identity, "format": 1, "code_version": CODE_VERSION,
+        "digest": config.digest, "n_steps": 1, "seconds": 1.0, "tokens": 640,
+        "tokens_per_second": 640.0,
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(record))
+    return folder
 
 
 def ran(run: Path) -> bool:

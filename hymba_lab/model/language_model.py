@@ -133,6 +133,8 @@ def build_model(
         plan,
         config,
     )
+    if model.embedding.weight.is_meta:
+        return model  # nothing to fill
     _initialize(model, config.init_std)
     nn.init.normal_(model.embedding.weight, std=config.embedding_std or config.init_std)
     return model

@@ -20,7 +20,7 @@ from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
 from hymba_lab.stats import Looks, plan_looks
 from hymba_lab.sweep.question.paper import Paper, looked_up
-from hymba_lab.sweep.question.scale import at_scale
+from hymba_lab.sweep.question.scale import Hardware, at_scale, hardware_of
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -144,6 +144,7 @@ class Sweep:
     document: Document
     base_document: Document
     base: Config
+    hardware: Hardware | None = None
 
     def wrong(self, place: Sequence[str | int], said: str) -> ConfigError:
         """Return an error that stands at a place of the sweep file."""
@@ -170,7 +171,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = No
         base_document = _with_set(base_document, file, document)
     base_document = overridden(base_document, [t for t in overrides if t not in own])
     base = resolve(base_document)
-    return Sweep(path.stem, file, document, _complete(base_document, base), base)
+    complete = _complete(base_document, base)
+    return Sweep(path.stem, file, document, complete, base, hardware_of(path, document))
 
 
 def _with_set(base: Document, file: SweepFile, document: Document) -> Document:
