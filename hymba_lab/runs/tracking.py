@@ -20,6 +20,8 @@ from filelock import FileLock
 
 from hymba_lab.atomic import make_folder
 from hymba_lab.errors import StoreError
+from hymba_lab.runs.postgres import sole_maker
+from hymba_lab.runs.store_uri import is_server, remembered, whole, without_passwords
 
 T = TypeVar("T")
 
@@ -29,6 +31,14 @@ SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained 
 
 _BATCH = 1000  # the most metrics one log_batch takes
 _LOCK_PATIENCE_S = 60.0
+PATIENCE_S = 300.0
+"""How long [s] a store that has answered once is waited for when it is away."""
+# what MLflow and the drivers say of a store that is away, where they do not keep the cause
+_AWAY = (
+    "Connection refused", "connection failed", "server closed the connection", "Max retries",
+    "connection was closed", "terminating connection", "the connection is closed",
+    "the database system is", "Connection aborted", "API request to",
+)  # fmt: skip
 
 _RECORDED = (
     *("tokens", "code_version", "hardware", "seconds", "tokens_per_second"),
@@ -63,15 +73,18 @@ def preload() -> None:
 class Store:
     """A tracking server or file, opened once; faults are `StoreError`s that say what to do."""
 
-    def __init__(self, uri: str, root: Path) -> None:
+    def __init__(self, uri: str, root: Path, patience_s: float | None = None) -> None:
+        """`patience_s`: how long [s] a connection that is lost later is waited for."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
         # it tells of new tables, and prints the traceback of every fault that is raised as well
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        self.uri, self.root = uri, root
-        with _readable_errors(uri), _sole_opener(uri), _quiet_imports():
-            self.client = _patiently(partial(MlflowClient, tracking_uri=uri))
+        self.uri = uri = remembered(uri, "--tracking-uri")
+        self.root, self.patience_s = root, PATIENCE_S if patience_s is None else patience_s
+        with _readable_errors(uri), _sole_opener(uri), sole_maker(uri, "mlflow"), _quiet_imports():
+            _require_server(uri)
+            self.client = _patiently(partial(MlflowClient, tracking_uri=whole(uri)), 0.0)
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of this name, made where it is missing."""
@@ -83,7 +96,7 @@ class Store:
             )
         if found is not None:
             return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")
+        local = not is_server(self.uri)
         artifacts = (self.root / "mlartifacts" / name).resolve().as_uri() if local else None
         try:
             return str(self.call(self.client.create_experiment, name, artifacts))
@@ -158,7 +171,8 @@ class Store:
     def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Return the client's answer; waits while another process holds the sqlite file."""
         with _readable_errors(self.uri):
-            return _patiently(partial(function, *arguments, **options))
+            away_s = -1.0 if self.uri.startswith("sqlite:") else self.patience_s
+            return _patiently(partial(function, *arguments, **options), away_s)
 
     def _search(self, experiment_id: str, query: str) -> Iterator[Any]:
         token: str | None = None
@@ -226,7 +240,7 @@ class Run:
             self.id,
             sampling_interval=every_s,
             samples_before_logging=1,
-            tracking_uri=self.store.uri,
+            tracking_uri=whole(self.store.uri),
         )
         monitor.start()
         try:
@@ -263,20 +277,52 @@ def _readable_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        said = " ".join(str(error).split())[:300]
+        said = without_passwords(" ".join(str(error).split()))[:300]
         raise StoreError(
             f"tracking store {uri}: {said}; check that it can be written and is not locked, or "
             "name another with --tracking-uri."
         ) from None
 
 
-def _patiently(call: Callable[[], T]) -> T:
-    """Return call(), again while another process holds the sqlite file."""
-    end = time.monotonic() + _LOCK_PATIENCE_S
+def _patiently(call: Callable[[], T], lost_s: float) -> T:
+    """Return call(), again while another process holds the sqlite file or the store is away.
+
+    `lost_s` [s] is how long a lost connection is waited for.
+    """
+    begin = time.monotonic()
     while True:
         try:
             return call()
         except Exception as error:
-            if "locked" not in str(error) or time.monotonic() > end:
+            waited, locked = time.monotonic() - begin, "locked" in str(error)
+            if waited > (_LOCK_PATIENCE_S if locked else lost_s if _is_away(error) else -1):
                 raise
-            time.sleep(0.2)
+            time.sleep(0.2 if locked else min(5.0, 0.2 + waited / 4))
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a store did not answer, which passes, and not refused, which stays."""
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError | InterfaceError | OperationalError):
+            return True
+        if isinstance(found, DBAPIError) and found.connection_invalidated:
+            return True
+        found = found.__cause__ or found.__context__
+    return any(sign in str(error) for sign in _AWAY)
+
+
+def _require_server(uri: str) -> None:
+    """Refuse a server that does not answer at once; MLflow's own client would try for minutes."""
+    if not is_server(uri):
+        return
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+            return
+    except HTTPError:  # it answers; whether we may enter, the first call says
+        return

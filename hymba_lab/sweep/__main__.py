@@ -33,6 +33,19 @@ def arguments() -> argparse.ArgumentParser:
         help="add seeds to undecided rows and the baseline, N a row at most (12 where not given)",
     )  # fmt: skip
     parser.add_argument(
+        "--launcher", metavar="NAME", help="where trials run: local (default), slurm, ray"
+    )
+    parser.add_argument(
+        "--resources", type=Path, metavar="FILE.yaml",
+        help="what a trial asks of the cluster: GPUs, cores, memory, minutes, partition ...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--study-uri", metavar="URI", help="database of Optuna's study (default: a file)"
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="run apart from this terminal: see status and stop"
+    )
+    parser.add_argument(
         "--retry-failed", action="store_true", help="try failed cells again, also after a nan"
     )
     return parser

@@ -7,6 +7,7 @@ already loaded.
 import json
 import multiprocessing
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -16,14 +17,19 @@ from typing import Any
 
 import torch
 
-from hymba_lab.config import from_resolved
+from hymba_lab.config import Config, from_resolved
+from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
 from hymba_lab.ops.selection import chosen
 from hymba_lab.runs.folder import RunFolder
+from hymba_lab.runs.outbox import Outbox
 from hymba_lab.runs.provenance import CODE_VERSION, commit, hardware, versions
-from hymba_lab.runs.tracking import Run, Store, preload, record_tags
+from hymba_lab.runs.tracking import PATIENCE_S, Run, Store, preload, record_tags
+from hymba_lab.sweep.launchers.worker import SUPERSEDED
 from hymba_lab.sweep.task import Task, whole_enough
 from hymba_lab.training.fit import FitResult, fit
+
+_OPENING_S = 10.0  # training does not wait longer for a store that is away
 
 preload()
 commit()  # of the code loaded here and now, whatever is edited while its trials run
@@ -32,35 +38,88 @@ commit()  # of the code loaded here and now, whatever is edited while its trials
 def run_trial(task: Task) -> str:
     """Train until the run's folder holds a result, and return "finished", "pruned" or "failed".
 
-    Waits when another process is training the same run, and then uses its result.
+    "superseded" where the coordinator's claim is void by now: another process has the run. Without
+    a claim it waits while another process is training the run, and then uses its result.
     """
     started = time.monotonic()
     _end_with_parent()
     torch.set_num_threads(task.n_threads)
+    _require_this_code(task)
     folder = RunFolder(Path(task.root), task.identity)
     failed_before = folder.failure
-    with folder.locked():
+    with ExitStack() as stack:
+        if task.claim:
+            lost = _leave_lost if multiprocessing.parent_process() or _is_job() else None
+            lease = stack.enter_context(folder.claimed(task.claim, job_name(), lost))
+            if lease is None:
+                return "superseded"
+        else:
+            stack.enter_context(folder.locked())
+            if folder.failure != failed_before:  # while this process waited, another one tried
+                return "failed"
         if whole_enough(folder.result, task.pruning):
             return "finished"
-        if folder.failure != failed_before:  # while this process waited, another one tried
-            return "failed"
-        tracker = Tracker(task)
-        try:
-            result = tracker.train(folder)
-        except (TrialFailed, UserError) as error:
-            reason, said = reason_of(error), getattr(error, "message", str(error))
-            folder.fail(reason, said)
-            tracker.end("FAILED", {"hymba_lab.failure": f"{reason}: {said}"[:500]})
-            return "failed"
-        # a resumed run's loop time is of several sessions: its remainder was not measured
-        outside = None if result.resumed_from else time.monotonic() - started - result.seconds
-        record = record_of(task, result, outside, tracker.run_id)
-        folder.finish(record)
-        if not result.stopped:
-            folder.checkpoint.unlink(missing_ok=True)
-        status = "pruned" if result.stopped else "finished"
-        tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
-        return status
+        return _train(task, folder, started)
+
+
+def _train(task: Task, folder: RunFolder, started: float) -> str:
+    tracker = Tracker(task, folder)
+    try:
+        result = tracker.train(folder)
+    except (TrialFailed, UserError) as error:
+        reason, said = reason_of(error), getattr(error, "message", str(error))
+        folder.fail(reason, said)
+        tracker.end("FAILED", {"hymba_lab.failure": f"{reason}: {said}"[:500]})
+        return "failed"
+    except SystemExit:  # asked to leave: the run stays open for the attempt that goes on
+        tracker.leave()
+        raise
+    # a resumed run's loop time is of several sessions: its remainder was not measured
+    outside = None if result.resumed_from else time.monotonic() - started - result.seconds
+    record = record_of(task, result, outside, tracker.run_id)
+    folder.finish(record)
+    if not result.stopped:
+        folder.checkpoint.unlink(missing_ok=True)
+    status = "pruned" if result.stopped else "finished"
+    tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
+    return status
+
+
+def job_name() -> str:
+    """Return what a queue calls this process, "" where none started it."""
+    return f"Slurm job {os.environ['SLURM_JOB_ID']}" if _is_job() else ""
+
+
+def _is_job() -> bool:
+    return "SLURM_JOB_ID" in os.environ
+
+
+def _leave_lost() -> None:
+    """Free the machine: another process has this run, and what is done here is written nowhere."""
+    os._exit(SUPERSEDED)
+
+
+def _require_this_code(task: Task) -> None:
+    if task.code_version != CODE_VERSION:
+        raise TrialFailed(
+            "refused",
+            f"{socket.gethostname()}: its hymba_lab trains as CODE_VERSION {CODE_VERSION}, the "
+            f"coordinator's as {task.code_version}; install one version on all nodes.",
+        )
+
+
+def _same_data(task: Task, config: Config) -> Mixture:
+    """Return the data; refuse any but that which the coordinator has."""
+    mixture = build_sources(config.data, config.training.seq_len)
+    told = task.facts.get("data_fingerprint", mixture.fingerprint)
+    if mixture.fingerprint != told:
+        raise TrialFailed(
+            "refused",
+            f"{socket.gethostname()}: its training data is not the coordinator's (fingerprint "
+            f"{mixture.fingerprint[:12]}, told {told[:12]}); give all nodes the same files and "
+            "the same Python.",
+        )
+    return mixture
 
 
 def reason_of(error: TrialFailed | UserError) -> FailureReason:
@@ -99,15 +158,19 @@ def record_of(
 class Tracker:
     """The trial's MLflow run; training goes on when the store fails, and is mirrored later."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, folder: RunFolder) -> None:
         self.task = task
         self.run: Run | None = None
+        self._outbox: Outbox | None = None
         try:
-            store = Store(task.tracking_uri, Path(task.root))
+            store = Store(task.tracking_uri, Path(task.root), patience_s=_OPENING_S)
             self.run = store.open_run(
                 task.experiment_id, task.run_name, task.identity, task.tags, task.parent_run
             )
             describe(self.run, task)
+            store.patience_s = PATIENCE_S
+            lease = folder.lease
+            self._outbox = Outbox(self.run, (lambda: lease.valid) if lease else None)
         except StoreError:
             self.run = None
 
@@ -122,7 +185,8 @@ class Tracker:
 
         def log(metrics: dict[str, float], step: int) -> None:
             nonlocal reported
-            self._safely("log", metrics, step)
+            if self._outbox:
+                self._outbox.log(metrics, step)
             if time.monotonic() - reported > 1:
                 reported = time.monotonic()
                 folder.report({"step": step, "metrics": metrics})
@@ -131,27 +195,28 @@ class Tracker:
         with ExitStack() as stack:
             if self.run:
                 stack.enter_context(self.run.system_metrics())
+            config = from_resolved(task.config)
             return fit(
-                from_resolved(task.config),
+                config,
                 seed=task.seed,
                 folder=folder.path,
                 log=log,
                 stop=task.pruning.watcher() if task.pruning else None,
                 keep_checkpoint=True,  # until the result stands, and a pruned run may go on
+                mixture=_same_data(task, config),
+                guard=folder.lease.require if folder.lease else None,
             )
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
-        """Close the run."""
-        self._safely("describe", {}, tags)
-        self._safely("end", status)
+        """Close the run; where the store is away for long, the coordinator does it later."""
+        if self._outbox:
+            self._outbox.describe({}, tags)
+            self._outbox.end(status)
 
-    def _safely(self, what: str, *arguments: Any) -> None:
-        if self.run is None:
-            return
-        try:
-            getattr(self.run, what)(*arguments)
-        except StoreError:
-            self.run = None
+    def leave(self) -> None:
+        """Send what waits, and leave the run open."""
+        if self._outbox:
+            self._outbox.close()
 
 
 def describe(run: Run, task: Task) -> None:

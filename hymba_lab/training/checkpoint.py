@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from hymba_lab.atomic import write_bytes
+from hymba_lab.atomic import Guard, write_bytes
 from hymba_lab.checkpoints.weights import FORMAT, HEADER
 from hymba_lab.errors import CheckpointError
 
@@ -22,9 +22,12 @@ from hymba_lab.errors import CheckpointError
 class RunCheckpointIO(CheckpointIO):
     """Lightning's checkpoint dict, with the identity of the run it belongs to."""
 
-    def __init__(self, identity: Mapping[str, str | int]) -> None:
-        """`identity` must be equal for a run to continue: configuration's digest, seed, data."""
-        self._header = {"format": FORMAT, **identity}
+    def __init__(self, identity: Mapping[str, str | int], guard: Guard | None = None) -> None:
+        """`identity` must be equal for a run to continue: configuration's digest, seed, data.
+
+        `guard()` raises where this process may not write the run any more.
+        """
+        self._header, self._guard = {"format": FORMAT, **identity}, guard
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -32,7 +35,7 @@ class RunCheckpointIO(CheckpointIO):
         """Write the checkpoint; raises `TrialFailed("disk")` when that is impossible."""
         buffer = io.BytesIO()
         torch.save(checkpoint | {HEADER: self._header}, buffer)
-        write_bytes(Path(path), buffer.getbuffer())
+        write_bytes(Path(path), buffer.getbuffer(), self._guard)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True

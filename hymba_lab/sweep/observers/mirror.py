@@ -2,16 +2,18 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab.errors import StoreError
+from hymba_lab.errors import StoreError, TrialInterrupted
 from hymba_lab.runs.provenance import commit
 from hymba_lab.runs.tracking import (
     IDENTITY,
     ROLE,
     SHARED_FROM,
+    Run,
     Store,
     default_uri,
     param_name,
@@ -26,21 +28,31 @@ if TYPE_CHECKING:
     from hymba_lab.sweep.report import Report
 
 
+_PARENT_S = 60.0
+
+
 class Mirror:
     """Keeps one experiment of the store equal to the runs' folders."""
 
-    def __init__(self, session: Session, uri: str | None, n_threads: int) -> None:
-        self.session, self.n_threads = session, n_threads
-        self.uri = uri or default_uri(session.root)
-        self.store = Store(self.uri, session.root)
+    def __init__(
+        self, session: Session, uri: str | None, n_threads: int, *, leads: bool = True
+    ) -> None:
+        """`leads`: of several processes that run one sweep, one alone mirrors it."""
+        self.session, self.n_threads, self.leads = session, n_threads, leads
+        self.store = Store(uri or default_uri(session.root), session.root)
+        self.uri = self.store.uri
         self.experiment = self.store.experiment(session.name)
+        self._status: dict[str, str | None] = {}
+        self._open: set[str] = set()  # identities that workers have been asked for
+        if not leads:
+            self.parent = self._found_parent()
+            return
         self.parent = self.store.open_run(
             self.experiment, session.name, f"sweep:{session.name}", self._parent_tags()
         )
         self.parent.artifact("sweep.resolved.json", resolved_sweep(session))
         found = self.store.runs_by_identity(self.experiment)
-        self._status = {identity: run.info.status for identity, run in found.items()}
-        self._open: set[str] = set()  # identities that workers have been asked for
+        self._status |= {identity: run.info.status for identity, run in found.items()}
 
     def task(self, job: Job, pruning: Pruning | None) -> Task:
         """Return the task of a job, for a worker."""
@@ -64,12 +76,17 @@ class Mirror:
         """The worker opens its own run."""
         self._open.add(job.identity)
 
+    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+        """The next attempt goes on with the same run."""
+
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Nothing to mirror while workers report themselves."""
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Make sure that the store holds the run, closed, with its metrics."""
         self._open.discard(job.identity)
+        if not self.leads:
+            return
         if trained:
             self._status[job.identity] = self.store.status(self.experiment, job.identity)
         closed = "FAILED" if outcome.status == "failed" else "FINISHED"
@@ -108,7 +125,20 @@ class Mirror:
             for identity in self._open:
                 if run := self.store.find(self.experiment, identity):
                     run.end("KILLED")
-            self.parent.end("KILLED")
+            if self.leads:
+                self.parent.end("KILLED")
+
+    def _found_parent(self) -> Run:
+        """Return the sweep's run, which the process that leads makes at its start."""
+        end = time.monotonic() + _PARENT_S
+        identity = f"sweep:{self.session.name}"
+        while (run := self.store.find(self.experiment, identity)) is None:
+            if time.monotonic() > end:
+                return self.store.open_run(
+                    self.experiment, self.session.name, identity, self._parent_tags()
+                )
+            time.sleep(0.5)
+        return run
 
     def _parent_tags(self) -> dict[str, str]:
         file = self.session.sweep.file

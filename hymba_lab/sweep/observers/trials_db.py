@@ -15,7 +15,9 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from hymba_lab.errors import StoreError
+from hymba_lab.errors import StoreError, TrialInterrupted
+from hymba_lab.runs.postgres import sole_maker
+from hymba_lab.runs.store_uri import whole
 from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.session import Session
 from hymba_lab.sweep.suggest import distribution, frozen_trial
@@ -24,15 +26,17 @@ from hymba_lab.sweep.suggest import distribution, frozen_trial
 class TrialsDB:
     """The study `<sweep>-<scale>` in the sweep's folder, a sqlite file of its own."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, uri: str | None = None) -> None:
+        """`uri` names another database than the sweep's own file."""
         file = session.sweep.file
         self.goals = file.objectives or [file.metric]
-        self.url = f"sqlite:///{session.folder / 'optuna.db'}"
+        self.shown = uri or f"sqlite:///{session.folder / 'optuna.db'}"
+        self.url = whole(self.shown)
         self._distributions: dict[str, BaseDistribution] = {
             **{axis: CategoricalDistribution(list(labels)) for axis, labels in file.axes.items()},
             **{path: distribution(span) for path, span in file.search.items()},
         }
-        with self._readable_errors():
+        with self._readable_errors(), sole_maker(self.shown, "optuna"):
             self.study = self._opened(session.name)
             trials = self.study.get_trials(deepcopy=False)
         self._known = {(trial.user_attrs.get("identity"), trial.state) for trial in trials}
@@ -55,6 +59,9 @@ class TrialsDB:
         return study
 
     def started(self, job: Job) -> None:
+        """A trial is recorded once it has ended."""
+
+    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
         """A trial is recorded once it has ended."""
 
     def waiting(self, running: Mapping[str, Job]) -> None:
