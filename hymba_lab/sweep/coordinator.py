@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hymba_lab.errors import FailureReason, TrialFailed, TrialInterrupted, UserError
+from hymba_lab.errors import FailureReason, LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.lease import RENEW_S, Lease, clear, newest, take
 from hymba_lab.sweep.jobs import Job, Outcome
@@ -188,7 +188,7 @@ class Coordinator:
     def _end(self, asked: Asked, future: "Future[str]") -> None:
         """Take in how an attempt ended: a result, a failure, or neither, and then again."""
         job, error = asked.job, future.exception()
-        if isinstance(error, UserError):  # the cluster takes no such job: nobody else's will run
+        if isinstance(error, LaunchError):  # the cluster takes no such job: nobody else's will run
             raise error
         clear(RunFolder(self.root, job.identity).path, asked.claim)
         why = asked.launcher.why(error) if error is not None else _left(future.result())

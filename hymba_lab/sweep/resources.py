@@ -112,7 +112,7 @@ def load_resources(path: Path | None, name: str | None) -> Resources:
             )
         load_plugin(file, [launchers])
     schema = create_model(
-        "ResourceFile", __base__=ResourceFile, launcher=(launchers.schema() | None, None)
+        "ResourceFile", __base__=ResourceFile, launcher=(launchers.schema(), None)
     )
     try:
         file_ = schema.model_validate_json(json.dumps(document.data))
