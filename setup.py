@@ -5,9 +5,11 @@ Without a C++17 compiler the install succeeds with a warning, and the scan runs 
 
 import platform
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 SOURCES = "hymba_lab/ops/csrc"
 KERNELS = (
@@ -41,6 +43,32 @@ class BuildKernel(build_ext):  # type: ignore[misc]  # setuptools has no types
             )
 
 
+class BuildWithShipped(build_py):  # type: ignore[misc]
+    """Puts experiments, sweeps and the paper's tables inside the package, as `shipped/`.
+
+    In a checkout they stand beside it, where they are found as well (`config/shipped.py`).
+    """
+
+    def run(self) -> None:
+        """Copy them after the modules; an editable install needs no copy."""
+        super().run()
+        if not self.editable_mode:
+            for path in shipped_files():
+                target = Path(self.build_lib, "hymba_lab", "shipped", path)
+                self.mkpath(str(target.parent))
+                self.copy_file(str(path), str(target))
+
+
+def shipped_files() -> list[Path]:
+    """Return what a user of an installed package names: YAML and CSV, no notebooks."""
+    return sorted(
+        path
+        for folder in ("experiments", "sweeps", "analysis")
+        for kind in ("*.yaml", "*.csv", "*.py")
+        for path in Path(folder).rglob(kind)
+    )
+
+
 def kernel(variant: str, flags: list[str]) -> Extension:
     """The kernels for one instruction set."""
     return Extension(
@@ -60,5 +88,5 @@ def kernel(variant: str, flags: list[str]) -> Extension:
 
 setup(
     ext_modules=[kernel(name, flags) for name, flags in VARIANTS.items()],
-    cmdclass={"build_ext": BuildKernel},
+    cmdclass={"build_ext": BuildKernel, "build_py": BuildWithShipped},
 )

@@ -4,7 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from hymba_lab.errors import TrialFailed, UserError
 
@@ -26,6 +29,33 @@ def parser(command: str, about: str) -> argparse.ArgumentParser:
         help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///DIR/mlflow.db)",
     )  # fmt: skip
     return made
+
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def precision(name: str) -> str:
+    """Return a precision under torch's name, given as bf16 or bfloat16 alike."""
+    return PRECISIONS.get(name, name)
+
+
+def short_precision(name: str) -> str:
+    """Return a precision under its short name, given as bf16 or bfloat16 alike."""
+    return {long: short for short, long in PRECISIONS.items()}.get(name, name)
+
+
+def callable_package(name: str, module: str, function: str) -> None:
+    """Let a package be called: `hymba_lab.sweep(...)` is `function` of `module`, imported then.
+
+    A package's name is taken by the package itself once anything in it was imported, so a function
+    of the same name beside it would be there on some days only.
+    """
+
+    class Called(ModuleType):
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            return getattr(import_module(module), function)(*arguments, **options)
+
+    sys.modules[name].__class__ = Called
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:

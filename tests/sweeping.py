@@ -1,6 +1,5 @@
 """A small laboratory for the tests of sweeps: a folder, a sweep file, the command."""
 
-import argparse
 import atexit
 import io
 import json
@@ -107,9 +106,7 @@ class Lab:
 
     def session(self, *overrides: str, scale: str | None = None) -> Session:
         file = self.folder / "sweep.yaml"
-        return open_session(
-            argparse.Namespace(file=file, overrides=list(overrides), scale=scale, root=self.folder)
-        )
+        return open_session(file, overrides=list(overrides), scale=scale, root=self.folder)
 
     def with_store(self) -> "Lab":
         shutil.copy(_empty_store(), self.folder / "mlflow.db")

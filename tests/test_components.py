@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from examples import EXAMPLES, REGISTRIES, spec_of
+from examples import EXAMPLES, REGISTRIES, VARIANTS, spec_of
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from hymba_lab.components.fusion import fusions
 from hymba_lab.components.heads import AttentionHeads
 from hymba_lab.components.meta_tokens import MetaTokens, meta_tokens
 from hymba_lab.components.mlp import mlps
+from hymba_lab.components.short_conv import ShortConv, short_convs
 from hymba_lab.components.ssm import ssms
 from hymba_lab.registry import Spec
 
@@ -62,6 +63,13 @@ def wire_ssm(spec: Spec) -> Wired:
     return Wired(module, module, D_MODEL, D_INNER)
 
 
+def wire_short_conv(spec: Spec) -> Wired:
+    plan = short_convs.build(spec)
+    assert plan is not None
+    module = ShortConv(D_MODEL, plan.d_conv)
+    return Wired(module, module, D_MODEL, D_MODEL)
+
+
 def wire_mlp(spec: Spec) -> Wired:
     module = mlps.build(spec, D_MODEL)
     assert module is not None
@@ -74,12 +82,16 @@ WIRES: dict[str, Callable[[Spec], Wired]] = {
     "model.attention": wire_attention,
     "model.ssm": wire_ssm,
     "model.mlp": wire_mlp,
+    "model.short_conv": wire_short_conv,
 }
-FUNCTIONS = {"model.heads", "model.order", "model.placement", "model.kv_sharing"}
+FUNCTIONS = {
+    "model.heads", "model.order", "model.placement", "model.kv_sharing", "model.topology",
+}  # fmt: skip
 ELSEWHERE = {"data", "optimizer", "schedule"}  # their laws are in the tests of data and training
 
 ENTRIES = [(path, name) for path, registry in REGISTRIES.items() for name in registry]
 MODULES = [(path, name) for path, name in ENTRIES if path in WIRES and name != "none"]
+MODULES += list(VARIANTS)
 every_entry = pytest.mark.parametrize(("path", "name"), ENTRIES)
 every_module = pytest.mark.parametrize(("path", "name"), MODULES)
 

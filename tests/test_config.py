@@ -22,6 +22,12 @@ COSMETIC = {
     "plugins",
     "training.log_every",
     "training.checkpoint_every",
+    "training.micro_rows",
+    "training.recompute",
+    "training.compile",
+    "training.devices",
+    "training.shard",
+    "training.shard_checkpoints",
 }
 
 
@@ -99,7 +105,7 @@ def test_a_component_with_a_name_replaces_without_one_it_merges(write: Write) ->
     merging = write("a.yaml", "extends: base.yaml\nmodel: {heads: {n_heads: 4}}\n")
     assert load_config(merging).model.heads.options()["d_head"] == 8
     replacing = write("b.yaml", "extends: base.yaml\nmodel: {heads: {name: ssm_only}}\n")
-    assert load_config(replacing).model.heads.options() == {"expand": 2}
+    assert load_config(replacing).model.heads.options() == {"expand": 2, "d_inner": None}
 
 
 def test_sources_are_added_by_label(write: Write) -> None:

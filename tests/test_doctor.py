@@ -11,7 +11,7 @@ import torch
 
 from hymba_lab.commands import doctor
 from hymba_lab.ops import backends, kernels
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.runs.tracking import record_tags
 
 
@@ -22,8 +22,8 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_every_operation_is_named_with_what_it_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
     text = told(capsys)
-    for name, title in doctor.OPERATIONS.items():
-        assert f"{title}: {doctor.MEANINGS[backends()[name]['chosen']]}" in text
+    for status in backends().values():
+        assert f"{status['title']}: {status['meanings'][status['chosen']]}" in text
     assert f"torch {torch.__version__}" in text and "mlflow 3" in text
     assert f"torch {torch.get_num_threads()}, OMP_NUM_THREADS" in text
 
@@ -32,9 +32,9 @@ def test_every_reason_is_told_and_has_a_meaning() -> None:
     found = doctor.examine()
     text = "\n".join(doctor.lines(found))
     for status in found["operations"].values():
-        assert all(name in doctor.MEANINGS for name in status["available"])
+        assert set(status["meanings"]) == {*status["available"], *status["unavailable"]}
         for name, reason in status["unavailable"].items():
-            assert f"not {doctor.MEANINGS[name]}: {reason}" in text
+            assert f"not {status['meanings'][name]}: {reason}" in text
 
 
 def test_json_holds_the_same_findings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,7 @@ def test_a_forced_choice_that_cannot_run_is_one_message(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "HYMBA_LAB_SCAN=fast" in done.stderr and "cuda, cpp, torch" in done.stderr
+    assert "HYMBA_LAB_SCAN=fast" in done.stderr and "cuda, triton, cpp, torch" in done.stderr
 
 
 # ------------------------------------------------------------------ what a run records

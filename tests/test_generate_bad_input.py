@@ -134,6 +134,10 @@ def index_elsewhere(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../other"}}')
 
 
+def whole_numbers(weights: dict[str, Any]) -> None:
+    weights["model.layers.0.mamba.D.0"] = weights["model.layers.0.mamba.D.0"].to(torch.int8)
+
+
 def several_tensors(weights: dict[str, Any]) -> None:
     del weights["model.layers.2.mamba.D.0"], weights["model.layers.0.mamba.A_log.0"]
     weights["model.layers.9.mamba.D.0"] = torch.zeros(3)
@@ -172,6 +176,10 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         config_with(intermediate_size=100),
         r"misshapen: model.layers.0.moe.experts.0.down_proj.weight is \[48, 96\], .* \[48, 100\]",
     ),
+    "whole numbers": (
+        weights_with(whole_numbers),
+        "not in floating point: model.layers.0.mamba.D.0 is I8; quantized weights are not read",
+    ),
     "several tensors": (
         weights_with(several_tensors),
         r"(?s)misshapen: model.final_layernorm.weight.*missing: model.layers.0.mamba.A_log.0"
@@ -191,6 +199,41 @@ def test_a_folder_that_cannot_be_loaded(case: str, tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
+def test_shards_in_a_subfolder_and_a_leftover_buffer(tmp_path: Path) -> None:
+    weights = load_file(FOLDER / "model.safetensors")
+    leftover = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    (tmp_path / "parts").mkdir()
+    shutil.copyfile(FOLDER / "config.json", tmp_path / "config.json")
+    save_file(weights | leftover, tmp_path / "parts/a.safetensors")
+    index = {"weight_map": dict.fromkeys(weights | leftover, "parts/a.safetensors")}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(load_pretrained(tmp_path)(ids), load_pretrained(FOLDER)(ids))
+
+
+def test_weights_that_are_no_numbers() -> None:
+    model = model_of(n_layers=1)
+    model.norm.weight.data[0] = math.nan
+    for temperature in (0.0, 1.0):
+        with pytest.raises(UserError, match=r"rows \[0, 1\] have logits that are no numbers"):
+            model.generate(IDS, temperature=temperature)
+
+
+def test_a_temperature_near_zero_takes_the_likeliest() -> None:
+    model = model_of(n_layers=1)
+    greedy = model.generate(IDS, max_new_tokens=5)
+    for temperature in (1e-40, 1e-300, 1e-4):
+        assert torch.equal(model.generate(IDS, max_new_tokens=5, temperature=temperature), greedy)
+
+
+def test_either_name_of_a_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("bf16", "bfloat16"):
+        assert main([str(FOLDER), "--ids", "1 2", "--max-new-tokens", "3", "--dtype", name]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
 def test_a_precision_that_is_none() -> None:
     for dtype in ("bfloat", torch.int8, "int64"):
         with pytest.raises(CheckpointError, match="give float32, bfloat16"):
@@ -203,6 +246,8 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "no tokenizer": ([str(FOLDER), "--prompt", "a"], "no tokenizer.json"),
     "no folder": (["nowhere", "--ids", "1"], "no such file"),
     "no prompt at all": ([str(FOLDER), "--ids", ""], "give integers"),
+    "a device that is none": ([str(FOLDER), "--ids", "1", "--device", "foo"], "no such device"),
+    "no thread": ([str(FOLDER), "--ids", "1", "--threads", "0"], "give a number from 1"),
     "weights of no run": (
         [str(FOLDER / "model.safetensors"), "--ids", "1"],
         "holds no configuration",

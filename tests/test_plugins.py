@@ -242,6 +242,6 @@ def test_a_broken_package_is_named(installed: Callable[[str, str], None], tiny: 
     installed("broken_package", "raise ValueError('broken')\n")
     text = fault(tiny)
     assert text.startswith(
-        "entry point mine = broken_package of group hymba_lab.config.plugins: ValueError"
+        "entry point mine = broken_package of group hymba_lab.plugins: ValueError"
     )
     assert "mend or uninstall" in text

@@ -19,9 +19,9 @@ from hymba_lab.ops import (
     selective_scan,
     selective_scan_step,
 )
-from hymba_lab.ops.selection import SCANS, choose_scan
+from hymba_lab.ops.scan import SCAN
 
-CPU_SCANS = [name for name in ("cpp", "torch") if SCANS[name].missing() is None]
+CPU_SCANS = [name for name in ("cpp", "torch") if SCAN.implementations[name].missing() is None]
 BUILDS = ["v4", "v3", "plain"]  # a processor that runs one runs those after it
 NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
 OPTIONAL = ("z", "dt_bias", "h0")
@@ -356,7 +356,7 @@ def test_meta_tensors_give_shapes_and_flops() -> None:
 def test_the_choice_is_reported_with_reasons() -> None:
     status = backends()["selective_scan"]
     assert status["chosen"] in status["available"] and "torch" in status["available"]
-    assert set(status["available"]) | set(status["unavailable"]) == set(SCANS)
+    assert set(status["available"]) | set(status["unavailable"]) == set(SCAN.implementations)
     assert all(reason for reason in status["unavailable"].values())
 
 
@@ -369,7 +369,7 @@ def test_without_a_build_the_torch_form_runs_and_the_reason_says_what_to_do(
     assert "cpp" not in status["available"]
     assert "install g++ or clang" in status["unavailable"]["cpp"]
     x = make_inputs(1, 3, 4, 2)["x"].float()
-    assert choose_scan(x, None) == "torch"
+    assert SCAN.choose(x, None) == "torch"
 
 
 def test_a_library_of_another_version_is_refused(
@@ -391,7 +391,7 @@ def test_a_wrong_shape_never_reaches_a_kernel(name: str) -> None:
 
 def test_an_unknown_choice_names_the_allowed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYMBA_LAB_SCAN", "fast")
-    with pytest.raises(UserError, match=r"HYMBA_LAB_SCAN=fast.*cuda, cpp, torch"):
+    with pytest.raises(UserError, match=r"HYMBA_LAB_SCAN=fast.*cuda, triton, cpp, torch"):
         selective_scan(**make_inputs(1, 2, 3, 2))
 
 
@@ -410,6 +410,29 @@ def test_a_choice_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_choice_that_does_not_fit_the_tensors_says_what_it_takes() -> None:
     with pytest.raises(UserError, match=r"float32 or bfloat16; given torch\.float64"):
         selective_scan(**make_inputs(1, 2, 3, 2))
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_mamba_ssm_counts_by_its_compiled_extension(
+    built: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package imports without its CUDA scan, too: the extension decides."""
+    interface: Any = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
+    interface.selective_scan_cuda = object() if built else None
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    scan_cuda.missing.cache_clear()
+    try:
+        reason = scan_cuda.missing()
+    finally:
+        scan_cuda.missing.cache_clear()
+    if built:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert "selective_scan_cuda" in reason and "MAMBA_KEEP_CUDA_BUILD=TRUE" in reason
 
 
 def test_mamba_ssm_gets_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:

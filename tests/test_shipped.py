@@ -1,6 +1,5 @@
 """What is shipped works as it stands: every YAML loads and plans, the README's examples run."""
 
-import argparse
 import re
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def test_every_sweep_plans_rows_of_equal_budget(path: Path, tmp_path: Path) -> N
 
 def plan(path: Path, root: Path, scale: str | None = None) -> None:
     """Open the sweep: different rows, and where it asks for equal budgets, equal they are."""
-    session = open_session(argparse.Namespace(file=path, overrides=[], scale=scale, root=root))
+    session = open_session(path, overrides=[], scale=scale, root=root)
     assert len(session.cells) > 1
     assert len({cell.config.digest for cell in session.cells}) == len(session.cells)
     match = session.sweep.file.match

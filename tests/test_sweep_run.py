@@ -19,9 +19,9 @@ from pebble import ProcessExpired
 from sweeping import N_JOBS, SEARCH, SWEEP, Ended, Inline, Lab
 
 from hymba_lab.errors import StoreError
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder
-from hymba_lab.runs.lease import clear, take
+from hymba_lab.runs.lease import Lease, clear, take
 from hymba_lab.runs.tracking import IDENTITY, ROLE, SHARED_FROM
 from hymba_lab.sweep.trial import run_trial
 
@@ -377,6 +377,12 @@ def test_a_run_that_another_process_has_taken_is_left_to_it_and_is_no_failure(
     """The time limit passes while another process holds the run; when that ends, ours goes on."""
     monkeypatch.setattr("hymba_lab.sweep.coordinator._RELEASE_S", 0.05)
     monkeypatch.setattr("hymba_lab.sweep.coordinator._ELSEWHERE_S", 0.1)
+    monkeypatch.setattr(  # asked after it was seen how the attempt ended
+        "hymba_lab.sweep.coordinator.Coordinator._renew",
+        lambda _: [lease.release() for lease in held],
+    )
+
+    held: list[Lease] = []
 
     class Taken(Inline):
         asked = 0
@@ -390,7 +396,7 @@ def test_a_run_that_another_process_has_taken_is_left_to_it_and_is_no_failure(
             clear(Path(task.folder), task.claim)
             other = take(Path(task.folder))
             assert other is not None
-            threading.Timer(1.0, other.release).start()
+            held.append(other)
             future: Future[str] = Future()
             future.set_exception(TimeoutError())
             return future

@@ -4,6 +4,10 @@ import gzip
 import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from hymba_lab.commands.tokenize import main
 from hymba_lab.data.index import INDEX, read_index, verify
 from hymba_lab.data.prepare.documents import documents
 from hymba_lab.data.prepare.inputs import Piece, cut
@@ -23,7 +28,7 @@ from hymba_lab.data.prepare.run import tokenize
 from hymba_lab.data.prepare.schema import TokenizeConfig
 from hymba_lab.data.prepare.tokenizer import _sample
 from hymba_lab.data.shard_file import HEADER_BYTES, read_header, read_lengths
-from hymba_lab.errors import DataError
+from hymba_lab.errors import ConfigError, DataError
 
 TEXTS = [
     f"document {n}: {'the quick brown fox ' * (n % 7)}jumps\nover {n * n} lazy dogs \u00e9\u4f60\n"
@@ -547,3 +552,64 @@ def test_hub_through_a_local_builder(tmp_path, monkeypatch):
     assert len([s for s in index.shards if s.part == "train"]) == 2
     made = texts_of(tmp_path / "out", "train") + texts_of(tmp_path / "out", "val")
     assert Counter(made) == Counter(TEXTS)
+
+
+class TestCommand:
+    @pytest.fixture
+    def file(self, tmp_path):
+        (tmp_path / "sub").mkdir()
+        jsonl(tmp_path / "sub" / "a.jsonl", TEXTS)
+        file = tmp_path / "sub" / "web.yaml"
+        file.write_text(
+            "name: web\nout: ../made\npaths: [a.jsonl]\ntokenizer: {n_bpe: 400}\n"
+            "val_fraction: 0.1\nunit_mb: 0.003\n"
+        )
+        return file
+
+    def test_paths_are_those_of_the_file(self, file, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir("/")
+        assert main([str(file), "--workers=1"]) == 0
+        said = capsys.readouterr()
+        assert "vocabulary 400, end of text 0" in said.out and "MB/s" in said.err
+        assert read_index(tmp_path / "made").name == "web"
+        monkeypatch.chdir(tmp_path)
+        assert main([str(file), "--workers=1", "--set", "out=here"]) == 0  # --set: the working one
+        assert contents(tmp_path / "here") == contents(tmp_path / "made")
+        assert main(["--verify", "made"]) == 0
+        assert "are those of the index" in capsys.readouterr().out
+
+    def test_a_child_names_its_own_paths(self, file, tmp_path):
+        child = tmp_path / "child.yaml"
+        child.write_text("extends: sub/web.yaml\nout: mine\n")
+        assert main([str(child), "--workers=1"]) == 0
+        assert read_index(tmp_path / "mine").name == "web"
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ("tokenizr=1", "no key 'tokenizr'.*Did you mean 'tokenizer'"),
+            ("val_fraction=2", "val_fraction: input should be less than 1"),
+            ("tokenizer={n_bpe: 3}", "n_bpe: input should be greater than or equal to 258"),
+        ],
+    )
+    def test_a_wrong_file_is_explained(self, file, change, message):
+        with pytest.raises(ConfigError, match=message):
+            main([str(file), "--set", change])
+
+    @pytest.mark.slow
+    def test_kill_at_any_moment_gives_equal_bytes(self, file, tmp_path):
+        jsonl(file.parent / "a.jsonl", [f"{n} {text * 20}" for n in range(15) for text in TEXTS])
+        command = [sys.executable, "-m", "hymba_lab.commands.tokenize", str(file), "--workers=2"]
+        changes = ["--set", "unit_mb=0.15", "--set", "deduplicate=true", "--set"]
+        subprocess.run([*command, *changes, f"out={tmp_path}/whole"], check=True)
+        n_stood = 0
+        for number, done in enumerate((0, 1, 4, 9, 20)):
+            out = tmp_path / f"killed{number}"
+            process = subprocess.Popen([*command, *changes, f"out={out}"], start_new_session=True)
+            while process.poll() is None and len([*out.glob(".work/unit-*.json")]) < done:
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGKILL)
+            n_stood += process.wait() == -signal.SIGKILL
+            subprocess.run([*command, *changes, f"out={out}"], check=True)
+            assert contents(out) == contents(tmp_path / "whole")
+        assert n_stood >= 4

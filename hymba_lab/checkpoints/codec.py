@@ -8,12 +8,16 @@ from hymba_lab.errors import CheckpointError
 
 
 class Codec(Protocol):
-    """Text to ids of the model and back; `eos` are the ids that end a text."""
+    """Text to ids of the model and back.
+
+    `eos` are the ids that end a text, `bos` is the one that a text without a beginning starts with.
+    """
 
     eos: list[int]
+    bos: int | None
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a prompt."""
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the ids of a prompt, with what the tokenizer puts in front unless told not to."""
         ...
 
     def decode(self, ids: list[int]) -> str:
@@ -24,18 +28,18 @@ class Codec(Protocol):
 class TokenizerFile:
     """The `tokenizer.json` of a folder in the released format."""
 
-    def __init__(self, path: Path, eos: list[int]) -> None:
+    def __init__(self, path: Path, eos: list[int], bos: int | None = None) -> None:
         from tokenizers import Tokenizer
 
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises nothing narrower
             raise CheckpointError(f"{path}: not a tokenizer ({error}).") from error
-        self.eos = eos
+        self.eos, self.bos = eos, bos
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids, with those that the tokenizer puts in front of every text."""
-        return list(self._tokenizer.encode(text).ids)
+        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: list[int]) -> str:
         """Return the text without special tokens."""
@@ -48,8 +52,9 @@ class SourceIds:
     def __init__(self, tokenizer: Any, offset: int) -> None:
         self._tokenizer, self._offset = tokenizer, offset
         self.eos = [offset]  # id 0 of a source ends its documents
+        self.bos: int | None = offset  # and so stands before the next
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids without an end of document."""
         return [self._offset + int(i) for i in self._tokenizer.encode([text.encode()])[:-1]]
 

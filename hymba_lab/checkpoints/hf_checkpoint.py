@@ -17,13 +17,13 @@ from hymba_lab.errors import CheckpointError
 from hymba_lab.model.language_model import LanguageModel, build_model
 from hymba_lab.model.plan import LayerPlan
 
-_MODEL = {
+MODEL_NAMES = {
     "model.embed_tokens.weight": "embedding.weight",
     "model.memory_tokens": "meta.tokens",
     "model.final_layernorm.weight": "norm.weight",
     "lm_head.weight": "head.weight",
 }
-_LAYER = {
+LAYER_NAMES = {
     "input_layernorm.weight": "norm1.weight",
     "mamba.conv1d.weight": "mixer.ssm.conv_weight",
     "mamba.conv1d.bias": "mixer.ssm.conv_bias",
@@ -43,9 +43,11 @@ _LAYER = {
     "moe.experts.0.up_proj.weight": "mlp.up.weight",
     "moe.experts.0.down_proj.weight": "mlp.down.weight",
 }
-_IN_PROJ = "mamba.in_proj.weight"  # the rows of several matrices, a consumer's without K and V
-_PARTS = [f"mixer.{part}.weight" for part in ("attention.q", "attention.k", "attention.v")]
-_PARTS += [f"mixer.{part}.weight" for part in ("ssm.x", "ssm.z")]
+IN_PROJ = "mamba.in_proj.weight"  # the rows of several matrices, a consumer's without K and V
+IN_PROJ_PARTS = [f"mixer.{part}.weight" for part in ("attention.q", "attention.k", "attention.v")]
+IN_PROJ_PARTS += [f"mixer.{part}.weight" for part in ("ssm.x", "ssm.z")]
+
+_LEFTOVER = "rotary_emb.inv_freq"  # a buffer that older versions wrote; it follows from the config
 
 
 def load_pretrained(folder: str | Path, dtype: torch.dtype | str | None = None) -> LanguageModel:
@@ -60,11 +62,11 @@ def load_pretrained(folder: str | Path, dtype: torch.dtype | str | None = None) 
     """
     folder = Path(folder)
     released, content = read_released(folder / "config.json")
-    precision = _precision(dtype)
+    precision = precision_of(dtype)
     model = meta_model(released, folder / "config.json")
     tensors = TensorFolder(folder)
     names = tensor_names(model)
-    _check(tensors.shapes, released_tensors(model), tied=model.head is None, folder=folder)
+    check_tensors(tensors, model)
     ours = dict(model.named_parameters())
     state: dict[str, Tensor] = {}
     for name, parts in names.items():
@@ -111,7 +113,7 @@ def meta_model(released: Released, path: Path) -> LanguageModel:
 def tensor_names(model: LanguageModel) -> dict[str, list[str]]:
     """Return every released name and the parameters of ours whose rows it holds."""
     ours = {name for name, _ in model.named_parameters()}
-    names = {theirs: [name] for theirs, name in _MODEL.items() if name in ours}
+    names = {theirs: [name] for theirs, name in MODEL_NAMES.items() if name in ours}
     for layer in model.plan:
         names |= _layer_names(layer, ours)
     return names
@@ -132,8 +134,8 @@ def released_tensors(model: LanguageModel) -> dict[str, Tensor]:
 
 def _layer_names(layer: LayerPlan, ours: set[str]) -> dict[str, list[str]]:
     here, there = f"blocks.{layer.index}.", f"model.layers.{layer.index}."
-    names = {there + _IN_PROJ: [here + part for part in _PARTS if here + part in ours]}
-    names |= {there + theirs: [here + name] for theirs, name in _LAYER.items()}
+    names = {there + IN_PROJ: [here + part for part in IN_PROJ_PARTS if here + part in ours]}
+    names |= {there + theirs: [here + name] for theirs, name in LAYER_NAMES.items()}
     return {theirs: parts for theirs, parts in names.items() if ours.issuperset(parts)}
 
 
@@ -150,12 +152,12 @@ def _joined(model: LanguageModel, ghosts: dict[str, Tensor]) -> Iterator[Tensor]
         yield whole.view(ghosts[name].shape)
 
 
-def _check(
-    given: dict[str, Shape], expected: dict[str, Tensor], *, tied: bool, folder: Path
-) -> None:
-    """Raise one error over all tensors that are missing, extra or misshapen."""
+def check_tensors(tensors: TensorFolder, model: LanguageModel) -> None:
+    """Raise one error over all tensors that are missing, extra, misshapen or no numbers of ours."""
+    given, expected = tensors.shapes, released_tensors(model)
     # files of a tied model may hold the embedding a second time, under the name of the head
-    extra = given.keys() - expected.keys() - ({"lm_head.weight"} if tied else set())
+    known = expected.keys() | ({"lm_head.weight"} if model.head is None else set())
+    extra = [name for name in given.keys() - known if not name.endswith(_LEFTOVER)]
     faults = [f"missing: {name} {list(expected[name].shape)}" for name in expected.keys() - given]
     faults += [f"not of this model: {name} {list(given[name])}" for name in extra]
     faults += [
@@ -163,13 +165,20 @@ def _check(
         for name, want in expected.items()
         if name in given and given[name] != tuple(want.shape)
     ]
+    faults += [
+        f"not in floating point: {name} is {kind}; quantized weights are not read"
+        for name, kind in tensors.others.items()
+        if name in expected
+    ]
     if faults:
         raise CheckpointError(
-            f"{folder}: the tensors are not those of config.json:\n  " + "\n  ".join(sorted(faults))
+            f"{tensors.folder}: the tensors are not those of config.json:\n  "
+            + "\n  ".join(sorted(faults))
         )
 
 
-def _precision(dtype: torch.dtype | str | None) -> torch.dtype | None:
+def precision_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return a precision by its name; None stays None. Raises `CheckpointError` for another."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is None or (isinstance(found, torch.dtype) and found.is_floating_point):
         return found

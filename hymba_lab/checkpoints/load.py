@@ -1,11 +1,14 @@
 """A model and its codec from a folder: a run of ours, or a checkpoint in the released format."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hymba_lab.checkpoints.codec import Codec, TokenizerFile, text_source
-from hymba_lab.checkpoints.hf_checkpoint import load_pretrained
+from hymba_lab.checkpoints.hf_checkpoint import load_pretrained, precision_of
+from hymba_lab.checkpoints.lab_folder import is_lab_folder, load_lab_folder
 from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import from_resolved
 from hymba_lab.errors import CheckpointError
@@ -22,7 +25,13 @@ def load(path: Path, dtype: str | None, *, texts: bool) -> tuple[LanguageModel, 
     file = path if path.is_file() else path / WEIGHTS
     if file.is_file() and not (path / "config.json").is_file():
         return _load_run(file, dtype, texts)
-    model = load_pretrained(path, dtype)
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise CheckpointError(
+            f"{path}: an adapter without its base model; merge it into the folder that it was "
+            "trained on, and give the merged folder."
+        )
+    lab = is_lab_folder(path)
+    model = load_lab_folder(path, precision_of(dtype)) if lab else load_pretrained(path, dtype)
     if not texts:
         return model, None
     if not (path / "tokenizer.json").is_file():
@@ -30,10 +39,45 @@ def load(path: Path, dtype: str | None, *, texts: bool) -> tuple[LanguageModel, 
             f"{path}: no tokenizer.json; copy it from where the checkpoint comes from, or give "
             "--ids instead of --prompt."
         )
-    eos = (model.released or {}).get("eos_token_id")
+    return model, _tokenizer(path, model.embedding.num_embeddings)
+
+
+def longest_text(path: Path, model: LanguageModel) -> int | None:
+    """Return how many tokens its positions are made for, or it was trained on; None = not known."""
+    if model.max_tokens is not None:
+        return model.max_tokens
+    file = path if path.is_file() else path / WEIGHTS
+    if file.is_file():
+        return _seq_len(load_weights(file)[1].get("config"))
+    return _seq_len(_read_json(path / "config.json").get("lab"))
+
+
+def _seq_len(config: Any) -> int | None:
+    training = config.get("training") if isinstance(config, dict) else None
+    return training.get("seq_len") if isinstance(training, dict) else None
+
+
+def _tokenizer(path: Path, vocab: int) -> TokenizerFile:
+    """Return the tokenizer of a folder; what ends a text is said by either configuration file."""
+    values = _read_json(path / "config.json") | _read_json(path / "generation_config.json")
+    eos = values.get("eos_token_id")
     ends = [eos] if isinstance(eos, int) else list(eos or [])
-    known = [end for end in ends if 0 <= end < model.embedding.num_embeddings]
-    return model, TokenizerFile(path / "tokenizer.json", known)
+    bos = values.get("bos_token_id")
+    return TokenizerFile(
+        path / "tokenizer.json",
+        [end for end in ends if 0 <= end < vocab],
+        bos if isinstance(bos, int) and 0 <= bos < vocab else None,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a JSON file ({error}).") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _load_run(file: Path, dtype: str | None, texts: bool) -> tuple[LanguageModel, Codec | None]:

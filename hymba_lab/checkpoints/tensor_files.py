@@ -9,8 +9,8 @@ import json
 import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,8 +30,18 @@ Shape = tuple[int, ...]
 Read = Callable[[torch.dtype | None], Tensor]
 
 
+class Stored(NamedTuple):
+    """A tensor in a file: `kind` is its precision in the words of safetensors, such as F32."""
+
+    shape: Shape
+    kind: str
+    read: Read
+
+
 class TensorFolder:
     """Tensors by name: `shapes`, and `read(name, dtype)`.
+
+    `others` names those whose precision is none that models compute in, such as I8.
 
     Raises `CheckpointError` for a folder without tensors, damaged files and missing shards.
     """
@@ -39,13 +49,17 @@ class TensorFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shapes: dict[str, Shape] = {}
+        self.others: dict[str, str] = {}
         self._reads: dict[str, Read] = {}
         files, index = _files(folder)
         for file in files:
             found = _safetensors(file) if file.suffix == ".safetensors" else _pickled(file)
-            for name, (shape, read) in found.items():
-                if index is None or index.get(name) == file.name:
-                    self.shapes[name], self._reads[name] = shape, read
+            here = file.relative_to(folder).as_posix()
+            for name, stored in found.items():
+                if index is None or index.get(name) == here:
+                    self.shapes[name], self._reads[name] = stored.shape, stored.read
+                    if stored.kind not in _DTYPES.values():
+                        self.others[name] = stored.kind
         if lost := sorted(set(index or {}) - set(self.shapes)):
             raise CheckpointError(
                 f"{folder}: the index names tensors that their shards lack: {_listed(lost)}; "
@@ -103,8 +117,9 @@ def _files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
             return [single], None
         if (place := folder / f"{name}.index.json").exists():
             index = _index(place)
-            files = [folder / shard for shard in sorted(set(index.values()))]
-            if missing := [file.name for file in files if not file.exists()]:
+            shards = sorted(set(index.values()))
+            files = [folder / shard for shard in shards]
+            if missing := [shard for shard in shards if not (folder / shard).exists()]:
                 raise CheckpointError(
                     f"{folder}: {place.name} names {len(files)} shards, missing are "
                     f"{_listed(missing)}; copy them into the folder."
@@ -119,22 +134,26 @@ def _files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
 def _index(path: Path) -> dict[str, str]:
     try:
         index = json.loads(path.read_text("utf-8"))["weight_map"]
-        if all(Path(shard).name == shard for shard in index.values()):
-            return dict(index)
+        inside = (PurePosixPath(shard) for shard in index.values())
+        if all(not shard.is_absolute() and ".." not in shard.parts for shard in inside):
+            return {name: PurePosixPath(shard).as_posix() for name, shard in index.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass
     raise CheckpointError(
-        f"{path}: not an index of shards; expected {{weight_map: {{tensor: file}}}}."
+        f"{path}: not an index of shards; expected {{weight_map: {{tensor: file}}}} with files of "
+        "this folder."
     )
 
 
-def _safetensors(path: Path) -> dict[str, tuple[Shape, Read]]:
+def _safetensors(path: Path) -> dict[str, Stored]:
     try:
         file: Any = safe_open(path, framework="pt")
-        return {
-            name: (tuple(file.get_slice(name).get_shape()), _mapped(path, file, name))
-            for name in file.keys()  # noqa: SIM118 - not a mapping
-        }
+        found = {}
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            part = file.get_slice(name)
+            read = _mapped(path, file, name)
+            found[name] = Stored(tuple(part.get_shape()), part.get_dtype(), read)
+        return found
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); copy it again."
@@ -152,7 +171,7 @@ def _mapped(path: Path, file: Any, name: str) -> Read:
     return read
 
 
-def _pickled(path: Path) -> dict[str, tuple[Shape, Read]]:
+def _pickled(path: Path) -> dict[str, Stored]:
     """Tensors of a torch file; nothing else in it is unpickled."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -163,7 +182,14 @@ def _pickled(path: Path) -> dict[str, tuple[Shape, Read]]:
         ) from error
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise CheckpointError(f"{path}: not a mapping from names to tensors.")
-    return {name: (tuple(tensor.shape), _converted(tensor)) for name, tensor in content.items()}
+    return {
+        name: Stored(
+            tuple(tensor.shape),
+            _DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")),
+            _converted(tensor),
+        )
+        for name, tensor in content.items()
+    }
 
 
 def _converted(tensor: Tensor) -> Read:

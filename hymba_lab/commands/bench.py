@@ -47,7 +47,9 @@ def arguments() -> argparse.ArgumentParser:
         parser.add_argument(
             name, type=int, default=default, metavar="N", help=f"{about} (default: {shown})"
         )
-    parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="bf16")
+    parser.add_argument(
+        "--dtype", type=cli.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16"
+    )
     parser.add_argument(
         "--device", metavar="NAME", help="default: cuda where there is one, else cpu"
     )

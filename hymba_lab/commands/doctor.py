@@ -11,22 +11,6 @@ from typing import Any
 from hymba_lab import cli
 
 OPTIONAL = ("mamba-ssm", "causal-conv1d", "flash-attn", "mambapy", "transformers")
-OPERATIONS = {
-    "selective_scan": "selective scan",
-    "causal_conv": "causal convolution",
-    "attention": "attention with a window",
-    "rms_norm": "RMSNorm",
-    "rotation": "rotation (RoPE)",
-    "swiglu": "SwiGLU",
-}
-MEANINGS = {
-    "cpp": "the compiled C++ kernel",
-    "cuda": "mamba-ssm's CUDA kernel",
-    "torch": "plain torch",
-    "blocks": "torch's attention over blocks of the window, where that pays",
-    "flex": "FlexAttention with a kept block mask",
-    "sdpa": "torch's attention with a mask",
-}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -118,11 +102,11 @@ def lines(found: dict[str, Any]) -> list[str]:
         "threads     " + ", ".join(f"{name} {value or '-'}" for name, value in threads.items()),
         f"packages    {_joined(found['packages'])}",
     ]
-    for name, title in OPERATIONS.items():
-        status = found["operations"][name]
+    for status in found["operations"].values():
+        meanings = status["meanings"]
         build = f" (build {machine['kernel_build']})" if status["chosen"] == "cpp" else ""
-        text += ["", f"{title}: {MEANINGS[status['chosen']]}{build}"]
-        text += [f"  not {MEANINGS[other]}: {why}" for other, why in status["unavailable"].items()]
+        text += ["", f"{status['title']}: {meanings[status['chosen']]}{build}"]
+        text += [f"  not {meanings[other]}: {why}" for other, why in status["unavailable"].items()]
     if found["advice"]:
         text += ["", "to do", *(f"  - {one}" for one in found["advice"])]
     return text

@@ -34,9 +34,14 @@ def arguments() -> argparse.ArgumentParser:
     add("--top-p", type=float, metavar="P", help="draw from the likeliest that hold P together")
     add("--seed", type=int, metavar="N", help="draw the same tokens again")
     add("--no-eos", action="store_true", help="go on after the end of a text")
-    add("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the checkpoint's")
+    add(
+        "--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
+        help="also fp32, bf16, fp16 (default: the checkpoint's)",
+    )  # fmt: skip
     add("--device", default="cpu", metavar="NAME", help="default: cpu")
-    add("--chunk-size", type=int, default=512, metavar="N", help="prompt tokens read at once")
+    add("--threads", type=int, metavar="N", help="torch threads (default: torch's)")
+    add("--chunk", "--chunk-size", dest="chunk_size", type=int, default=512, metavar="N",
+        help="prompt tokens read at once")  # fmt: skip
     return parser
 
 
@@ -47,12 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given:
         raise UserError("nothing to continue; give --prompt TEXT or --ids '1 2 3'.")
     from hymba_lab.checkpoints.load import load
+    from hymba_lab.cost.throughput import device_of, set_threads
 
+    device = device_of(options.device)
+    set_threads(options.threads)
     model, codec = load(options.checkpoint, options.dtype, texts=bool(options.prompt))
     prompts = [
         codec.encode(said) if codec and kind == "prompt" else _ids(said) for kind, said in given
     ]
-    steps = _stream(model.to(options.device), prompts, codec, options)
+    steps = _stream(model.to(device), prompts, codec, options)
     if len(given) == 1 and codec and options.prompt:
         _print_live(options.prompt[0], codec, steps)
         return 0
@@ -74,8 +82,8 @@ def _stream(
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in prompts])
     ends = [] if options.no_eos or codec is None else codec.eos
     steps = model.stream(
-        ids.to(options.device),
-        mask.to(options.device),
+        ids.to(model.embedding.weight.device),
+        mask.to(model.embedding.weight.device),
         options.max_new_tokens,
         options.temperature,
         options.top_k,

@@ -56,7 +56,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="tokens before a decoded one and in the cache held (default: 8000, as in the paper)",
     )
     parser.add_argument(
-        "--dtype", choices=["fp32", "bf16", "fp16"], default="fp16", help="of the cache held"
+        "--dtype",
+        type=cli.short_precision,
+        choices=["fp32", "bf16", "fp16"],
+        default="fp16",
+        help="of the cache held",
     )
     parser.add_argument(
         "--peers", type=Path, metavar="FILE.csv",

@@ -20,9 +20,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments().parse_args(argv)
     # read when torch is imported: waiting threads leave shared cores to others
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from hymba_lab.training.single import train_one
+    from hymba_lab.training.single import train
+    from hymba_lab.training.world import world
 
-    return train_one(options)
+    trained = train(
+        options.file, options.seed, overrides=options.overrides, root=options.root,
+        tracking_uri=options.tracking_uri, threads=options.threads,
+    )  # fmt: skip
+    if not world().is_first:
+        return 0
+    for name, value in trained.metrics.items():
+        print(f"{name:40} {value:.4f}")
+    print(f"weights: {trained.folder / 'weights.safetensors'}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hymba_lab.components.norm import RMSNorm
+from hymba_lab.components.norm import GroupRMSNorm, RMSNorm
 from hymba_lab.errors import ConfigError
-from hymba_lab.registry import Registry
+from hymba_lab.registry import LATER, Registry
 
 Eps = Annotated[float, Field(gt=0)]
+Groups = Annotated[int, Field(ge=1)]
 
 fusions: Registry[nn.Module] = Registry("model.fusion")
 
@@ -37,12 +38,20 @@ class Mean(nn.Module):
 
 @fusions.register("concat")
 class Concat(nn.Module):
-    """y = W [norm(a), norm(s)] (the paper's row 11; Falcon-H1)."""
+    """y = W [norm(a), norm(s)] (the paper's row 11); `norms: false` is Falcon-H1's W [a, s]."""
 
-    def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, eps: Eps = 1e-6) -> None:
+    def __init__(
+        self,
+        d_attn: int,
+        d_ssm: int,
+        d_model: int,
+        *,
+        norms: Annotated[bool, LATER] = True,
+        eps: Eps = 1e-6,
+    ) -> None:
         super().__init__()
-        self.norm_attn = RMSNorm(d_attn, eps)
-        self.norm_ssm = RMSNorm(d_ssm, eps)
+        self.norm_attn = RMSNorm(d_attn, eps) if norms else nn.Identity()
+        self.norm_ssm = RMSNorm(d_ssm, eps) if norms else nn.Identity()
         self.out = nn.Linear(d_attn + d_ssm, d_model, bias=False)
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
@@ -77,6 +86,24 @@ class Difference(nn.Module):
 
     def forward(self, a: Tensor, s: Tensor) -> Tensor:
         y: Tensor = self.out(self.norm_attn(a) - self.norm_ssm(s))
+        return y
+
+
+@fusions.register("group_difference")
+class GroupDifference(nn.Module):
+    """y = W_a norm(a) - W_s norm(s), each norm over groups of channels (arXiv:2510.04800)."""
+
+    def __init__(
+        self, d_attn: int, d_ssm: int, d_model: int, *, n_groups: Groups = 4, eps: Eps = 1e-6
+    ) -> None:
+        super().__init__()
+        self.norm_attn = GroupRMSNorm(d_attn, n_groups, eps)
+        self.norm_ssm = GroupRMSNorm(d_ssm, n_groups, eps)
+        self.out_attn = nn.Linear(d_attn, d_model, bias=False)
+        self.out_ssm = nn.Linear(d_ssm, d_model, bias=False)
+
+    def forward(self, a: Tensor, s: Tensor) -> Tensor:
+        y: Tensor = self.out_attn(self.norm_attn(a)) - self.out_ssm(self.norm_ssm(s))
         return y
 
 

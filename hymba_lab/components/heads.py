@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hymba_lab.errors import ConfigError
-from hymba_lab.registry import Registry
+from hymba_lab.registry import LATER, Registry
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -49,17 +49,19 @@ def hybrid(
     n_kv_heads: Positive | None = None,
     d_head_v: Positive | None = None,
     expand: Positive = 2,
+    d_inner: Annotated[Positive | None, LATER] = None,
 ) -> HeadPlan:
     """Both branches; n_kv_heads None = n_heads, d_head_v None = what fills d_inner.
 
-    d_inner = expand * d_model. In Hymba n_heads * d_head_v = d_inner: branches can be averaged.
+    d_inner None = expand * d_model. In Hymba n_heads * d_head_v = d_inner: branches can be
+    averaged.
     """
-    d_inner = expand * d_model
+    d_inner = d_inner or expand * d_model
     if d_head_v is None:
         if d_inner % n_heads:
             raise ConfigError(
-                f"d_head_v is not given and d_inner = {expand} * {d_model} = {d_inner} is no "
-                f"multiple of n_heads = {n_heads}; give d_head_v or another n_heads."
+                f"d_head_v is not given and d_inner = {d_inner} (expand * d_model, or as given) is "
+                f"no multiple of n_heads = {n_heads}; give d_head_v or another n_heads."
             )
         d_head_v = d_inner // n_heads
     return HeadPlan(_attention_heads(n_heads, n_kv_heads, d_head, d_head_v), d_inner)
@@ -79,9 +81,11 @@ def attention_only(
 
 
 @heads.register("ssm_only")
-def ssm_only(d_model: int, *, expand: Positive = 2) -> HeadPlan:
-    """The Mamba baseline: d_inner = expand * d_model."""
-    return HeadPlan(None, expand * d_model)
+def ssm_only(
+    d_model: int, *, expand: Positive = 2, d_inner: Annotated[Positive | None, LATER] = None
+) -> HeadPlan:
+    """The Mamba baseline: d_inner None = expand * d_model."""
+    return HeadPlan(None, d_inner or expand * d_model)
 
 
 def _attention_heads(

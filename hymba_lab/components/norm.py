@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hymba_lab.errors import ConfigError
 from hymba_lab.ops.rms_norm import rms_norm
 
 
@@ -17,3 +18,22 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
         return rms_norm(x, weight if weight.dtype is x.dtype else weight.to(x.dtype), self.eps)
+
+
+class GroupRMSNorm(nn.Module):
+    """The same over each of `n_groups` equal parts of the last axis, one weight per channel."""
+
+    def __init__(self, width: int, n_groups: int, eps: float) -> None:
+        super().__init__()
+        if width % n_groups:
+            raise ConfigError(
+                f"n_groups = {n_groups} does not divide the {width} channels of a branch."
+            )
+        self.n_groups, self.eps = n_groups, eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = x.float().view(*x.shape[:-1], self.n_groups, -1)
+        scale = torch.rsqrt(groups.square().mean(-1, keepdim=True) + self.eps)
+        y: Tensor = (groups * scale).view(x.shape).to(x.dtype)
+        return y * self.weight.to(x.dtype)

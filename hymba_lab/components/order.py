@@ -29,6 +29,21 @@ def sequential(n_layers: int) -> list[Kind]:
     return interleaved(n_layers, pattern="sa")
 
 
+@orders.register("pattern")
+def pattern(n_layers: int, *, pattern: Annotated[str, Field(min_length=1)]) -> list[Kind]:
+    """Every layer by its letter, spaces and case of no meaning: `SSSA SSSA` for eight layers.
+
+    A pattern shorter than the model is repeated, and must then fit a whole number of times.
+    """
+    letters = "".join(pattern.split()).lower()
+    if not letters or n_layers % len(letters):
+        raise ConfigError(
+            f"pattern {pattern!r} has {len(letters)} letters, n_layers is {n_layers}: give one "
+            "letter per layer, or a group that repeats a whole number of times."
+        )
+    return interleaved(n_layers, pattern=letters)
+
+
 @orders.register("interleaved")
 def interleaved(n_layers: int, *, pattern: Annotated[str, Field(min_length=1)]) -> list[Kind]:
     """The pattern repeated: s = SSM, a = attention, p = parallel layer (Jamba: sssasssa)."""

@@ -63,7 +63,16 @@ class Past(Protocol):
         """Keep the new keys and values; return all that the new queries may see."""
         ...
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None,
+        n_meta: int,
+        sink: Tensor | None = None,
+    ) -> Tensor:
         """Return `ops.attention` of the new queries over what `extend` returned."""
         ...
 
@@ -100,8 +109,17 @@ class _Whole:
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
         return k, v
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
-        return attention(q, k, v, window=window, n_meta=n_meta)
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None,
+        n_meta: int,
+        sink: Tensor | None = None,
+    ) -> Tensor:
+        return attention(q, k, v, window=window, n_meta=n_meta, sink=sink)
 
     def conv(
         self,
@@ -137,6 +155,8 @@ class LayerPast(NamedTuple):
 
     attention: Past = WHOLE
     ssm: Past = WHOLE
+    conv_mixer: Past = WHOLE
+    conv_mlp: Past = WHOLE
 
 
 NO_PAST = LayerPast()

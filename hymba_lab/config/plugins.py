@@ -61,7 +61,7 @@ def added_by_others(listed: Sequence[Path]) -> set[tuple[str, str]]:
 
 @cache
 def load_entry_points() -> None:
-    """Import the plugins that installed packages declare under `hymba_lab.config.plugins`."""
+    """Import the plugins that installed packages declare under `hymba_lab.plugins`."""
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()

@@ -7,7 +7,7 @@ checked, listed and suggested like one of the package's own.
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,11 +15,16 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config.messages import explain
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
+from hymba_lab.config.shipped import PREFIX, named
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
-from hymba_lab.registry import Registry, Section, Spec
+from hymba_lab.registry import LATER, Registry, Section, Spec
 
 Positive = Annotated[int, Field(ge=1)]
+
+PER_LAYER = ("heads", "attention", "ssm", "fusion", "mlp")
+ABSENT = {"short_conv": "none", "topology": "sa_m"}
+"""What a file need not name, because it came later, and what it then is."""
 
 # What can change without changing a result; left out of the digest.
 COSMETIC = (
@@ -29,7 +34,28 @@ COSMETIC = (
     "plugins",
     "training.log_every",
     "training.checkpoint_every",
+    "training.micro_rows",
+    "training.recompute",
+    "training.compile",
+    "training.devices",
+    "training.shard",
+    "training.shard_checkpoints",
 )
+
+
+def _absent(key: str) -> Spec:
+    return all_registries()[f"model.{key}"].spec(ABSENT[key])
+
+
+class Layers(Section):
+    """What is different in some layers: every part given replaces the model's own there."""
+
+    at: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    heads: Spec | None = None
+    attention: Spec | None = None
+    ssm: Spec | None = None
+    fusion: Spec | None = None
+    mlp: Spec | None = None
 
 
 class ModelConfig(Section):
@@ -51,6 +77,24 @@ class ModelConfig(Section):
     attention: Spec
     ssm: Spec
     mlp: Spec
+    short_conv: Annotated[Spec, LATER] = Field(default_factory=partial(_absent, "short_conv"))
+    topology: Annotated[Spec, LATER] = Field(default_factory=partial(_absent, "topology"))
+    layers: Annotated[tuple[Layers, ...], LATER] = ()
+
+    def at(self, layer: int) -> "ModelConfig":
+        """Return the configuration of one layer: this one, with what `layers` replaces there."""
+        changed: dict[str, Spec] = {}
+        for part in self.layers:
+            if max(part.at) >= self.n_layers:
+                raise ConfigError(
+                    f"at: {list(part.at)} names a layer that is none of 0..{self.n_layers - 1}.",
+                    "model.layers",
+                )
+            if layer in part.at:
+                changed |= {
+                    key: spec for key in PER_LAYER if (spec := getattr(part, key)) is not None
+                }
+        return self.model_copy(update=changed) if changed else self
 
 
 class TrainingConfig(Section):
@@ -58,11 +102,18 @@ class TrainingConfig(Section):
 
     seq_len: Positive
     tokens: Positive
-    precision: Literal["fp32", "bf16-mixed"] = "fp32"
+    precision: Literal["fp32", "bf16-mixed", "bf16-true"] = "fp32"
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     val_every: Positive
     log_every: Positive = 10
     checkpoint_every: Positive = 200
+    # How the machine computes a step; the batch and what is learned stay what they are.
+    micro_rows: Positive | Literal["auto"] | None = None  # rows at a time; None = all
+    recompute: bool = False  # blocks once more in the backward, to keep less of them
+    compile: bool = False  # blocks by torch.compile
+    devices: Positive = 1
+    shard: bool = False  # weights and optimizer over the devices (FSDP2), not a copy on each
+    shard_checkpoints: bool = False  # every device writes its part
 
 
 class Config(Section):
@@ -94,7 +145,7 @@ class Config(Section):
     @property
     def digest(self) -> str:
         """sha256 of the canonical configuration without what cannot change a result."""
-        data = self.resolved()
+        data = self.canonical()
         for path in COSMETIC:
             section, _, key = path.rpartition(".")
             (data[section] if section else data).pop(key)
@@ -153,24 +204,32 @@ def from_resolved(data: dict[str, Any]) -> Config:
 
 def all_registries() -> dict[str, Registry[Any]]:
     """Return every registry by its path; imports torch."""
-    from hymba_lab.components import (
+    from hymba_lab.components import (  # noqa: F401 - an entry in a file of its own registers itself
         attention,
         fusion,
+        gated_delta,
+        gla,
         heads,
+        kimi_delta,
         kv_sharing,
+        mamba2,
         meta_tokens,
         mlp,
         order,
         placement,
+        short_conv,
         ssm,
+        topology,
     )
     from hymba_lab.data.source import datasets
+    from hymba_lab.optim import muon  # noqa: F401 - registers itself
     from hymba_lab.optim.optimizers import optimizers
     from hymba_lab.optim.schedules import schedules
 
     found: list[Registry[Any]] = [
         heads.heads, order.orders, fusion.fusions, meta_tokens.meta_tokens, placement.placements,
         kv_sharing.kv_sharings, attention.attentions, ssm.ssms, mlp.mlps,
+        short_conv.short_convs, topology.topologies,
         datasets, optimizers, schedules,
     ]  # fmt: skip
     return {registry.path: registry for registry in found}
@@ -188,6 +247,12 @@ def _config_type(names: tuple[tuple[str, ...], ...], *plugin_hashes: str) -> typ
         for path, schema in slots.items()
         if path.startswith("model.")
     }
+    other: dict[str, Any] = {key: (model[key][0] | None, None) for key in PER_LAYER}
+    layers = create_model("Layers", __base__=Layers, **other)
+    model["layers"] = (Annotated[tuple[layers, ...], LATER], ())  # type: ignore[valid-type]
+    for key in ABSENT:
+        default = Field(default_factory=partial(_absent, key))
+        model[key] = (Annotated[model[key][0], LATER], default)
     label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     sources: Any = dict.__class_getitem__((label, slots["data"]))
     parts: dict[str, Any] = {
@@ -216,10 +281,17 @@ def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
     if not isinstance(base, str):
         raise ConfigError(f"{document.where(['extends'])}: extends: {base!r} is not a file name.")
     try:
-        below = _with_base(path.parent / base, (*children, path.resolve()))
+        below = _with_base(base_file(path, base), (*children, path.resolve()))
     except ConfigError as error:
         raise ConfigError(f"{error}\n  which {document.where(['extends'])} extends.") from None
     return merged(below, document)
+
+
+def base_file(path: Path, base: str) -> Path:
+    """Return the file that `extends:` or `base:` of `path` names: a shipped one, or beside it."""
+    if base.startswith(PREFIX):
+        return named(base.removeprefix(PREFIX), "experiments")
+    return path.parent / base
 
 
 def _plugin_paths(document: Document) -> list[Path]:

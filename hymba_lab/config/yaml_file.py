@@ -41,6 +41,17 @@ class Document:
             steps = steps[:-1]
         return self.marks.get(steps, "configuration")
 
+    def folder(self, place: Iterable[str | int]) -> Path | None:
+        """Return the folder from which a path that stands at `place` is meant.
+
+        That of the file which names it, the working folder for `--set`, None where it is not known.
+        """
+        mark = self.where(place)
+        if mark.startswith("--set "):
+            return Path.cwd()
+        file = Path(mark.rsplit(":", 2)[0])
+        return file.absolute().parent if file.is_file() else None
+
     def get(self, path: str) -> Any:
         """Return the value at a dotted path; `KeyError` where there is none."""
         value: Any = self.data

@@ -66,7 +66,7 @@ def paper_bytes(config: ModelConfig, model: LanguageModel, n_tokens: int) -> flo
         window = model.plan[index].window
         seen = n_tokens + n_meta if window is None else min(n_tokens, window - 1)
         total += seen * per_token / groups[window]
-    return FP16 * (total + _states(config, model, conv=0 if layers else -1))
+    return FP16 * (total + _states(model, conv=0 if layers else -1))
 
 
 def released_bytes(config: ModelConfig, model: LanguageModel, n_tokens: int) -> int:
@@ -81,7 +81,7 @@ def released_bytes(config: ModelConfig, model: LanguageModel, n_tokens: int) -> 
         window = model.plan[index].window
         seen = n_tokens if window is None else min(n_tokens, window - 1)
         total += (seen + n_meta) * per_token * model.plan[index].owns_kv
-    return FP16 * (total + _states(config, model, conv=1))
+    return FP16 * (total + _states(model, conv=1))
 
 
 def _attending(model: LanguageModel) -> dict[int, int]:
@@ -108,17 +108,15 @@ def _group_sizes(model: LanguageModel) -> dict[int | None, int]:
     }
 
 
-def _states(config: ModelConfig, model: LanguageModel, conv: int) -> int:
-    """Return the values of all SSM branches; `conv` > 0: d_conv inputs, 0: none, < 0: d_conv - 1.
-
-    An SSM without an option `d_conv` counts as it says itself.
-    """
-    d_conv = config.ssm.options().get("d_conv")
+def _states(model: LanguageModel, conv: int) -> int:
+    """Return what all SSMs keep, with `conv` > 0: d_conv inputs, 0: none, < 0: d_conv - 1."""
     total = 0
-    for layer, block in zip(model.plan, model.blocks, strict=True):
+    for block in model.blocks:
         ssm = getattr(cast(Block, block).mixer, "ssm", None)
-        if ssm is not None and layer.heads.d_inner:
-            total += elements(ssm, 0)
-            if d_conv and conv >= 0:
-                total += layer.heads.d_inner * (1 if conv else 1 - d_conv)
+        if ssm is None:
+            continue
+        total += elements(ssm, 0)
+        inputs = (kept_shapes(ssm, 0) or {}).get("inputs")
+        if inputs is not None and conv >= 0:
+            total += inputs[1] * (1 if conv else -inputs[0])
     return total

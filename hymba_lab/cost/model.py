@@ -13,12 +13,14 @@ PARTS = (
 )  # fmt: skip
 """Where a parameter or a FLOP can be.
 
-`fusion` is all of a mixer outside its branches, the output projection included; `norms` are the
-block's and the final one, a branch's own norms belong to the branch. A tied head has no parameters.
+`fusion` is all of a mixer outside its branches, the output projection and a short convolution in
+front included (one in front of the MLP is the MLP's); `norms` are the block's and the final one, a
+branch's own norms belong to the branch. A tied head has no parameters.
 """
 
 _OF_MIXER = {"attention": "attention", "ssm": "ssm"}
-_OF_BLOCK = {"norm1": "norms", "norm2": "norms", "mlp": "mlp"}
+_OF_BLOCK = {"norm1": "norms", "norm2": "norms", "norm_attn": "norms", "mlp": "mlp"}
+_OF_BLOCK |= {"conv_mixer": "fusion", "conv_mlp": "mlp"}
 _OF_MODEL = {"embedding": "embedding", "meta": "meta_tokens", "norm": "norms"}
 
 

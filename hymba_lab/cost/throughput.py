@@ -45,6 +45,15 @@ def device_of(name: str | None) -> torch.device:
     return device
 
 
+def set_threads(n_threads: int | None) -> None:
+    """Let torch use `n_threads` (None = its own choice); raises `UserError` for fewer than one."""
+    if n_threads is None:
+        return
+    if not 1 <= n_threads <= 1024:
+        raise UserError(f"--threads {n_threads}: give a number from 1 to 1024.")
+    torch.set_num_threads(n_threads)
+
+
 def hardware_of(device: torch.device) -> str:
     """Return what the figures were measured on."""
     if device.type == "cuda":

@@ -58,8 +58,9 @@ class GenerationCache:
 
     def _grow(self, n_new: int) -> None:
         """Move everything into a cache of at least twice the tokens."""
-        larger = self._net.cache(len(self.lab.rows.lengths), 2 * self.lab.n_tokens + n_new)
-        larger.take_over(self.lab)
+        n_rows = len(self.lab.rows.lengths)
+        larger = self._net.cache(n_rows, 2 * self.lab.n_tokens + n_new)
+        larger.take_over(self.lab, torch.arange(n_rows))
         self.lab = larger
 
 

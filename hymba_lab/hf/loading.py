@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.checkpoints.hf_checkpoint import _check, meta_model, released_tensors
+from hymba_lab.checkpoints.hf_checkpoint import check_tensors, meta_model
 from hymba_lab.checkpoints.hf_config import read_released
 from hymba_lab.checkpoints.tensor_files import TensorFolder
 from hymba_lab.errors import CheckpointError
@@ -24,10 +24,7 @@ def check_folder(source: Any, options: dict[str, Any]) -> None:
     if any(options.get(key) for key in _ELSEWHERE) or not (folder / "config.json").is_file():
         return
     released, _ = read_released(folder / "config.json")
-    model = meta_model(released, folder / "config.json")
-    _check(
-        TensorFolder(folder).shapes, released_tensors(model), tied=model.head is None, folder=folder
-    )
+    check_tensors(TensorFolder(folder), meta_model(released, folder / "config.json"))
 
 
 def check_loaded(source: Any, info: dict[str, Any]) -> None:

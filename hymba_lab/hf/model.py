@@ -19,7 +19,7 @@ from hymba_lab.hf.documents import check_positions, needs_care, split, starts_of
 from hymba_lab.hf.loading import check_folder, check_loaded
 from hymba_lab.hf.names import accept_released
 from hymba_lab.model import LanguageModel
-from hymba_lab.model.generate import _row_products
+from hymba_lab.model.generate import row_products
 
 _UNKNOWN = ("output_attentions", "output_hidden_states", "token_type_ids")
 
@@ -196,7 +196,7 @@ class HymbaForCausalLM(HymbaPreTrainedModel, GenerationMixin):
             if isinstance(logits_to_keep, int)
             else (logits_to_keep)
         )
-        with _row_products(features[:, -1]):
+        with row_products(features[:, -1]):
             logits = self.lm_head(features[:, kept])
         loss = None
         if labels is not None:

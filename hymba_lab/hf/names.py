@@ -17,10 +17,10 @@ from transformers.core_model_loading import (
 )
 
 from hymba_lab.checkpoints.hf_checkpoint import (
-    _IN_PROJ,
-    _LAYER,
-    _MODEL,
-    _PARTS,
+    IN_PROJ,
+    IN_PROJ_PARTS,
+    LAYER_NAMES,
+    MODEL_NAMES,
     tensor_names,
 )
 from hymba_lab.model import LanguageModel
@@ -91,17 +91,17 @@ def conversions() -> list[WeightTransform]:
     """
     steps: list[WeightTransform] = [
         WeightRenaming(theirs, "model.net." + ours)
-        for theirs, ours in _MODEL.items()
+        for theirs, ours in MODEL_NAMES.items()
         if theirs != "lm_head.weight"  # outside of the backbone here, too
     ]
-    for theirs, ours in _LAYER.items():
+    for theirs, ours in LAYER_NAMES.items():
         if theirs != _CONV:
             steps.append(
                 WeightRenaming(rf"model.layers.(\d+).{theirs}", rf"model.layers.\1.{ours}")
             )
     steps.append(WeightRenaming("model.layers", "model.net.blocks"))
-    steps.append(WeightConverter(_CONV, _LAYER[_CONV], [OneChannel()]))
-    steps.append(WeightConverter(_IN_PROJ, list(_PARTS), [SplitRows()]))
+    steps.append(WeightConverter(_CONV, LAYER_NAMES[_CONV], [OneChannel()]))
+    steps.append(WeightConverter(IN_PROJ, list(IN_PROJ_PARTS), [SplitRows()]))
     return steps
 
 

@@ -47,11 +47,21 @@ class Kept:
         kept_k, kept_v = self._buffers(("k", "v"))
         return extended(self.rows, kept_k, k), extended(self.rows, kept_v, v)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None,
+        n_meta: int,
+        sink: Tensor | None = None,
+    ) -> Tensor:
         """Return softmax(q k^T / sqrt(P)) v (B, H, T, V) over the keys each query may see."""
         if not self.rows.single:
-            return attention(q, k, v, window=window, n_meta=n_meta, q_start=k.shape[2] - q.shape[2])
-        return attention_step(q, k, v, self.rows.lengths)  # all kept keys are visible
+            start = k.shape[2] - q.shape[2]
+            return attention(q, k, v, window=window, n_meta=n_meta, q_start=start, sink=sink)
+        return attention_step(q, k, v, self.rows.lengths, sink=sink)  # all kept keys are visible
 
     def conv(
         self,
@@ -189,14 +199,16 @@ class Cache:
             buffer.copy_(buffer.index_select(0, order.to(buffer.device)))
         self.rows.take(order)
 
-    def take_over(self, smaller: "Cache") -> None:
-        """Go on from a cache of the same model and rows for fewer tokens.
+    def take_over(self, other: "Cache", order: Tensor) -> None:
+        """Go on in row b from row `order[b]` (B,) of a cache for as many tokens or fewer.
 
         Text token t lies in slot t of a ring that was never full, and a full ring is as large here.
         """
-        for mine, kept in zip(self.buffers, smaller.buffers, strict=True):
-            mine[tuple(slice(size) for size in kept.shape)] = kept
-        vars(self.rows).update(vars(smaller.rows))
+        for mine, kept in zip(self.buffers, other.buffers, strict=True):
+            place = (slice(None), *(slice(size) for size in kept.shape[1:]))
+            mine[place] = kept.index_select(0, order.to(kept.device))
+        vars(self.rows).update(vars(other.rows))
+        self.rows.take(order)
 
     def begin(self, n_new: int, n_real: Tensor | None) -> list[LayerPast]:
         """Start a step of `n_new` text tokens (see `Rows`); return what each layer keeps.

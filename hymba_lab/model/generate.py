@@ -122,19 +122,30 @@ def _steps(
     done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
     stops = torch.tensor(ends, dtype=torch.long, device=tokens.device)
     for made in range(1, max_new_tokens + 1):
-        with _row_products(features):
-            new = choose(model.logits(features).float())
+        with row_products(features):
+            logits = model.logits(features).float()
+        _check_finite(logits, made)
+        new = choose(logits)
         new = new.masked_fill(done, ends[0]) if ends else new
         yield new
         done |= torch.isin(new, stops)
         if made == max_new_tokens or bool(done.all()):
             return
-        with _row_products(features):
+        with row_products(features):
             features = model.features(new[:, None], cache)[:, 0]
 
 
+def _check_finite(logits: Tensor, step: int) -> None:
+    """Raise `UserError` where a row has no likeliest token."""
+    if broken := torch.nonzero(~logits.amax(-1).isfinite()).flatten().tolist():
+        raise UserError(
+            f"rows {broken} have logits that are no numbers at new token {step}: the weights hold "
+            "NaN or infinity, or overflow in this precision; check the checkpoint, or take float32."
+        )
+
+
 @contextmanager
-def _row_products(features: Tensor) -> Iterator[None]:
+def row_products(features: Tensor) -> Iterator[None]:
     """Leave oneDNN aside for one row of 16 bits on a CPU: decoding is reading the weights.
 
     Measured with torch 2.13 on AVX-512: oneDNN's product of a row and a bfloat16 matrix reads the
@@ -160,12 +171,14 @@ def _chooser(
     """Return the map from logits (B, vocab) to the next tokens (B,)."""
     if temperature == 0:
         return lambda logits: logits.argmax(-1)
+    smallest = max(temperature, torch.finfo(torch.float32).tiny)
     generator = torch.Generator(device)
     generator.manual_seed(seed) if seed is not None else generator.seed()
 
     def draw(logits: Tensor) -> Tensor:
-        ordered, ids = (logits / temperature).sort(dim=-1, descending=True)
-        p = ordered.softmax(-1)
+        ordered, ids = logits.sort(dim=-1, descending=True)
+        # from the likeliest down: no quotient overflows, however small the temperature
+        p = ((ordered - ordered[:, :1]) / smallest).softmax(-1)
         if top_k is not None:
             p[:, top_k:] = 0
         if top_p is not None:  # keep a token while those before it hold less than top_p

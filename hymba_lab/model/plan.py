@@ -37,17 +37,35 @@ def plan_layers(config: ModelConfig) -> list[LayerPlan]:
 
     Windows are placed over all layers; keys and values are shared among the attention layers only.
     """
-    whole = heads.build(config.heads, config.d_model)
     kinds = orders.build(config.order, config.n_layers)
-    plans = [_heads_of(kind, whole) for kind in kinds]
+    plans = [
+        _heads_of(kind, heads.build(config.at(layer).heads, config.d_model))
+        for layer, kind in enumerate(kinds)
+    ]
     windows = placements.build(config.placement, config.n_layers)
     attending = [layer for layer, plan in enumerate(plans) if plan.attention]
     shared = kv_sharings.build(config.kv_sharing, [windows[layer] for layer in attending])
     kv_from = {layer: attending[source] for layer, source in zip(attending, shared, strict=True)}
+    _require_equal_heads(plans, kv_from)
     return [
         LayerPlan(layer, plan, windows[layer] if plan.attention else None, kv_from.get(layer))
         for layer, plan in enumerate(plans)
     ]
+
+
+def _require_equal_heads(plans: list[HeadPlan], kv_from: dict[int, int]) -> None:
+    """Refuse a consumer whose keys and values are of another shape than its producer's."""
+    for layer, source in kv_from.items():
+        own, read = plans[layer].attention, plans[source].attention
+        assert own is not None and read is not None
+        shapes = [(heads.n_kv_heads, heads.d_head, heads.d_head_v) for heads in (own, read)]
+        if shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"layer {layer} reads keys and values of layer {source}, but has (n_kv_heads, "
+                f"d_head, d_head_v) = {shapes[0]} where those are {shapes[1]}; make them equal or "
+                "do not share.",
+                "model.layers",
+            )
 
 
 def _heads_of(kind: Kind, whole: HeadPlan) -> HeadPlan:

@@ -6,7 +6,7 @@ Each is one function that takes the fastest implementation present; `backends()`
 from hymba_lab.ops.attention import attention, attention_step
 from hymba_lab.ops.conv import causal_conv, causal_conv_step
 from hymba_lab.ops.scan import selective_scan, selective_scan_step
-from hymba_lab.ops.selection import backends
+from hymba_lab.ops.status import backends
 
 __all__ = [
     "attention",

@@ -5,6 +5,7 @@ norm of each query's softmax for a backward that computes the weights again.
 """
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,44 +23,77 @@ WORK_PER_THREAD = 400_000  # multiply-adds below which one more thread costs mor
 
 
 def fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether the kernel takes q (B, H, T, P), k (B, K, T, P) and v (B, K, T, V) and is there."""
+    """Whether the kernel takes q (B, H, T, P), k (B, K, T, P) and v (B, K, T, V)."""
     cpu = all(t.is_cpu and t.dtype in TYPES and outlives(t) for t in (q, k, v))
     widths = q.shape[3] % WIDTHS == 0 and v.shape[3] % WIDTHS == 0
     same = q.shape[2] == k.shape[2] and min(q.numel(), v.numel()) > 0
-    return cpu and widths and same and kernels.missing() is None
+    return cpu and widths and same
 
 
-def windowed_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int) -> Tensor:
+def windowed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int | None,
+    n_meta: int,
+    sink: Tensor | None = None,
+) -> Tensor:
     """Return what `attention` returns for q_start = 0 and T = S; `fits` tells for which tensors."""
-    out: Tensor = _Attention.apply(q, k, v, window, n_meta)  # type: ignore[no-untyped-call]
+    out: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+        q, k, v, window, n_meta, sink
+    )
     return out
 
 
 class _Attention(torch.autograd.Function):
-    """out = softmax(q k^T / sqrt(P)) v over the visible keys."""
+    """out = softmax(q k^T / sqrt(P)) v over the visible keys.
+
+    A sink of logit b needs no kernel of its own: it adds e^b to the norm of a query's weights, so
+    that out falls by e^(norm before - norm after). The backward reads nothing but out and norm, and
+    db = -sum_i (weight of the sink)_i d_out_i . out_i.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        window: int | None,
+        n_meta: int,
+        sink: Tensor | None,
     ) -> Tensor:
         given = {"q": _ready(q), "k": _ready(k), "v": _ready(v)}
         out, norm = _heads((*q.shape[:3], v.shape[3])), torch.empty(q.shape[:3])
         _call("hymba_attention", (window, n_meta), **given, out=out, norm=norm)
+        if sink is not None:
+            whole = torch.logaddexp2(norm, _log2(sink))
+            out.mul_((norm - whole).exp2_().unsqueeze(3))
+            norm = whole
         out = out.to(q.dtype)
-        ctx.save_for_backward(q, k, v, out, norm)
+        ctx.save_for_backward(q, k, v, out, norm, sink)
         ctx.seen = window, n_meta
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q, k, v, out, norm = ctx.saved_tensors
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, norm, sink = ctx.saved_tensors
         dq, dk, dv = (_heads(t.shape).zero_() for t in (q, k, v))
         tensors = {"q": q, "k": k, "v": v, "out": out, "d_out": d_out}
         given = {name: _ready(tensor) for name, tensor in tensors.items()}
         given |= {"norm": norm, "delta": torch.empty_like(norm), "dq": dq, "dk": dk, "dv": dv}
         _call("hymba_attention_backward", ctx.seen, **given)
-        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None
+        d_sink = None
+        if sink is not None and ctx.needs_input_grad[5]:
+            weight = (_log2(sink) - norm).exp2_()
+            d_sink = (weight * given["delta"]).sum((0, 2)).neg_().to(sink.dtype)
+        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None, d_sink
+
+
+def _log2(sink: Tensor) -> Tensor:
+    """The logit (H,) as a power of two, beside norms (B, H, T)."""
+    return (sink.float() * math.log2(math.e)).unsqueeze(1)
 
 
 class _Heads(ctypes.Structure):

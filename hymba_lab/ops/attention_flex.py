@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hymba_lab.ops.scan_cuda import NO_DEVICE
+
 WIDTHS = (16, 32, 64, 128, 256)
+
+
+def missing() -> str | None:
+    """Why the kernels cannot run here; None when they can."""
+    return None if torch.cuda.is_available() else f"it has no backward on a CPU, and {NO_DEVICE}"
 
 
 def fits(q: Tensor, v: Tensor) -> bool:
@@ -19,13 +26,30 @@ def fits(q: Tensor, v: Tensor) -> bool:
 
 
 def flex_attention(
-    q: Tensor, k: Tensor, v: Tensor, window: int, n_meta: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    n_meta: int,
+    scale: float,
+    sink: Tensor | None = None,
 ) -> Tensor:
-    """Return what `attention` returns for q_start = 0; every query sees at least itself."""
+    """Return what `attention` returns for q_start = 0; every query sees at least itself.
+
+    A sink of logit b leaves the share sigmoid(lse - b), lse the log of the sum of e^score.
+    """
     make = _tiles if torch.compiler.is_compiling() else _kept_tiles
     tiles = make(q.shape[2], k.shape[2], window, n_meta, q.device)
-    out: Tensor = _kernel(q.is_cuda)(q, k, v, block_mask=tiles, scale=scale, enable_gqa=True)
-    return out
+    options = {"block_mask": tiles, "scale": scale, "enable_gqa": True}
+    if sink is not None:
+        from torch.nn.attention.flex_attention import AuxRequest
+
+        out, aux = _kernel(q.is_cuda)(q, k, v, return_aux=AuxRequest(lse=True), **options)
+        share = torch.sigmoid(aux.lse - sink.float().unsqueeze(1))
+        kept: Tensor = out * share.unsqueeze(3).to(out.dtype)
+        return kept
+    plain: Tensor = _kernel(q.is_cuda)(q, k, v, **options)
+    return plain
 
 
 @cache

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from hymba_lab.ops import kernels, one_token
 from hymba_lab.ops.masks import outlives
+from hymba_lab.ops.selection import Implementation, Operation
 
 MOST_TAPS = 8  # of the kernel
 WORK_PER_THREAD = 100_000  # elements below which one more thread costs more than it brings
@@ -29,10 +30,15 @@ def causal_conv(
     when None). Without `silu` the sum itself. Feeding the returned state to the next call continues
     the sequence. B batch, T time, D channels, K filter length [tokens].
     """
+    y: Tensor
+    y, after = CAUSAL_CONV.run(x, weight, bias, silu, state)(x, weight, bias, silu, state)
+    return y, after
+
+
+def _plain(
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     before = weight.shape[1] - 1
-    if state is None and silu and bias is not None and _compiled_takes(x, weight, bias):
-        y: Tensor = _Compiled.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return y, _last(x, before)
     padded = F.pad(x, (0, 0, before, 0)) if state is None else torch.cat((state.to(x), x), dim=1)
     # a copy: a view would keep the whole padded sequence alive in a decoding cache
     y = _depthwise(padded, weight, bias)
@@ -73,11 +79,22 @@ def _last(x: Tensor, n: int) -> Tensor:
     return F.pad(x[:, x.shape[1] - kept :], (0, 0, n - kept, 0)).clone()
 
 
-def _compiled_takes(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """Whether the kernel is there for these: float32 on a CPU, not while something traces."""
+def _compiled_takes(
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor | None
+) -> bool:
+    """Whether the kernel is made for these, and nothing traces."""
+    if state is not None or bias is None or not silu:
+        return False
     fits = x.is_cpu and x.dtype == weight.dtype == bias.dtype == torch.float32
     fits = fits and x.numel() > 0 and weight.shape[1] <= MOST_TAPS and outlives(x)
-    return fits and not torch.is_autocast_enabled("cpu") and kernels.compiled() is not None
+    return fits and not torch.is_autocast_enabled("cpu")
+
+
+def _compiled(
+    x: Tensor, weight: Tensor, bias: Tensor, silu: bool, state: None
+) -> tuple[Tensor, Tensor]:
+    y: Tensor = _Compiled.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return y, _last(x, weight.shape[1] - 1)
 
 
 class _Compiled(torch.autograd.Function):
@@ -87,7 +104,7 @@ class _Compiled(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         rows = kernels.dense_rows(x)
         assert rows is not None
-        taps, y = weight.t().contiguous(), torch.empty(x.shape)
+        taps, y, bias = weight.t().contiguous(), torch.empty(x.shape), bias.contiguous()
         _call("hymba_conv", rows, taps, b=bias, y=y)
         ctx.save_for_backward(rows, taps, bias)
         return y
@@ -123,3 +140,21 @@ def _call(function: str, x: Tensor, taps: Tensor, **tensors: Tensor) -> None:
     args = _Args(n_batch, n_time, n_channels, len(taps), stride, threads,
                  x=x.data_ptr(), w=taps.data_ptr(), **places)  # fmt: skip
     kernels.run(function, args)
+
+
+CAUSAL_CONV = Operation(
+    "causal_conv",
+    "causal convolution",
+    "HYMBA_LAB_CONV",
+    {
+        "cpp": Implementation(
+            _compiled,
+            "the compiled C++ kernel",
+            f"float32 on a CPU from the zero state, with bias and SiLU, {MOST_TAPS} taps at most",
+            kernels.missing,
+            _compiled_takes,
+            devices=("cpu",),
+        ),
+        "torch": Implementation(_plain, "plain torch"),
+    },
+)

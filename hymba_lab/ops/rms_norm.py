@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hymba_lab.ops import kernels, one_token
+from hymba_lab.ops.selection import Implementation, Operation
 
 NARROW = 16  # channels below which lanes stay empty and the composed form is faster
 WORK_PER_THREAD = 200_000  # elements below which one more thread costs more than it brings
@@ -18,12 +19,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return x / sqrt(mean(x^2) + eps) * weight over the last axis, (..., D) for weight (D,)."""
     if x.ndim == 3 and x.shape[1] == 1 and one_token.fits(x, weight):
         return one_token.norm(x, weight, eps)
-    if x.is_cpu and x.dtype == weight.dtype == torch.float32 and not torch.compiler.is_compiling():
-        narrow = x.shape[-1] < NARROW
-        form = _Composed if narrow or kernels.compiled() is None else _Compiled
-        y: Tensor = form.apply(x, weight, eps)  # type: ignore[no-untyped-call]
-        return y
-    return F.rms_norm(x, weight.shape, weight, eps)
+    y: Tensor = RMS_NORM.run(x, weight)(x, weight, eps)
+    return y
+
+
+def _ours(x: Tensor, weight: Tensor) -> bool:
+    single = x.is_cpu and x.dtype == weight.dtype == torch.float32
+    return single and not torch.compiler.is_compiling()
 
 
 class _Composed(torch.autograd.Function):
@@ -94,3 +96,30 @@ def _call(function: str, x: Tensor, eps: float, **tensors: Tensor) -> None:
     n_rows = x.numel() // max(width, 1)
     args = _Args(n_rows, width, stride, threads, x=x.data_ptr(), eps=eps, **places)
     kernels.run(function, args)
+
+
+RMS_NORM = Operation(
+    "rms_norm",
+    "RMSNorm",
+    "HYMBA_LAB_RMS_NORM",
+    {
+        "cpp": Implementation(
+            _Compiled.apply,
+            "the compiled C++ kernel",
+            f"float32 on a CPU, {NARROW} channels at least",
+            kernels.missing,
+            lambda x, weight: _ours(x, weight) and x.shape[-1] >= NARROW,
+            devices=("cpu",),
+        ),
+        "composed": Implementation(
+            _Composed.apply,
+            "torch with a backward of our own",
+            "float32 on a CPU",
+            takes=_ours,
+            devices=("cpu",),
+        ),
+        "torch": Implementation(
+            lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps), "plain torch"
+        ),
+    },
+)

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from hymba_lab.ops import kernels, one_token
 from hymba_lab.ops.masks import outlives
+from hymba_lab.ops.selection import Implementation, Operation
 
 WORK_PER_THREAD = 100_000  # elements below which one more thread costs more than it brings
 
@@ -23,15 +24,19 @@ def rotate(x: Tensor, positions: Tensor | range, theta: float) -> Tensor:
     cos, sin = make(positions, x.shape[-1], theta, x.device)
     if x.shape[2] == 1 and one_token.fits(x):
         return one_token.rotate(x, cos, sin)
-    if cos.ndim == 2 and _compiled_takes(x):
-        y: Tensor = _Compiled.apply(x, cos, sin)  # type: ignore[no-untyped-call]
-        return y
+    y: Tensor = ROTATION.run(x, cos)(x, cos, sin)
+    return y
+
+
+def _plain(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
-def _compiled_takes(x: Tensor) -> bool:
-    fits = x.is_cpu and x.dtype == torch.float32 and x.stride(3) == 1 and outlives(x)
-    return fits and x.numel() > 0 and kernels.compiled() is not None
+def _compiled_takes(x: Tensor, cos: Tensor) -> bool:
+    fits = (
+        cos.ndim == 2 and x.is_cpu and x.dtype == torch.float32 and x.stride(3) == 1 and outlives(x)
+    )
+    return fits and x.numel() > 0
 
 
 class _Compiled(torch.autograd.Function):
@@ -93,3 +98,21 @@ def _kept_table(
 ) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # a later training step may save it for its backward
         return rope_table(positions, d_head, theta, device)
+
+
+ROTATION = Operation(
+    "rotation",
+    "rotation (RoPE)",
+    "HYMBA_LAB_ROTATION",
+    {
+        "cpp": Implementation(
+            _Compiled.apply,
+            "the compiled C++ kernel",
+            "float32 on a CPU, the same positions for all rows",
+            kernels.missing,
+            _compiled_takes,
+            devices=("cpu",),
+        ),
+        "torch": Implementation(_plain, "plain torch"),
+    },
+)

@@ -12,8 +12,41 @@ in float64 where x is float64; y has the dtype of x, the state the dtype of the 
 import torch
 from torch import Tensor
 
-from hymba_lab.ops import one_token, scan_cpp, scan_torch
-from hymba_lab.ops.selection import SCANS, choose_scan, forced
+from hymba_lab.ops import kernels, one_token, scan_cpp, scan_cuda, scan_torch, scan_triton
+from hymba_lab.ops.selection import Implementation, Operation
+
+SCAN = Operation(
+    "selective_scan",
+    "selective scan",
+    "HYMBA_LAB_SCAN",
+    {
+        "cuda": Implementation(
+            scan_cuda.selective_scan,
+            "mamba-ssm's CUDA kernel",
+            "CUDA tensors, float32 or 16 bits, without an initial state",
+            scan_cuda.missing,
+            lambda x, h0: x.is_cuda and x.dtype != torch.float64 and h0 is None,
+            devices=("cuda",),
+        ),
+        "triton": Implementation(
+            scan_triton.selective_scan,
+            "Triton kernels of our own",
+            "CUDA tensors, float32 or 16 bits",
+            scan_triton.missing,
+            lambda x, h0: scan_triton.takes(x),
+            devices=("cuda",),
+        ),
+        "cpp": Implementation(
+            scan_cpp.selective_scan,
+            "the compiled C++ kernel",
+            "CPU tensors, float32 or bfloat16",
+            kernels.missing,
+            lambda x, h0: x.is_cpu and x.dtype in (torch.float32, torch.bfloat16),
+            devices=("cpu",),
+        ),
+        "torch": Implementation(scan_torch.selective_scan, "plain torch"),
+    },
+)
 
 
 def selective_scan(
@@ -38,7 +71,8 @@ def selective_scan(
     _check(x, {"dt": dt, "A": A, "B": B, "C": C, "D": D, "z": z, "dt_bias": dt_bias, "h": h0})
     if x.is_meta:
         return scan_cpp.selective_scan(x, dt, A, B, C, D, z, dt_bias, h0)
-    return SCANS[choose_scan(x, h0)].scan(x, dt, A, B, C, D, z, dt_bias, h0)
+    y, h_last = SCAN.run(x, h0)(x, dt, A, B, C, D, z, dt_bias, h0)
+    return y, h_last
 
 
 def selective_scan_step(
@@ -76,7 +110,7 @@ def selective_scan_step(
 
 
 def _takes_compiled(x: Tensor) -> bool:
-    return forced() is None or choose_scan(x, None) == "cpp"
+    return SCAN.forced() is None or SCAN.choose(x, None) == "cpp"
 
 
 def _check(x: Tensor, others: dict[str, Tensor | None]) -> None:

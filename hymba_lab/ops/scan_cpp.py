@@ -4,12 +4,41 @@ Autograd and `torch.compile(fullgraph=True)` see one opaque operation with a kno
 known backward; on the meta device the shape is all there is.
 """
 
+import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hymba_lab.ops.kernels import CHUNK, GROUP, PADDED, call, dense, dense_rows
+from hymba_lab.ops import kernels
+from hymba_lab.ops.kernels import dense, dense_rows
+
+CHUNK = 16  # steps between stored states
+PADDED = 16  # stored states are padded to a multiple of this many channels
+GROUP = 128  # channels of one task
+WORK_PER_THREAD = 250_000  # channel-states below which one more thread costs more than it brings
+_SIZES = ("n_batch", "n_time", "n_channels", "n_states", "n_threads", "z_stride")
+_POINTERS = (
+    *("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0"),
+    *("y", "h_last", "starts", "grad_y", "grad_h_last"),
+    *("grad_x", "grad_dt", "grad_A", "grad_B", "grad_C", "grad_D"),
+    *("grad_z", "grad_dt_bias", "grad_h0"),
+    *("part_B", "part_C", "part_A", "part_D", "part_dt_bias"),
+)
+
+
+class ScanArgs(ctypes.Structure):
+    """The kernel's `ScanArgs`, field by field."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [
+        (name, ctypes.c_void_p) for name in _POINTERS
+    ]
+
+
+kernels.expect(
+    "hymba_scan_layout",
+    ((CHUNK * 1000 + PADDED) * 1000 + GROUP) * 1000 + ctypes.sizeof(ScanArgs),
+)
 
 
 def selective_scan(
@@ -63,7 +92,7 @@ def _scan(
     ready = _ready((x, dt, A, B, C, D, z, dt_bias, h0))
     y, h_last, starts = _scan_shapes(x, dt, A, B, C, D, z, dt_bias, h0, keep)
     ready |= {"y": y, "h_last": h_last, "starts": starts if keep else None}
-    call("forward", (*x.shape, A.shape[1]), **ready)
+    _call("forward", (*x.shape, A.shape[1]), **ready)
     return y, h_last, starts
 
 
@@ -114,7 +143,7 @@ def _scan_backward(
         "part_dt_bias": x.new_empty(x.shape[0], x.shape[2]),
     }
     ready = _ready(inputs) | {"grad_y": dense(grad_y), "grad_h_last": dense(grad_h_last)}
-    call("backward", (*x.shape, A.shape[1]), **ready, **outgoing, **parts, starts=starts)
+    _call("backward", (*x.shape, A.shape[1]), **ready, **outgoing, **parts, starts=starts)
     return grads
 
 
@@ -143,3 +172,23 @@ def _differentiate(
 
 
 _scan.register_autograd(_differentiate, setup_context=_save)
+
+
+def _token_stride(z: Tensor | None) -> int:
+    """Floats from one token of z to the next; the stride of a dimension of size 1 says nothing."""
+    if z is None:
+        return 0
+    return z.shape[-1] if z.is_contiguous() else z.stride(-2)
+
+
+def _call(function: str, shape: tuple[int, int, int, int], **tensors: Tensor | None) -> None:
+    """Run `hymba_scan_<function>` over shape (B, T, D, N); the tensors are fields of `ScanArgs`."""
+    n_batch, n_time, n_channels, n_states = shape
+    work = n_batch * n_time * n_channels * n_states
+    threads = max(1, min(torch.get_num_threads(), work // WORK_PER_THREAD))
+    z_stride = _token_stride(tensors.get("z"))
+    pointers = {
+        name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()
+    }
+    args = ScanArgs(*shape, threads, z_stride, **pointers)
+    kernels.run(f"hymba_scan_{function}", args)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+EXTENSION = "selective_scan_cuda"
+INSTALL = 'pip install --no-build-isolation "mamba-ssm>=2.2"'
 NO_DEVICE = "torch finds no CUDA device; on a machine with one, install a CUDA build of torch"
 
 
@@ -16,11 +18,17 @@ def missing() -> str | None:
     if not torch.cuda.is_available():
         return NO_DEVICE
     try:
-        importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+        interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     except Exception as error:  # a broken build fails with whatever its loader raises
         return (
             f"mamba-ssm does not import ({type(error).__name__}: {error}); install it after torch "
-            'with `pip install --no-build-isolation "hymba-lab[cuda]"`'
+            f"with `{INSTALL}`"
+        )
+    if getattr(interface, EXTENSION, None) is None:  # newer releases leave it out unless asked
+        return (
+            f"mamba-ssm was built without {EXTENSION}, its compiled scan; build it with "
+            f"`MAMBA_KEEP_CUDA_BUILD=TRUE {INSTALL} --force-reinstall --no-deps --no-binary "
+            "mamba-ssm`"
         )
     return None
 

@@ -1,142 +1,105 @@
-"""Which implementation of an operation runs, and why another one does not."""
+"""The implementations of every operation: which one runs, and why another one does not."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hymba_lab.errors import UserError
-from hymba_lab.ops import kernels, scan_cpp, scan_cuda, scan_torch
 
-Scan = Callable[..., tuple[Tensor, Tensor]]
-VARIABLE = "HYMBA_LAB_SCAN"
+DEVICES = ("cpu", "cuda")
+
+
+def _never() -> str | None:
+    return None
+
+
+def _always(*inputs: Any) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
-class Backend:
-    """One implementation: `missing()` says why it is absent, `takes(x, h0)` whether it fits."""
+class Implementation:
+    """One way to compute an operation, and what it needs.
 
-    scan: Scan
-    missing: Callable[[], str | None]
-    takes: Callable[[Tensor, Tensor | None], bool]
-    inputs: str
-
-
-SCANS = {
-    "cuda": Backend(
-        scan_cuda.selective_scan,
-        scan_cuda.missing,
-        lambda x, h0: x.is_cuda and x.dtype != torch.float64 and h0 is None,
-        "CUDA tensors, float32 or 16 bits, without an initial state",
-    ),
-    "cpp": Backend(
-        scan_cpp.selective_scan,
-        kernels.missing,
-        lambda x, h0: x.is_cpu and x.dtype in (torch.float32, torch.bfloat16),
-        "CPU tensors, float32 or bfloat16",
-    ),
-    "torch": Backend(scan_torch.selective_scan, lambda: None, lambda x, h0: True, "any tensor"),
-}
-"""The implementations of the selective scan, fastest first."""
-
-
-class Status(TypedDict):
-    """What runs (`chosen`), what could (`available`), and what to do about the rest."""
-
-    chosen: str
-    available: list[str]
-    unavailable: dict[str, str]
-
-
-def backends() -> dict[str, Status]:
-    """The state of every operation's implementations on this machine.
-
-    `chosen` is what a float32 sequence takes here; heads whose width is no multiple of 8 take
-    torch's attention. HYMBA_LAB_SCAN=torch|cpp|cuda forces a scan.
+    `run` computes it. `missing()` says why it cannot run on this machine and what to do about it,
+    None when it can. `takes(*inputs)` tells whether it serves these inputs, in words `inputs`;
+    `devices` are those whose tensors it can serve at all.
     """
-    reasons = {name: backend.missing() for name, backend in SCANS.items()}
-    available = [name for name, reason in reasons.items() if reason is None]
-    return {
-        "selective_scan": Status(
-            chosen=forced() or available[0], available=available, unavailable=_told(reasons)
-        ),
-        "causal_conv": _kernel_status(),
-        "rms_norm": _kernel_status(),
-        "rotation": _kernel_status(),
-        "swiglu": _kernel_status(),
-        "attention": _attention_status(),
-    }
+
+    run: Callable[..., Any]
+    meaning: str  # what it is, for a reader of the doctor's page
+    inputs: str = "any tensor"
+    missing: Callable[[], str | None] = _never
+    takes: Callable[..., bool] = _always
+    devices: tuple[str, ...] = DEVICES
 
 
-def chosen() -> dict[str, str]:
-    """What a run is tagged with: the scan, the attention, and the build of their kernels."""
-    found = backends()
-    return {
-        "scan_backend": _with_build(found["selective_scan"]["chosen"]),
-        "attention_backend": _with_build(found["attention"]["chosen"]),
-    }
+OPERATIONS: "dict[str, Operation]" = {}
+"""Every operation by its name, in the order in which they were made."""
 
 
-def _with_build(name: str) -> str:
-    return f"cpp {kernels.variant()}" if name == "cpp" else name
+class Operation:
+    """The implementations of one operation, fastest first; the last takes everything.
 
+    The environment variable `variable` forces one by its name.
+    """
 
-def _kernel_status() -> Status:
-    """The state of what has a kernel for the CPU and none for CUDA."""
-    reason = kernels.missing()
-    available = ["torch"] if reason else ["cpp", "torch"]
-    chosen = "torch" if torch.cuda.is_available() else available[0]
-    return Status(chosen=chosen, available=available, unavailable=_told({"cpp": reason}))
+    def __init__(
+        self, name: str, title: str, variable: str, implementations: Mapping[str, Implementation]
+    ) -> None:
+        """`title` is the operation's name for a reader."""
+        self.name, self.title, self.variable = name, title, variable
+        self.implementations = dict(implementations)
+        OPERATIONS[name] = self
 
+    def choose(self, *inputs: Any) -> str:
+        """Return the name of the implementation for these inputs; the first is a tensor.
 
-def _attention_status() -> Status:
-    cuda = torch.cuda.is_available()
-    cpu_only = "it serves the CPU, where FlexAttention has no backward" if cuda else None
-    reasons = {
-        "flex": None if cuda else f"it has no backward on a CPU, and {scan_cuda.NO_DEVICE}",
-        "cpp": cpu_only or kernels.missing(),
-        "blocks": cpu_only,
-    }
-    available = [*(name for name, reason in reasons.items() if reason is None), "sdpa"]
-    return Status(chosen=available[0], available=available, unavailable=_told(reasons))
+        Raises `UserError` where a forced one cannot run or does not take them.
+        """
+        if not os.environ.get(self.variable) and not torch.compiler.is_compiling():
+            for name, one in self.implementations.items():
+                if one.takes(*inputs) and one.missing() is None:
+                    return name
+        fitting = tuple(name for name, one in self.implementations.items() if one.takes(*inputs))
+        leading: Tensor = inputs[0]
+        chosen: str = _pick(self.name, fitting, leading.dtype, leading.device.type)
+        return chosen
 
+    def run(self, *inputs: Any) -> Callable[..., Any]:
+        """Return the function that computes the operation for these inputs."""
+        return self.implementations[self.choose(*inputs)].run
 
-def _told(reasons: dict[str, str | None]) -> dict[str, str]:
-    return {name: reason for name, reason in reasons.items() if reason is not None}
-
-
-def forced() -> str | None:
-    """The scan that HYMBA_LAB_SCAN asks for; None when it is not set."""
-    name = os.environ.get(VARIABLE) or None
-    if name is None:
-        return None
-    if name not in SCANS:
-        raise UserError(f"{VARIABLE}={name}: no such scan; allowed: {', '.join(SCANS)}")
-    reason = SCANS[name].missing()
-    if reason is not None:
-        raise UserError(f"{VARIABLE}={name} cannot run: {reason}; or unset {VARIABLE}")
-    return name
-
-
-def choose_scan(x: Tensor, h0: Tensor | None) -> str:
-    """The name of the scan for these tensors."""
-    fitting = tuple(name for name, backend in SCANS.items() if backend.takes(x, h0))
-    name: str = _pick(fitting, x.dtype, x.device.type, h0 is not None)
-    return name
+    def forced(self) -> str | None:
+        """Return the implementation that the environment asks for; None when it does not."""
+        name = os.environ.get(self.variable) or None
+        if name is None:
+            return None
+        if name not in self.implementations:
+            allowed = ", ".join(self.implementations)
+            raise UserError(f"{self.variable}={name}: no such implementation; allowed: {allowed}")
+        reason = self.implementations[name].missing()
+        if reason is not None:
+            raise UserError(
+                f"{self.variable}={name} cannot run: {reason}; or unset {self.variable}"
+            )
+        return name
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _pick(fitting: tuple[str, ...], dtype: torch.dtype, device: str, has_h0: bool) -> str:
-    """The forced scan, else the first of the fitting ones that can run; no part of a graph."""
-    name = forced()
+def _pick(operation: str, fitting: tuple[str, ...], dtype: torch.dtype, device: str) -> str:
+    """The forced one, else the first of the fitting ones that can run; no part of a graph."""
+    chosen = OPERATIONS[operation]
+    name = chosen.forced()
     if name is None:
-        return next(name for name in fitting if SCANS[name].missing() is None)
+        return next(one for one in fitting if chosen.implementations[one].missing() is None)
     if name not in fitting:
         raise UserError(
-            f"{VARIABLE}={name}: it takes {SCANS[name].inputs}; given {dtype} on {device}"
-            f"{' with an initial state' if has_h0 else ''}; unset {VARIABLE}"
+            f"{chosen.variable}={name}: it takes {chosen.implementations[name].inputs}; given "
+            f"{dtype} on {device}; unset {chosen.variable}"
         )
     return name

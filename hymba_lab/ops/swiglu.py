@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from hymba_lab.ops import kernels
 from hymba_lab.ops.masks import outlives
+from hymba_lab.ops.selection import Implementation, Operation
 
 WORK_PER_THREAD = 100_000  # elements below which one more thread costs more than it brings
 
@@ -19,16 +20,14 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
     On the meta device only the shape is computed, and what would be kept for the backward is kept.
     """
-    if _compiled_takes(gate, up):
-        y: Tensor = _Compiled.apply(gate, up)  # type: ignore[no-untyped-call]
-        return y
-    return F.silu(gate) * up
+    y: Tensor = SWIGLU.run(gate, up)(gate, up)
+    return y
 
 
 def _compiled_takes(gate: Tensor, up: Tensor) -> bool:
     fits = all(t.dtype == torch.float32 and outlives(t) for t in (gate, up))
     fits = fits and (gate.is_cpu or gate.is_meta) and gate.shape == up.shape
-    return fits and gate.numel() > 0 and kernels.compiled() is not None
+    return fits and gate.numel() > 0
 
 
 class _Compiled(torch.autograd.Function):
@@ -71,3 +70,21 @@ def _call(function: str, **tensors: Tensor) -> None:
     threads = max(1, min(torch.get_num_threads(), n // WORK_PER_THREAD))
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     kernels.run(function, _Args(n, threads, **places))
+
+
+SWIGLU = Operation(
+    "swiglu",
+    "SwiGLU",
+    "HYMBA_LAB_SWIGLU",
+    {
+        "cpp": Implementation(
+            _Compiled.apply,
+            "the compiled C++ kernel",
+            "float32 on a CPU",
+            kernels.missing,
+            _compiled_takes,
+            devices=("cpu",),
+        ),
+        "torch": Implementation(lambda gate, up: F.silu(gate) * up, "plain torch"),
+    },
+)

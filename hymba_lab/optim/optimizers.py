@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hymba_lab.optim.rates import Rate, peak
 from hymba_lab.registry import Registry
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -17,19 +18,21 @@ optimizers: Registry[torch.optim.Optimizer] = Registry("optimizer")
 def adamw(
     model: nn.Module,
     *,
-    lr: Annotated[float, Field(gt=0)],
+    lr: Rate,
     betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.9, 0.95],
     eps: Annotated[float, Field(gt=0)] = 1e-8,
     weight_decay: Annotated[float, Field(ge=0)] = 0.1,
 ) -> torch.optim.AdamW:
     """Adam with decoupled decay: w <- w - lr (m / (sqrt(v) + eps) + weight_decay w).
 
-    `lr` is the peak that the schedule scales; only matrices decay (see `matrices`).
-    Source: arXiv:1711.05101.
+    `lr` is the peak that the schedule scales, a number or `{rule: olmo}`. Only matrices decay (see
+    `matrices`). Source: arXiv:1711.05101.
     """
     groups = parameter_groups(model, weight_decay)
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())  # 4x on a CPU
-    return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=fused)
+    return torch.optim.AdamW(
+        groups, lr=peak(lr, model), betas=(betas[0], betas[1]), eps=eps, fused=fused
+    )
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

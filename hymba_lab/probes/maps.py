@@ -42,10 +42,17 @@ class MapSummary:
 
 
 def attention_map(seen: AttentionSeen) -> Tensor:
-    """Return softmax(q k^T / sqrt(P) over the visible keys), (B, H, T, S)."""
+    """Return softmax(q k^T / sqrt(P) over the visible keys), (B, H, T, S).
+
+    Beside a sink a row sums to less than 1: what the sink takes is not of any token.
+    """
     q, k = seen.q, seen.k.repeat_interleave(seen.q.shape[1] // seen.k.shape[1], dim=1)
     scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
-    weights: Tensor = scores.masked_fill(~_sees(seen), -torch.inf).softmax(-1)
+    scores = scores.masked_fill(~_sees(seen), -torch.inf)
+    weights: Tensor = scores.softmax(-1)
+    if seen.sink is not None:
+        lse = scores.logsumexp(-1, keepdim=True)
+        weights = weights * torch.sigmoid(lse - seen.sink[:, None, None])
     return weights
 
 

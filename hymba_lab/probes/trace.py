@@ -32,6 +32,7 @@ class AttentionSeen:
     v: Tensor
     window: int | None
     n_meta: int
+    sink: Tensor | None = None  # (H,) logit of what takes weight and gives nothing
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,18 @@ class _Seen:
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
         return WHOLE.extend(k, v)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, n_meta: int) -> Tensor:
-        self.layer.attention = AttentionSeen(q, k, v, window, n_meta)
-        return WHOLE.attend(q, k, v, window=window, n_meta=n_meta)
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None,
+        n_meta: int,
+        sink: Tensor | None = None,
+    ) -> Tensor:
+        self.layer.attention = AttentionSeen(q, k, v, window, n_meta, sink)
+        return WHOLE.attend(q, k, v, window=window, n_meta=n_meta, sink=sink)
 
     def conv(
         self,

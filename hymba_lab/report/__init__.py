@@ -7,3 +7,7 @@ probed, `probes/*.csv`. From these alone a report writes, beside them,
 
 and, over all sweeps, `index.html` and the table in `README.md`. Equal exports give equal bytes.
 """
+
+from hymba_lab.cli import callable_package
+
+callable_package(__name__, "hymba_lab.report.all", "report")

@@ -30,19 +30,10 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report and return 0."""
     options = arguments().parse_args(argv)
-    from hymba_lab.report.find import chosen
-    from hymba_lab.report.slopes import write_slopes
-    from hymba_lab.report.write import write_index, write_sweeps
+    from hymba_lab.report.all import report
 
-    if options.tracking_uri:
-        from hymba_lab.report.mlflow_runs import export_from
-
-        options.sweeps = export_from(options.tracking_uri, options.sweeps, options.results)
-    for page in write_sweeps(chosen(options.results, options.sweeps), options.results):
+    for page in report(options.sweeps, results=options.results, tracking_uri=options.tracking_uri):
         print(page, flush=True)
-    for page in write_slopes(chosen(options.results, []), options.results):
-        print(page)
-    print(write_index(options.results))
     return 0
 
 

@@ -1,1 +1,5 @@
-"""One YAML question in, one table out: cells, study, workers, verdict."""
+"""One YAML question in, one table out: cells, planner, workers, verdict."""
+
+from hymba_lab.cli import callable_package
+
+callable_package(__name__, "hymba_lab.sweep.run", "run_sweep")

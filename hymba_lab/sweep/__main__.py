@@ -1,10 +1,15 @@
 """`python -m hymba_lab.sweep sweeps/meta_tokens.yaml`: train what is missing, print the table."""
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hymba_lab import cli
+from hymba_lab.errors import SweepStopped
+from hymba_lab.runs.store_uri import remembered, without_passwords
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -62,12 +67,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.until_decided is not None:
         options.overrides.append(f"until_decided={options.until_decided}")
     if options.plan:
-        from hymba_lab.sweep.estimate import print_plan
+        from hymba_lab.sweep.estimate import plan, print_plan
 
-        return print_plan(options)
+        print_plan(plan(**_asked(options), calibrate=options.calibrate))
+        return 0
     from hymba_lab.sweep.run import run_sweep
 
-    return run_sweep(options)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if options.detach:
+        return _detach(options, [word for word in given if word != "--detach"])
+    try:
+        report = run_sweep(
+            **_asked(options),
+            tracking_uri=options.tracking_uri,
+            study_uri=options.study_uri,
+            out=options.out,
+            retry_failed=options.retry_failed,
+            command="python -m hymba_lab.sweep " + shlex.join(map(without_passwords, given)),
+        )
+    except SweepStopped:
+        print("stopped as asked; the same command goes on from here.")
+        return 130
+    return 0 if report.complete else 1
+
+
+def _detach(options: argparse.Namespace, argv: list[str]) -> int:
+    from hymba_lab.sweep.detach import detach
+    from hymba_lab.sweep.resources import load_resources
+    from hymba_lab.sweep.session import open_session
+
+    resources = load_resources(options.resources, options.launcher)
+    session = open_session(
+        options.file, scale=options.scale, overrides=options.overrides, root=options.root
+    )
+    resources.check_rows([cell.label for cell in session.cells])
+    for name in ("tracking_uri", "study_uri"):
+        if uri := getattr(options, name):
+            remembered(uri, f"--{name.replace('_', '-')}")
+    where = {"launcher": resources.spec.name, "needs": resources.coordinator}
+    print(detach(session.folder, session.name, argv, **where))
+    print(f"State: hymba-lab status {session.name}    End: hymba-lab stop {session.name}")
+    return 0
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a plan and a run are both told."""
+    names = ("file", "scale", "overrides", "root", "workers", "threads", "launcher", "resources")
+    return {name: getattr(options, name) for name in names}
 
 
 if __name__ == "__main__":

@@ -31,10 +31,14 @@ def make_cells(sweep: Sweep, vocab: int) -> list[Cell]:
     cells = [make_cell(sweep, choice, label, vocab) for label, choice in choices.items()]
     baseline = sweep.file.baseline or cells[0].label
     _require_row(sweep, ["baseline"], baseline, cells)
+    if sweep.file.control is not None:
+        _require_row(sweep, ["control"], sweep.file.control, cells)
     for row in sweep.file.paper.values if sweep.file.paper else ():
         _require_row(sweep, ["paper", "values", row], row, cells)
     for row in sweep.file.match.rows if sweep.file.match else ():
         _require_row(sweep, ["match", "rows", row], row, cells)
+    for row in sweep.file.match.hold if sweep.file.match else ():
+        _require_row(sweep, ["match", "hold", row], row, cells)
     cells.sort(key=lambda cell: cell.label != baseline)
     return cells
 

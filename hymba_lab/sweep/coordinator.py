@@ -111,7 +111,9 @@ class Coordinator:
         """Return what the job's folder says, or None when it is still to be trained."""
         folder = RunFolder(self.root, job.identity)
         record = folder.result
-        if record is not None and whole_enough(record, self.pruning(job)):
+        if record is not None and whole_enough(
+            record, self.pruning(job), self.planner.sweep.file.stop
+        ):
             return Outcome("pruned" if record["stopped_by"] else "finished", record)
         failure = folder.failure
         if failure is None or not self._gives_up(job, failure["reason"]):
@@ -206,7 +208,7 @@ class Coordinator:
         with folder.locked(timeout=_RELEASE_S) as free:
             if free is None:
                 self._attempts[job.identity] -= 1
-            elif not whole_enough(folder.result, self.pruning(job)):
+            elif not whole_enough(folder.result, self.pruning(job), self.planner.sweep.file.stop):
                 folder.fail(failed.reason, failed.message)
                 folder.count_ending(failed.reason)
 
@@ -214,7 +216,7 @@ class Coordinator:
         """Count what was not the trial's fault; too often without a step forward ends the trial."""
         self._attempts[job.identity] -= 1
         folder = RunFolder(self.root, job.identity)
-        if whole_enough(folder.result, self.pruning(job)):
+        if whole_enough(folder.result, self.pruning(job), self.planner.sweep.file.stop):
             return
         step = int((folder.progress or {}).get("step", 0))
         before, times = self._interrupted.get(job.identity, (-1, 0))

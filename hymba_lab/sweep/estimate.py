@@ -1,9 +1,10 @@
 """What a sweep will cost, before anything is trained: cells, budgets, time, detectable effect."""
 
-import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
@@ -21,24 +22,58 @@ from hymba_lab.stats import (
 )
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.jobs import Outcomes, value_of
+from hymba_lab.sweep.launch_plan import launch_notes
+from hymba_lab.sweep.launchers.base import Site, launchers
+from hymba_lab.sweep.report import stop_notes
+from hymba_lab.sweep.resources import load_resources
 from hymba_lab.sweep.session import Session, open_session
 
 
-def print_plan(options: argparse.Namespace) -> int:
-    """Print the plan; returns 0."""
-    console = Console()
-    session = open_session(options)
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will train: its question, a table of its rows, and what to know before."""
+
+    question: str
+    table: Table
+    notes: list[str]
+
+
+def plan(
+    file: str | Path,
+    *,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    root: Path = Path(),
+    workers: int | None = None,
+    threads: int = 1,
+    calibrate: bool = False,
+    launcher: str | None = None,
+    resources: Path | None = None,
+) -> Plan:
+    """Return what `run_sweep` of the same arguments would do; trains nothing.
+
+    `calibrate` measures a few steps of every row first, each with `threads` torch threads. Of
+    another `launcher` than this machine it says the jobs, their hours and how they are asked for.
+    """
+    cluster = load_resources(resources, launcher)
+    session = open_session(file, scale=scale, overrides=overrides, root=root)
+    cluster.check_rows([cell.label for cell in session.cells])
     outcomes = finished_so_far(session)
-    speeds = (
-        _calibrate(session, console, options.threads)
-        if options.calibrate
-        else _known_speeds(session)
-    )
-    console.print(session.sweep.file.question, style="bold")
-    console.print(_cell_table(session, outcomes, speeds))
-    for line in plan_notes(session, outcomes, speeds, options.workers or n_cores()):
-        console.print(f"- {line}", markup=False, highlight=False)
-    return 0
+    speeds = _calibrate(session, threads) if calibrate else _known_speeds(session)
+    notes = plan_notes(session, outcomes, speeds, workers or n_cores())
+    if cluster.spec.name != "local":
+        asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
+        notes += launch_notes(session, cluster, asked, outcomes, speeds)
+    return Plan(session.sweep.file.question, _cell_table(session, outcomes, speeds), notes)
+
+
+def print_plan(found: Plan) -> None:
+    """Print the plan."""
+    console = Console()
+    console.print(found.question, style="bold")
+    console.print(found.table)
+    for line in found.notes:
+        console.print(f"- {line}", markup=False, highlight=False, soft_wrap="\n" in line)
 
 
 def finished_so_far(session: Session) -> Outcomes:
@@ -61,6 +96,7 @@ def plan_notes(
         _time_note(session, outcomes, speeds, n_workers),
         *_power_notes(session, outcomes),
         *_budget_notes(session),
+        *stop_notes(session),
     ]
 
 
@@ -181,11 +217,11 @@ def _known_speeds(session: Session) -> dict[str, float]:
     return {c.label: known[c.config.digest] for c in session.cells if c.config.digest in known}
 
 
-def _calibrate(session: Session, console: Console, n_threads: int) -> dict[str, float]:
+def _calibrate(session: Session, n_threads: int) -> dict[str, float]:
     """Measure every cell's step and keep the figures for the plans to come."""
     from hymba_lab.sweep.calibrate import seconds_per_step
 
-    with console.status("measuring a few steps of every row"):
+    with Console().status("measuring a few steps of every row"):
         speeds = {
             cell.label: seconds_per_step(cell.config, session.mixture, n_threads)
             for cell in session.cells

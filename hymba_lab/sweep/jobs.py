@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from hymba_lab.config import Config
 from hymba_lab.sweep.cells import Cell
-from hymba_lab.sweep.question.file import Metric
+from hymba_lab.sweep.question.file import Metric, Stop
+from hymba_lab.sweep.solving import solving_facts
 
 Params = dict[str, Any]  # path in the configuration (or axis) -> value
 Stage = Literal["tune", "seed"]
@@ -60,12 +61,22 @@ def value_of(job: Job, outcome: Outcome, metric: Metric) -> float:
     return float(outcome.record["metrics"].get(metric.name, math.nan))
 
 
-def winner(done: Sequence[tuple[Job, Outcome]], metric: Metric) -> Job | None:
-    """Return the best finished trial; the earlier one of equals, None when none finished."""
+def winner(
+    done: Sequence[tuple[Job, Outcome]], metric: Metric, stop: Stop | None = None
+) -> Job | None:
+    """Return the best finished trial; the earlier one of equals, None when none finished.
+
+    With a `stop`, those that solved their task come first, the soonest at the head: what they reach
+    in the end is where they were stopped. Among the others the metric decides.
+    """
     sign = -1 if metric.goal == "maximize" else 1
-    scored = [(sign * value_of(job, outcome, metric), job.index, job) for job, outcome in done]
-    finished = [entry for entry in scored if not math.isnan(entry[0])]
-    return min(finished, key=lambda entry: entry[:2])[2] if finished else None
+    scored = []
+    for job, outcome in done:
+        value = value_of(job, outcome, metric)
+        took = solving_facts(outcome.record, job.config, stop).get("tokens_to_solve", math.nan)
+        if not math.isnan(value):
+            scored.append((math.isnan(took), sign * value if math.isnan(took) else took, job))
+    return min(scored, key=lambda entry: (*entry[:2], entry[2].index))[2] if scored else None
 
 
 def pareto_jobs(done: Sequence[tuple[Job, Outcome]], goals: Sequence[Metric]) -> list[Job]:

@@ -54,13 +54,13 @@ def free(sweep: Sweep, cell: Cell) -> str:
 def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
     """Solve budget(n) = target: widths enter linearly, so two points give the line; look around."""
     by = free(sweep, cell)
-    mark = sweep.document.where(["match"])
     start = _integer(sweep, cell.document, by)
-    seen: dict[int, Cell] = {start: cell}
+    held = sweep.file.match is not None and cell.label in sweep.file.match.hold
+    seen: dict[int, Cell] = {} if held else {start: cell}
 
     def at(value: int) -> Cell:
         if value not in seen:
-            seen[value] = with_document(cell, cell.document.patched(by, value, mark), vocab)
+            seen[value] = with_document(cell, _held(sweep, cell, by, value), vocab)
         return seen[value]
 
     value = start
@@ -76,6 +76,17 @@ def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
     best = min(near, key=lambda n: abs(budget(sweep, at(n)) - target))
     solved = at(best)
     return replace(solved, residual=budget(sweep, solved) / target - 1)
+
+
+def _held(sweep: Sweep, cell: Cell, by: str, value: int) -> Document:
+    """Return the row's document with the free integer at `value` and what is held to it."""
+    assert sweep.file.match is not None
+    mark = sweep.document.where(["match"])
+    document = cell.document.patched(by, value, mark)
+    for path, held in sweep.file.match.hold.get(cell.label, {}).items():
+        whole = max(1, round(held.ratio * value / held.of)) * held.of
+        document = document.patched(path, whole, mark)
+    return document
 
 
 def _integer(sweep: Sweep, document: Document, by: str) -> int:

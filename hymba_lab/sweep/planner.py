@@ -25,6 +25,7 @@ from hymba_lab.sweep.jobs import (
 )
 from hymba_lab.sweep.question.file import Metric, Range, Sweep
 from hymba_lab.sweep.suggest import suggest
+from hymba_lab.sweep.widening import MOST, one_further
 
 
 class Planner:
@@ -64,12 +65,33 @@ class Planner:
         done = known(tuned, outcomes)
         if len(tuned) < file.trials_per_cell or done is None:
             return
-        best = winner(done, file.metric) if tuned else None
+        for further in self._widened(cell, tuned, outcomes) if file.widen else ():
+            yield further
+            tuned.append(further)
+        done = known(tuned, outcomes)
+        if done is None:
+            return
+        best = winner(done, file.metric, file.stop) if tuned else None
         if tuned and best is None:
             return  # nothing finished: the row stays without a result
         params = best.params if best else {}
         for index, seed in enumerate(file.seeds):
             yield self._job(cell, "seed", index, seed, params)
+
+    def _widened(self, cell: Cell, tuned: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
+        """Further trials past the edge of the choices, until the winner is inside."""
+        file, jobs = self.sweep.file, list(tuned)
+        for _ in range(MOST):
+            done = known(jobs, outcomes)
+            best = winner(done, file.metric, file.stop) if done else None
+            if best is None:
+                return
+            tried = {path: [job.params[path] for job in jobs] for path in file.search}
+            params = one_further(best.params, tried)
+            if params is None:
+                return
+            jobs.append(self._job(cell, "tune", len(jobs), file.tune_seed, params))
+            yield jobs[-1]
 
     def _later_looks(self, jobs: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
         """Further seeds of the baseline and of the rows that the looks so far left undecided."""

@@ -23,6 +23,8 @@ from hymba_lab.sweep.export import (
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Stage
 from hymba_lab.sweep.question.designs import row_label, shown
 from hymba_lab.sweep.session import Session, resolved_sweep
+from hymba_lab.sweep.solving import solving_facts, tokens_per_step
+from hymba_lab.sweep.widening import at_edge
 
 _COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
 _RECORDED = ("data_fingerprint", "tokens", "code_version", "scale", "commit", "dirty")
@@ -41,6 +43,13 @@ class Report:
     def complete(self) -> bool:
         """Whether every planned run has a result."""
         return not self.runs.empty and bool((self.runs["status"] == "finished").all())
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """Every row with its effect, interval and verdict, a line each."""
+        wanted = ("row", "seeds", "effect", "effect_low", "effect_high", "p_holm", "verdict")
+        frame = self.table.frame
+        return frame[[name for name in wanted if name in frame]]
 
     @property
     def answer(self) -> str:
@@ -65,6 +74,7 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
         },
         notes=[
             *data_notes(session),
+            *stop_notes(session),
             *tuning_notes(session, outcomes),
             *axis_notes(session, outcomes),
         ],
@@ -97,7 +107,7 @@ def curve_lines(
                 job.seed,
                 outcome.record["history"],
                 curve_metrics(session.sweep.file),
-                job.config.training.tokens / outcome.record["n_steps"],
+                tokens_per_step(job.config),
             )
 
 
@@ -150,6 +160,7 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
         "seconds": record.get("seconds", float("nan")),
         "identity": job.identity,
         **{key: record.get(key) for key in _RECORDED},
+        **solving_facts(record, job.config, session.sweep.file.stop),
         **record.get("metrics", {}),
     }
 
@@ -179,21 +190,55 @@ def data_notes(session: Session) -> list[str]:
 
 
 def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
-    """Say how every row was tuned, and which values won."""
+    """Say how every row was tuned, which values won, and which of them stand at an edge."""
     file = session.sweep.file
     if not file.search:
         return []
-    chosen = {}
-    for job in session.planner.jobs(outcomes):
-        if job.stage == "seed":
-            chosen[job.cell.label] = ", ".join(map(shown, job.params.values()))
-    won = "; ".join(f"{label}: {values}" for label, values in chosen.items())
+    jobs = session.planner.jobs(outcomes)
+    chosen = {job.cell.label: job for job in jobs if job.stage == "seed"}
+    won = "; ".join(
+        f"{label}: {', '.join(map(shown, job.params.values()))}" for label, job in chosen.items()
+    )
     trials = file.n_trials or file.trials_per_cell
-    return [
+    notes = [
         f"Tuned alike: {trials} trials of {', '.join(file.search)} "
         f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
         f"the compared seeds {file.seeds}. Won: {won}."
     ]
+    if file.stop is not None:
+        notes[0] += " The soonest to solve the task wins, where any does."
+    edges = [
+        f"{label} ({path} {shown(value)})"
+        for label, job in chosen.items()
+        for path, value in job.params.items()
+        if at_edge(_tried(jobs, label, path), value)
+    ]
+    if edges:
+        notes.append(
+            f"At an edge of what was tried, and perhaps better beyond it: {'; '.join(edges)}"
+            + ("." if file.widen else "; widen: true goes on.")
+        )
+    return notes
+
+
+def _tried(jobs: Sequence[Job], label: str, path: str) -> list[Any]:
+    own = [job for job in jobs if job.stage == "tune" and job.cell.label == label]
+    return [job.params[path] for job in own if path in job.params]
+
+
+def stop_notes(session: Session) -> list[str]:
+    """Say what ended a run early, and what that means for a schedule that decays on its budget."""
+    stop, schedule = session.sweep.file.stop, session.sweep.base.schedule
+    if stop is None:
+        return []
+    sign = ">=" if stop.goal == "maximize" else "<="
+    notes = [f"A run ends when {stop.metric} {sign} {stop.at:g}, or with its budget."]
+    if schedule.name != "constant":
+        notes.append(
+            f"schedule {schedule.name} follows the whole budget: a run that ended early never saw "
+            "its decay, so compare when tasks were solved, not what was reached in the end."
+        )
+    return notes
 
 
 def axis_notes(session: Session, outcomes: Outcomes) -> list[str]:

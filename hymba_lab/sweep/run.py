@@ -4,20 +4,17 @@ Several processes may run one sweep, here or on other machines: each claims runs
 first of them leads: it alone mirrors into the stores, until it ends and another one takes over.
 """
 
-import argparse
-import shlex
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rich.console import Console
 
 from hymba_lab.atomic import make_folder
-from hymba_lab.errors import SweepStopped
 from hymba_lab.runs.lease import newest, waited_for
 from hymba_lab.runs.root_id import root_id
-from hymba_lab.runs.store_uri import remembered, without_passwords
+from hymba_lab.runs.store_uri import remembered
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.interrupts import CoordinatorLeaves, leaving_on_signals
 from hymba_lab.sweep.jobs import Job
@@ -29,99 +26,125 @@ from hymba_lab.sweep.observers.trials_db import TrialsDB
 from hymba_lab.sweep.observers.view import View
 from hymba_lab.sweep.pruning import Pruning
 from hymba_lab.sweep.question.file import Sweep
-from hymba_lab.sweep.report import write_report
+from hymba_lab.sweep.report import Report, write_report
 from hymba_lab.sweep.resources import Resources, load_resources
 from hymba_lab.sweep.session import Session, open_session
 from hymba_lab.sweep.task import Task
 
 
-def run_sweep(options: argparse.Namespace) -> int:
-    """Run what is missing, print and write the table; 1 when a row has no result."""
+@dataclass(frozen=True)
+class Invocation:
+    """What one command was asked, beside the sweep itself."""
+
+    session: Session
+    resources: Resources
+    console: Console
+    tracking_uri: str | None
+    study_uri: str | None
+    workers: int | None
+    threads: int
+    retry_failed: bool
+
+
+def run_sweep(
+    file: str | Path,
+    *,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    root: Path = Path(),
+    tracking_uri: str | None = None,
+    study_uri: str | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    out: Path | None = None,
+    retry_failed: bool = False,
+    command: str | None = None,
+    launcher: str | None = None,
+    resources: Path | None = None,
+) -> Report:
+    """Train what is missing, print and write the table, and return it.
+
+    `file` is a sweep file or the name of a shipped one, `scale` one of `scales/` beside it,
+    `overrides` are texts `path=value` as after --set. Runs stand below `root`; MLflow's store is
+    `tracking_uri`, by default a database in `root`, Optuna's study is in `study_uri`, by default a
+    file in the sweep's folder. `workers` trials run at a time (None = one per GPU or core), each
+    with `threads` torch threads. `out` is a folder that gets the table's files, too. `command` is
+    kept with the results as what made them. `launcher` says where trials run, `resources` is the
+    YAML file of what they ask for there.
+
+    Raises a `UserError` for whatever the caller can mend, `SweepStopped` after `hymba-lab stop`.
+    """
     console = Console()
-    resources = load_resources(options.resources, options.launcher)
-    if options.tracking_uri:
-        options.tracking_uri = remembered(options.tracking_uri, "--tracking-uri")
-    if options.study_uri:
-        options.study_uri = remembered(options.study_uri, "--study-uri")
-    session = open_session(options)
-    resources.check_rows([cell.label for cell in session.cells])
-    if options.detach:
-        return _detached(session, resources, console)
+    cluster = load_resources(resources, launcher)
+    session = open_session(file, scale=scale, overrides=overrides, root=root)
+    cluster.check_rows([cell.label for cell in session.cells])
+    command = command or f"hymba_lab.sweep({str(file)!r}{f', scale={scale!r}' if scale else ''})"
+    asked = Invocation(
+        session,
+        cluster,
+        console,
+        remembered(tracking_uri, "--tracking-uri") if tracking_uri else None,
+        remembered(study_uri, "--study-uri") if study_uri else None,
+        workers,
+        threads,
+        retry_failed,
+    )
     make_folder(session.folder)
-    with leaving_on_signals(resources.spec.name != "local"):
+    with leaving_on_signals(cluster.spec.name != "local"):
         with waited_for(session.folder, timeout=0) as lead:
             if lead is not None:
-                return _lead(session, resources, console, options)
-        if (code := _help(session, resources, console, options)) is not None:
-            return code
-        with waited_for(session.folder):
-            return _lead(session, resources, console, options)
+                return _lead(asked, command, out)
+        _help(asked)
+        with waited_for(session.folder, told=console.print):
+            return _lead(asked, command, out)
 
 
-def _lead(
-    session: Session, resources: Resources, console: Console, options: argparse.Namespace
-) -> int:
-    mirror = Mirror(session, options.tracking_uri, options.threads)
-    view = View(session, console)
-    observers: list[Observer] = [mirror, TrialsDB(session, options.study_uri), view]
-    coordinator = _coordinator(session, resources, mirror, observers, options)
+def _lead(asked: Invocation, command: str, out: Path | None) -> Report:
+    session = asked.session
+    mirror = Mirror(session, asked.tracking_uri, asked.threads)
+    view = View(session, asked.console)
+    observers: list[Observer] = [mirror, TrialsDB(session, asked.study_uri), view]
+    coordinator = _coordinator(asked, mirror, observers)
     try:
-        _train_missing(session, resources, coordinator, view, options)
-        report = write_report(session, coordinator.outcomes, command_line(), options.out)
+        _train_missing(asked, coordinator, view)
+        report = write_report(session, coordinator.outcomes, command, out)
         mirror.finish(report)
-    except CoordinatorLeaves:
+    except CoordinatorLeaves:  # what runs goes on, and is found again
         raise
-    except SweepStopped:
-        mirror.interrupted()
-        console.print("stopped as asked; the same command goes on from here.")
-        return 130
     except BaseException:
         mirror.interrupted()
         raise
     view.report(report, mirror.uri)
-    return 0 if report.complete else 1
+    return report
 
 
-def _help(
-    session: Session, resources: Resources, console: Console, options: argparse.Namespace
-) -> int | None:
-    """Train beside the coordinator that leads, until nothing is left; 130 when asked to stop."""
-    held = newest(session.folder)
+def _help(asked: Invocation) -> None:
+    """Train beside the coordinator that leads, until nothing is left."""
+    held = newest(asked.session.folder)
     by = f" ({held.by})" if held else ""
-    console.print(
-        f"{session.name} is being run by another process{by}; sharing its work.", soft_wrap=True
-    )
-    view = View(session, console)
-    mirror = Mirror(session, options.tracking_uri, options.threads, leads=False)
-    coordinator = _coordinator(session, resources, mirror, [mirror, view], options)
+    said = f"{asked.session.name} is being run by another process{by}; sharing its work."
+    asked.console.print(said, soft_wrap=True)
+    view = View(asked.session, asked.console)
+    mirror = Mirror(asked.session, asked.tracking_uri, asked.threads, leads=False)
+    coordinator = _coordinator(asked, mirror, [mirror, view])
     try:
-        _train_missing(session, resources, coordinator, view, options)
+        _train_missing(asked, coordinator, view)
     except CoordinatorLeaves:
         raise
-    except SweepStopped:
-        mirror.interrupted()
-        console.print("stopped as asked; the same command goes on from here.")
-        return 130
     except BaseException:
         mirror.interrupted()
         raise
-    return None
 
 
-def _coordinator(
-    session: Session,
-    resources: Resources,
-    mirror: Mirror,
-    observers: list[Observer],
-    options: argparse.Namespace,
-) -> Coordinator:
+def _coordinator(asked: Invocation, mirror: Mirror, observers: list[Observer]) -> Coordinator:
+    session = asked.session
     return Coordinator(
         session.planner,
         session.root,
-        task_maker(session, resources, mirror.task),
+        task_maker(session, asked.resources, mirror.task),
         observers,
-        retry_failed=options.retry_failed,
-        interruptions=resources.interruptions,
+        retry_failed=asked.retry_failed,
+        interruptions=asked.resources.interruptions,
     )
 
 
@@ -139,18 +162,13 @@ def task_maker(
     return task
 
 
-def _train_missing(
-    session: Session,
-    resources: Resources,
-    coordinator: Coordinator,
-    view: View,
-    options: argparse.Namespace,
-) -> None:
+def _train_missing(asked: Invocation, coordinator: Coordinator, view: View) -> None:
     coordinator.run(None)
     if coordinator.complete:
         view.nothing_to_do()
         return
-    launcher = make_launcher(session, resources, options)
+    session, resources = asked.session, asked.resources
+    launcher = make_launcher(session, resources, asked.workers, asked.threads)
     with ExitStack() as stack:
         state = StateFile(
             session.folder, session.planner.total, resources.spec.name, lambda: launcher.trouble
@@ -171,10 +189,12 @@ def _train_missing(
         launcher.stop()
 
 
-def make_launcher(session: Session, resources: Resources, options: argparse.Namespace) -> Launcher:
+def make_launcher(
+    session: Session, resources: Resources, n_workers: int | None, n_threads: int
+) -> Launcher:
     """Return the launcher that the command line and `cluster.yaml` name."""
     needs = resources.needs(session.sweep.base.scale, "")
-    site = Site(session.name, options.threads, timeout_s(session.sweep), options.workers, needs)
+    site = Site(session.name, n_threads, timeout_s(session.sweep), n_workers, needs)
     return launchers.build(resources.spec, site)
 
 
@@ -182,25 +202,3 @@ def timeout_s(sweep: Sweep) -> float | None:
     """Return a trial's time limit [s]."""
     minutes = sweep.file.trial_timeout_minutes
     return None if minutes is None else 60 * minutes
-
-
-def command_line() -> str:
-    """Return the command as a user types it, without passwords."""
-    words = (without_passwords(word) for word in sys.argv[1:])
-    return "python -m hymba_lab.sweep " + shlex.join(words)
-
-
-def _detached(session: Session, resources: Resources, console: Console) -> int:
-    from hymba_lab.sweep.detach import detach
-
-    argv = [word for word in sys.argv[1:] if word != "--detach"]
-    said = detach(
-        session.folder,
-        session.name,
-        argv,
-        launcher=resources.spec.name,
-        needs=resources.coordinator,
-    )
-    console.print(said, soft_wrap=True, highlight=False)
-    console.print(f"State: hymba-lab status {session.name}    End: hymba-lab stop {session.name}")
-    return 0

@@ -1,11 +1,12 @@
 """One invocation of a sweep: open the stores, run what is missing, write the table."""
 
-import argparse
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hymba_lab.config.shipped import shipped
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError
 from hymba_lab.runs.folder import RunFolder
@@ -42,9 +43,11 @@ class Session:
         return RunFolder(self.root, identity)
 
 
-def open_session(options: argparse.Namespace) -> Session:
+def open_session(
+    file: str | Path, *, scale: str | None, overrides: Sequence[str], root: Path
+) -> Session:
     """Load the file, build data and cells; everything a user can get wrong fails here."""
-    sweep = load_sweep(options.file, options.overrides, options.scale)
+    sweep = load_sweep(shipped(file, "sweeps"), overrides, scale)
     check_sweep(sweep)
     mixture = _sources(sweep)
     check_metrics(sweep, metric_names(mixture))
@@ -57,7 +60,7 @@ def open_session(options: argparse.Namespace) -> Session:
             f"{mixture.rows} rows of {sweep.base.training.seq_len} tokens; raise it."
         )
     planner = Planner(sweep, cells, mixture.fingerprint, mixture.vocab)
-    return Session(sweep, mixture, cells, planner, options.root)
+    return Session(sweep, mixture, cells, planner, Path(root))
 
 
 def _sources(sweep: Sweep) -> Mixture:

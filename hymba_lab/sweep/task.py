@@ -9,6 +9,8 @@ from hymba_lab.runs.folder import run_path
 from hymba_lab.runs.provenance import CODE_VERSION
 from hymba_lab.sweep.launchers.needs import NOTHING_ASKED, Needs
 from hymba_lab.sweep.pruning import Pruning
+from hymba_lab.sweep.question.file import Stop
+from hymba_lab.sweep.solving import stands
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Task:
     params: Mapping[str, Any]  # what MLflow lists beside the metrics
     tags: Mapping[str, str]
     pruning: Pruning | None = None
+    stop: Stop | None = None
     claim: str = ""  # of the coordinator's attempt; "" = the worker waits for the run itself
     root_id: str = ""  # what stands in the coordinator's folder, and not in one of the same name
     code_version: int = CODE_VERSION
@@ -40,10 +43,12 @@ class Task:
         return str(run_path(Path(self.root), self.identity))
 
 
-def whole_enough(record: Mapping[str, Any] | None, pruning: Pruning | None) -> bool:
-    """Whether a result stands for this trial: trained to its end, or pruned by the same rule."""
+def whole_enough(
+    record: Mapping[str, Any] | None, pruning: Pruning | None, stop: Stop | None = None
+) -> bool:
+    """Whether a result stands: trained to its end, solved by this stop, pruned by the same rule."""
     if record is None:
         return False
-    return record["stopped_by"] is None or (
-        pruning is not None and record["stopped_by"] == pruning.key
-    )
+    if record["stopped_by"] is not None:
+        return pruning is not None and record["stopped_by"] == pruning.key
+    return stands(record, stop)

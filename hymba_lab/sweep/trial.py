@@ -20,14 +20,16 @@ import torch
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.outbox import Outbox
 from hymba_lab.runs.provenance import CODE_VERSION, commit, hardware, versions
 from hymba_lab.runs.tracking import PATIENCE_S, Run, Store, preload, record_tags
 from hymba_lab.sweep.launchers.worker import SUPERSEDED
+from hymba_lab.sweep.solving import reached, watcher
 from hymba_lab.sweep.task import Task, whole_enough
 from hymba_lab.training.fit import FitResult, fit
+from hymba_lab.training.milestones import Stop
 
 _OPENING_S = 10.0  # training does not wait longer for a store that is away
 
@@ -57,7 +59,7 @@ def run_trial(task: Task) -> str:
             stack.enter_context(folder.locked())
             if folder.failure != failed_before:  # while this process waited, another one tried
                 return "failed"
-        if whole_enough(folder.result, task.pruning):
+        if whole_enough(folder.result, task.pruning, task.stop):
             return "finished"
         return _train(task, folder, started)
 
@@ -80,7 +82,7 @@ def _train(task: Task, folder: RunFolder, started: float) -> str:
     folder.finish(record)
     if not result.stopped:
         folder.checkpoint.unlink(missing_ok=True)
-    status = "pruned" if result.stopped else "finished"
+    status = "pruned" if record["stopped_by"] else "finished"
     tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
     return status
 
@@ -133,11 +135,13 @@ def record_of(
     task: Task, result: FitResult, outside_s: float | None, run_id: str | None
 ) -> dict[str, Any]:
     """Return the result file's content."""
+    solved = ended_by_solving(task, result)
     return {
         "seed": task.seed,
         "metrics": result.metrics,
         "history": result.history,
-        "stopped_by": task.pruning.key if result.stopped and task.pruning else None,
+        "stopped_by": task.pruning.key if result.stopped and task.pruning and not solved else None,
+        "ended_by": solved,
         "n_steps": result.n_steps,
         "seconds": result.seconds,
         "seconds_outside": outside_s,
@@ -153,6 +157,22 @@ def record_of(
         "config": task.config,
         **task.facts,
     }
+
+
+def ended_by_solving(task: Task, result: FitResult) -> dict[str, Any] | None:
+    """Return the level at which the run ended before its budget, None where it did not."""
+    if not result.stopped or task.stop is None or not reached(task.stop, result.metrics):
+        return None
+    return task.stop.model_dump()
+
+
+def stop_of(task: Task) -> Stop | None:
+    """Return what ends a run at a validation: its task is solved, or it is given up."""
+    rules = [watcher(task.stop)] if task.stop else []
+    rules += [task.pruning.watcher()] if task.pruning else []
+    if not rules:
+        return None
+    return lambda step, metrics: bool(sum([rule(step, metrics) for rule in rules]))  # all are told
 
 
 class Tracker:
@@ -201,7 +221,7 @@ class Tracker:
                 seed=task.seed,
                 folder=folder.path,
                 log=log,
-                stop=task.pruning.watcher() if task.pruning else None,
+                stop=stop_of(task),
                 keep_checkpoint=True,  # until the result stands, and a pruned run may go on
                 mixture=_same_data(task, config),
                 guard=folder.lease.require if folder.lease else None,

@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from hymba_lab.atomic import Guard, write_bytes
 from hymba_lab.checkpoints.weights import FORMAT, HEADER
 from hymba_lab.errors import CheckpointError
+from hymba_lab.training.shards import SHARDS, joined, remove_shards
 
 
 class RunCheckpointIO(CheckpointIO):
@@ -36,6 +37,7 @@ class RunCheckpointIO(CheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint | {HEADER: self._header}, buffer)
         write_bytes(Path(path), buffer.getbuffer(), self._guard)
+        remove_shards(Path(path), keep=checkpoint.get(SHARDS, {}).get("folder"))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
@@ -51,11 +53,12 @@ class RunCheckpointIO(CheckpointIO):
                     f"{path}: belongs to another run: its {key} is {_short(header.get(key))}, this "
                     f"run has {_short(ours)}; use another folder, or delete the file to start over."
                 )
-        return checkpoint
+        return joined(checkpoint, path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete the file if it is there."""
+        """Delete the file, and its shards, if they are there."""
         Path(path).unlink(missing_ok=True)
+        remove_shards(Path(path))
 
 
 def _read(path: Path, map_location: Any) -> dict[str, Any]:

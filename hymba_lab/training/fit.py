@@ -22,8 +22,11 @@ from hymba_lab.training.milestones import Metrics, Milestones, Stop
 from hymba_lab.training.module import LitLanguageModel
 from hymba_lab.training.progress import ProgressLine
 from hymba_lab.training.random_state import seed_all
+from hymba_lab.training.ranks import all_ranks
+from hymba_lab.training.shards import remove_shards
 from hymba_lab.training.trainer import make_trainer, quiet_lightning, usual_exits
 from hymba_lab.training.validation import curve_areas
+from hymba_lab.training.world import whole
 
 CHECKPOINT, WEIGHTS = "last.ckpt", "weights.safetensors"
 
@@ -80,17 +83,20 @@ def fit(
     _require_a_step(config)
     keep_memory()
     make_folder(folder)
-    with _memory_errors(config):
+    with all_ranks(config, seed=seed, folder=folder) as place, _memory_errors(config):
         mixture = mixture or build_sources(config.data, config.training.seq_len)
         module = LitLanguageModel(_model(config, seed, mixture), mixture, config, seed)
-        milestones = Milestones(folder / CHECKPOINT, stop)
-        _train(module, milestones, log, progress, guard)
+        milestones = Milestones(folder / CHECKPOINT, stop if place.is_first else None)
+        _train(module, milestones, log, progress and place.is_first, guard)
+        weights = whole(module.model.state_dict())
     n_steps = milestones.history[-1][0]
-    save_weights(folder / WEIGHTS, module.model.state_dict(), _facts(module, n_steps), guard)
-    if not keep_checkpoint:
-        milestones.checkpoint.unlink(missing_ok=True)
+    if place.is_first:
+        save_weights(folder / WEIGHTS, weights, _facts(module, n_steps), guard)
+        if not keep_checkpoint:
+            milestones.checkpoint.unlink(missing_ok=True)
+            remove_shards(milestones.checkpoint)
     areas = curve_areas(milestones.history)
-    if log:
+    if log and place.is_first:
         log(areas, n_steps)
     return FitResult(
         metrics={**milestones.history[-1][1], **areas},
@@ -134,6 +140,7 @@ def _train(
             callbacks=callbacks,
             checkpoints=RunCheckpointIO(identity, guard),
             log=log,
+            world=module.world,
         )
         trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hymba_lab.training.module import LitLanguageModel
 from hymba_lab.training.random_state import random_state, restore_random_state
+from hymba_lab.training.world import agreed, on_any_rank
 
 Metrics = dict[str, float]
 Stop = Callable[[int, Metrics], bool]
@@ -53,7 +54,8 @@ class Milestones(Callback):
         if self._random is not None:
             restore_random_state(self._random)
         if self.stop is not None and self._step < cast(LitLanguageModel, pl_module).n_steps:
-            trainer.should_stop = self.stopped = any(self.stop(*past) for past in self.history)
+            self.stopped = any(self.stop(*past) for past in self.history)
+        trainer.should_stop = self.stopped = agreed(self.stopped)
         self._begin = self._mark = time.perf_counter()
 
     def on_train_batch_end(
@@ -69,8 +71,9 @@ class Milestones(Callback):
             module.report()
         if validates:
             self._validate(module, step)
-            self.stopped = self._asked_to_stop() and not last
-        if validates or step % training.checkpoint_every == 0 or trainer.received_sigterm:
+            self.stopped = agreed(self._asked_to_stop()) and not last
+        asked_to_end = on_any_rank(trainer.received_sigterm)
+        if validates or step % training.checkpoint_every == 0 or asked_to_end:
             trainer.save_checkpoint(self.checkpoint)
         trainer.should_stop = self.stopped
         self._mark = time.perf_counter()

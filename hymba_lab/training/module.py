@@ -16,8 +16,12 @@ from hymba_lab.errors import TrialFailed
 from hymba_lab.model import LanguageModel
 from hymba_lab.optim.optimizers import optimizers
 from hymba_lab.optim.schedules import schedules
-from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss
+from hymba_lab.training.micro_rows import rows_at_a_time
+from hymba_lab.training.parallel import Sharded, change_blocks, shard_model
+from hymba_lab.training.parts import Part, Step, TrainParts
+from hymba_lab.training.scoring import batch_loss
 from hymba_lab.training.validation import evaluate
+from hymba_lab.training.world import summed, whole, world
 
 
 class LitLanguageModel(LightningModule):
@@ -30,25 +34,38 @@ class LitLanguageModel(LightningModule):
     def __init__(self, model: LanguageModel, mixture: Mixture, config: Config, seed: int) -> None:
         super().__init__()
         self.model, self.mixture, self.config, self.seed = model, mixture, config, seed
-        self.n_steps = config.n_steps
+        self.n_steps, self.world = config.n_steps, world()
         self._losses = torch.zeros(len(mixture.parts))  # of the last batch, by label
         self._norm = torch.zeros(())  # of its gradient, before clipping
         self._lr = 0.0
 
     @property
     def loss(self) -> float:
-        """The training loss of the last batch."""
-        return self._losses.mean().item()
+        """The training loss of the last batch; on several ranks estimated from this one's rows."""
+        return self.world.n_ranks * self._losses.mean().item()
 
     @property
     def tokens_per_step(self) -> int:
         """Tokens of one batch, those that are not scored included."""
         return self.mixture.rows * self.config.training.seq_len
 
-    def train_dataloader(self) -> TrainBatches:
-        """Return the batches of the steps that are left."""
-        steps = range(self.trainer.global_step, self.n_steps)
-        return TrainBatches(self.mixture, self.seed, steps)
+    def configure_model(self) -> None:
+        """Change and shard the blocks as the configuration asks; the trainer calls this once."""
+        training, strategy = self.config.training, self.trainer.strategy
+        change_blocks(self.model, recompute=training.recompute, compiled=training.compile)
+        if isinstance(strategy, Sharded):
+            shard_model(self.model, strategy, training.precision)
+
+    def train_dataloader(self) -> TrainParts:
+        """Return the batches of the steps that are left, as this rank computes them."""
+        return TrainParts(
+            self.mixture,
+            self.seed,
+            range(self.trainer.global_step, self.n_steps),
+            rank=self.world.rank,
+            n_ranks=self.world.n_ranks,
+            micro_rows=rows_at_a_time(self),
+        )
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule the configuration names."""
@@ -58,10 +75,28 @@ class LitLanguageModel(LightningModule):
         scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def training_step(self, batch: tuple[Scored, list[int]]) -> Tensor:
-        """Return the loss of one batch."""
-        loss, self._losses = batch_loss(self.model, *batch)
+    def training_step(self, batch: Step) -> Tensor:
+        """Return the loss of the batch's last part; the gradients of the others are there by then.
+
+        The gradient of a part is the part's addend to that of the batch.
+        """
+        parts, counts = batch
+        self.zero_grad()
+        self._losses = torch.zeros(len(counts), device=self.device)
+        for part in parts[:-1]:
+            loss = self.part_loss(part, counts)
+            with torch.autocast(self.device.type, enabled=False):
+                loss.backward()  # type: ignore[no-untyped-call]
+        return self.part_loss(parts[-1], counts)
+
+    def part_loss(self, part: Part, counts: list[int]) -> Tensor:
+        """Return R times the share of a part in the loss of its batch of `counts` positions."""
+        loss, losses = batch_loss(self.model, *part, counts, self.world.n_ranks)
+        self._losses = self._losses + losses
         return loss
+
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        """Do nothing: `training_step` begins with it, before its first part's gradient."""
 
     def configure_gradient_clipping(
         self,
@@ -73,17 +108,18 @@ class LitLanguageModel(LightningModule):
         trained = [
             p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
-        self._norm = get_total_norm([cast(Tensor, p.grad) for p in trained])
+        norm = get_total_norm([cast(Tensor, p.grad) for p in trained])
+        self._norm = whole(norm)
         self._lr = optimizer.param_groups[0]["lr"]
         if not math.isfinite(self._norm.item()):
             step = self.trainer.global_step + 1
             raise TrialFailed("nan", self._diverged(step))
         if gradient_clip_val is not None:
-            clip_grads_with_norm_(trained, gradient_clip_val, self._norm)
+            clip_grads_with_norm_(trained, gradient_clip_val, norm)
 
     def report(self) -> None:
         """Log the metrics of the step just made."""
-        losses = dict(zip(self.mixture.parts, self._losses.tolist(), strict=True))
+        losses = dict(zip(self.mixture.parts, summed(self._losses).tolist(), strict=True))
         metrics = {f"train/{label}_loss": loss for label, loss in losses.items()}
         metrics["train/loss"] = sum(losses.values()) / len(losses)
         self.record({**metrics, "train/lr": self._lr, "train/grad_norm": self._norm.item()})

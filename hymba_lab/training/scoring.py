@@ -41,17 +41,28 @@ def scored_logits(model: LanguageModel, batch: Scored) -> Tensor:
     return model.logits(scored_features(model, batch)).float()
 
 
-def batch_loss(model: LanguageModel, batch: Scored, counts: list[int]) -> tuple[Tensor, Tensor]:
+def batch_loss(
+    model: LanguageModel,
+    batch: Scored,
+    counts: list[int],
+    whole: list[int] | None = None,
+    n_ranks: int = 1,
+) -> tuple[Tensor, Tensor]:
     """Return the mean over labels of their losses, and the losses (n_labels,) without gradient.
 
     A label's loss is the mean cross-entropy [nats] of its scored positions; `counts` says how many
-    of the S positions belong to each label, in order.
+    of the S positions belong to each label, in order. A part of a larger batch divides by the
+    counts `whole` of all of it, so that the losses of the parts add up; the first return value is
+    then `n_ranks` times its share, for gradients that ranks average.
     """
-    share = torch.cat([torch.full((n,), 1 / (n * len(counts))) for n in counts])
+    whole = whole or counts
+    shares = [n_ranks / (all_of_it * len(counts)) for all_of_it in whole]
+    share = torch.cat([torch.full((n,), x) for n, x in zip(counts, shares, strict=True)])
     loss, each = linear_cross_entropy(
         scored_features(model, batch), model.head_weight, batch.targets, share.to(batch.at.device)
     )
-    return loss, torch.stack([part.mean() for part in torch.split(each, counts)])
+    parts = zip(torch.split(each, counts), whole, strict=True)
+    return loss, torch.stack([part.sum() / all_of_it for part, all_of_it in parts])
 
 
 class TrainBatches(Iterable[tuple[Scored, list[int]]]):

@@ -1,54 +1,93 @@
 """One experiment from the command line: the same identity, folder and resume as in a sweep."""
 
-import argparse
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 
 from hymba_lab.config import Config, load_config
+from hymba_lab.config.shipped import shipped
 from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
-from hymba_lab.ops.selection import chosen
+from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.provenance import CODE_VERSION, commit
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
 from hymba_lab.training.fit import fit
+from hymba_lab.training.world import world
 
 EXPERIMENT = "train"
 
 
-def train_one(options: argparse.Namespace) -> int:
-    """Train `options.file` with `options.seed`, or read the finished run back; returns 0."""
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its folder, with `weights.safetensors`, and its record (result.json)."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The last validation and the areas under the validation curves."""
+        return cast(Mapping[str, float], self.record["metrics"])
+
+
+def train(
+    config: Config | str | Path,
+    seed: int = 0,
+    *,
+    overrides: Sequence[str] = (),
+    root: Path = Path(),
+    tracking_uri: str | None = None,
+    threads: int | None = None,
+) -> Trained:
+    """Train one model, or read the finished run back.
+
+    `config` is a configuration, an experiment file or the name of a shipped one; `overrides`
+    (texts `path=value`) are for files. The run stands below `root`, `tracking_uri` is MLflow's
+    store (default: a database in `root`), `threads` are torch's.
+
+    Raises a `UserError` for what the caller can mend, `TrialFailed` when training fails.
+    """
     console = Console()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    config = load_config(options.file, options.overrides)
+    if threads:
+        torch.set_num_threads(threads)
+    if not isinstance(config, Config):
+        config = load_config(shipped(config, "experiments"), overrides)
     mixture = _checked_sources(config)
-    folder = RunFolder(options.root, run_identity(config, options.seed, mixture.fingerprint))
+    folder = RunFolder(Path(root), run_identity(config, seed, mixture.fingerprint))
+    if not world().is_first:
+        return Trained(folder.path, _follow(config, mixture, folder, seed))
     with folder.locked():
         record: dict[str, Any] | None = folder.result
-        if record is not None and record["stopped_by"] is None:
+        if record is not None and record["stopped_by"] is None and not record.get("ended_by"):
             console.print(f"this run is finished; reading {folder.path}")
         else:
-            record = _train(config, mixture, folder, options)
-    for name, value in record["metrics"].items():
-        console.print(f"{name:40} {value:.4f}", highlight=False)
-    console.print(f"weights: {folder.path / 'weights.safetensors'}", highlight=False)
-    return 0
+            run = _open_run(config, mixture, folder.identity, seed, root, tracking_uri)
+            record = _train(config, mixture, folder, seed, run)
+    return Trained(folder.path, record)
+
+
+def _follow(config: Config, mixture: Mixture, folder: RunFolder, seed: int) -> Mapping[str, Any]:
+    """Train as a rank that `torchrun` started; rank 0 locks, logs, writes and prints."""
+    record = folder.result
+    if record is not None and record["stopped_by"] is None and not record.get("ended_by"):
+        return record
+    return {"metrics": fit(config, seed=seed, folder=folder.path, mixture=mixture).metrics}
 
 
 def _train(
-    config: Config, mixture: Mixture, folder: RunFolder, options: argparse.Namespace
+    config: Config, mixture: Mixture, folder: RunFolder, seed: int, run: Run
 ) -> dict[str, Any]:
-    run = _open_run(config, mixture, folder.identity, options)
     try:
         result = fit(
             config,
-            seed=options.seed,
+            seed=seed,
             folder=folder.path,
             log=run.log,
             progress=True,
@@ -62,7 +101,7 @@ def _train(
         run.end("KILLED")
         raise
     record = {
-        "seed": options.seed,
+        "seed": seed,
         "metrics": result.metrics,
         "history": result.history,
         "stopped_by": None,
@@ -86,8 +125,10 @@ def _train(
     return record
 
 
-def _open_run(config: Config, mixture: Mixture, identity: str, options: argparse.Namespace) -> Run:
-    store = Store(options.tracking_uri or default_uri(options.root), Path(options.root))
+def _open_run(
+    config: Config, mixture: Mixture, identity: str, seed: int, root: Path, uri: str | None
+) -> Run:
+    store = Store(uri or default_uri(root), Path(root))
     tags = {
         ROLE: "trial",
         IDENTITY: identity,
@@ -95,8 +136,8 @@ def _open_run(config: Config, mixture: Mixture, identity: str, options: argparse
         "mlflow.source.git.commit": commit().sha,
     }
     experiment = store.experiment(EXPERIMENT)
-    run = store.open_run(experiment, f"{config.name}, seed {options.seed}", identity, tags)
-    run.describe({"seed": options.seed, "digest": config.digest[:12]})
+    run = store.open_run(experiment, f"{config.name}, seed {seed}", identity, tags)
+    run.describe({"seed": seed, "digest": config.digest[:12]})
     run.artifact("config.json", json.dumps(config.resolved(), indent=1))
     return run
 

@@ -1,4 +1,4 @@
-"""The Trainer as every run uses it: one device, silent, its exits turned into errors."""
+"""The Trainer as every run uses it: silent, its exits turned into errors."""
 
 import logging
 import signal
@@ -8,14 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hymba_lab.config import TrainingConfig
 from hymba_lab.training.checkpoint import RunCheckpointIO
 from hymba_lab.training.logger import FunctionLogger, Log
+from hymba_lab.training.parallel import strategy_of
+from hymba_lab.training.world import World
 
-_PRECISION = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
+# bf16-true: FSDP2 rounds float32 weights for the computation, so Lightning has nothing to convert
+_PRECISION = {"fp32": "32-true", "bf16-mixed": "bf16-mixed", "bf16-true": "32-true"}
 
 
 def make_trainer(
@@ -26,20 +30,25 @@ def make_trainer(
     callbacks: list[Callback],
     checkpoints: RunCheckpointIO,
     log: Log | None,
+    world: World,
 ) -> Trainer:
     """Return a Trainer that makes `n_steps` steps and leaves all else to the callbacks.
 
-    The environment is named, so that a Trainer inside a cluster job starts no job step of its own.
+    The environment is named, so that a Trainer inside a cluster job starts no job step of its own;
+    the ranks are there already. Only rank 0 logs.
     """
+    alone = world.n_ranks == 1
     return Trainer(
         max_steps=n_steps,
         max_epochs=-1,  # the steps alone say when to end
         precision=_PRECISION[training.precision],  # type: ignore[arg-type]
         gradient_clip_val=training.grad_clip,
-        devices=1,
-        logger=False if log is None else FunctionLogger(log),
+        devices=world.n_local,
+        num_nodes=world.n_ranks // world.n_local,
+        strategy=strategy_of(training, world),
+        logger=False if log is None or not world.is_first else FunctionLogger(log),
         callbacks=callbacks,
-        plugins=[checkpoints, LightningEnvironment()],
+        plugins=[checkpoints, LightningEnvironment() if alone else TorchElasticEnvironment()],
         default_root_dir=folder,
         limit_val_batches=0,
         num_sanity_val_steps=0,
@@ -64,6 +73,10 @@ def quiet_lightning() -> Iterator[None]:
             # fit() without a checkpoint looks for Slurm's even where the environment is named, and
             # says on every login node that srun is there and not used
             warnings.filterwarnings("ignore", r"The `srun` command is available", UserWarning)
+            # nothing of ours changes what a block or `features` returns in place
+            warnings.filterwarnings(
+                "ignore", r"FSDP2-wrapped module .* returned a view", UserWarning
+            )
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

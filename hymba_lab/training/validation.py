@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hymba_lab.data.source import Batch, Mixture, Source
+from hymba_lab.data.source import IGNORED, Batch, Mixture, Source
 from hymba_lab.errors import DataError
 from hymba_lab.model import LanguageModel
+from hymba_lab.training.parts import some_rows
 from hymba_lab.training.scoring import Scored, pick, scored_logits
+from hymba_lab.training.world import summed, world
 
 
 class Tally:
@@ -28,6 +30,10 @@ class Tally:
         self.count.index_add_(0, group, torch.ones_like(group))
         self.right.index_add_(0, group, (logits.argmax(-1) == targets).long())
 
+    def gather(self) -> None:
+        """Add what the other ranks have counted."""
+        self.loss, self.count, self.right = map(summed, (self.loss, self.count, self.right))
+
 
 @torch.no_grad()  # not inference_mode: a mask cached now may serve a training step later
 def evaluate(model: LanguageModel, mixture: Mixture, device: torch.device) -> dict[str, float]:
@@ -36,17 +42,20 @@ def evaluate(model: LanguageModel, mixture: Mixture, device: torch.device) -> di
     `val/<label>_loss` is the mean cross-entropy [nats] over all scored positions of the label, and
     `val/loss` the mean over labels. Recall tasks add `val/<label>_accuracy`, over all positions and
     per group (`/<group>`, left out where nothing of it was scored). Text adds
-    `val/<label>_bits_per_byte` = loss / ln 2 / (bytes per token).
+    `val/<label>_bits_per_byte` = loss / ln 2 / (bytes per token). Several ranks share the rows of
+    every batch and end with the same metrics.
     """
     tallies = {
         label: Tally(len(source.groups), device) for label, source in mixture.sources.items()
     }
-    for label, batch in mixture.val_batches():
+    for label, whole in mixture.val_batches():
+        batch = _of_this_rank(whole)
         scored = Scored(*(part.to(device) for part in pick(batch)))
         group = _group_of_each(batch, scored)
         tallies[label].add(scored_logits(model, scored), scored.targets, group)
     metrics: dict[str, float] = {}
     for label, tally in tallies.items():
+        tally.gather()
         metrics |= _metrics(label, mixture.sources[label], tally)
     losses = [metrics[f"val/{label}_loss"] for label in tallies]
     return {"val/loss": math.fsum(losses) / len(losses), **metrics}
@@ -81,6 +90,19 @@ def metric_names(mixture: Mixture) -> list[str]:
         if source.bytes_per_token is not None:
             each.append(f"val/{label}_bits_per_byte")
     return [*each, *groups, *(f"{name}_auc" for name in each)]
+
+
+def _of_this_rank(batch: Batch) -> Batch:
+    """Every R-th row; a rank for which none is left computes one along that scores nothing."""
+    place = world()
+    if place.n_ranks == 1:
+        return batch
+    rows = slice(place.rank, None, place.n_ranks)
+    mine = some_rows(batch, rows)
+    if len(mine.tokens):
+        return mine
+    first = some_rows(batch, slice(1))
+    return first._replace(targets=torch.full_like(first.targets, IGNORED))
 
 
 def _group_of_each(batch: Batch, scored: Scored) -> Tensor:

@@ -1,6 +1,5 @@
 """The YAML of a tokenization."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -28,7 +27,7 @@ class TokenizerOptions(Section):
 
 
 class TokenizeConfig(Section):
-    """Text -> tokens. Paths are relative to the file; nothing here depends on the machine."""
+    """Text -> tokens; nothing here depends on the machine."""
 
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
@@ -43,15 +42,3 @@ class TokenizeConfig(Section):
     undecodable: Literal["refuse", "skip", "replace"] = "refuse"
     unit_mb: Annotated[float, Field(gt=0)] = 64.0
     shard_tokens: Annotated[int, Field(ge=1024)] = 1 << 27
-
-    def located(self, folder: Path) -> "TokenizeConfig":
-        """Return the configuration with absolute paths, `folder` being that of its file."""
-
-        def at(path: str) -> str:
-            return str(folder / Path(path).expanduser())
-
-        tokenizer = self.tokenizer
-        if tokenizer.file is not None:
-            tokenizer = tokenizer.model_copy(update={"file": at(tokenizer.file)})
-        paths = [at(path) for path in self.paths]
-        return self.model_copy(update={"out": at(self.out), "paths": paths, "tokenizer": tokenizer})

@@ -70,6 +70,7 @@ class Mirror:
             params=self._params(job),
             tags=self._tags(job),
             pruning=pruning,
+            stop=self.session.sweep.file.stop,
         )
 
     def started(self, job: Job) -> None:

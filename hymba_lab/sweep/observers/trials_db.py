@@ -21,6 +21,7 @@ from hymba_lab.runs.store_uri import whole
 from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.session import Session
 from hymba_lab.sweep.suggest import distribution, frozen_trial
+from hymba_lab.sweep.widening import reachable
 
 
 class TrialsDB:
@@ -34,7 +35,10 @@ class TrialsDB:
         self.url = whole(self.shown)
         self._distributions: dict[str, BaseDistribution] = {
             **{axis: CategoricalDistribution(list(labels)) for axis, labels in file.axes.items()},
-            **{path: distribution(span) for path, span in file.search.items()},
+            **{
+                path: distribution(reachable(span) if file.widen else span)
+                for path, span in file.search.items()
+            },
         }
         with self._readable_errors(), sole_maker(self.shown, "optuna"):
             self.study = self._opened(session.name)

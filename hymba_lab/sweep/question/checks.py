@@ -8,6 +8,7 @@ from hymba_lab.cost import Costs
 from hymba_lab.errors import UserError, suggest
 from hymba_lab.sweep.question.file import Range, Sweep
 from hymba_lab.sweep.question.paths import check_axes, require_path, require_variable
+from hymba_lab.sweep.widening import reachable
 
 
 def check_sweep(sweep: Sweep) -> None:
@@ -19,6 +20,7 @@ def check_sweep(sweep: Sweep) -> None:
         require_variable(sweep, ["search", path], path)
         _check_range(sweep, path, span)
     _check_sampler(sweep)
+    _check_widen(sweep)
     check_axes(sweep)
     _check_match(sweep)
 
@@ -34,7 +36,12 @@ def check_metrics(sweep: Sweep, known: Iterable[str]) -> None:
         (["objectives", number, "name"], goal.name, [*names, *costs])
         for number, goal in enumerate(file.objectives)
     ]
+    if file.stop is not None:
+        values = [name for name in names if not name.endswith("_auc")]  # areas are known at the end
+        wanted.append((["stop", "metric"], file.stop.metric, values))
     for where, name, allowed in wanted:
+        if re.fullmatch(r"eval/[^/]+/[^/]+", name) and where[0] != "stop":
+            continue  # `hymba-lab evaluate runs/<id>` adds it to the run's record
         if name not in allowed:
             raise sweep.wrong(where, f"no run will have {name!r}" + suggest(name, allowed))
 
@@ -120,6 +127,20 @@ def _check_sampler(sweep: Sweep) -> None:
     if given and given != prod(counts):
         raise sweep.wrong(
             [key], f"{given}, but the grid has {prod(counts)} points; give that many."
+        )
+
+
+def _check_widen(sweep: Sweep) -> None:
+    """Widening goes past the choices of numbers that every row tried; a search has no rows."""
+    file = sweep.file
+    if not file.widen:
+        return
+    numbers = [span for span in file.search.values() if len(reachable(span).choices or []) > 2]
+    if not numbers or file.design == "search" or file.sampler.name != "grid":
+        raise sweep.wrong(
+            ["widen"],
+            "goes on past choices: [...] of two numbers or more, all tried in every row; give "
+            "search such choices and sampler: {name: grid}, in a design with named rows.",
         )
 
 

@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError
 
 from hymba_lab.config import Config, load_document, resolve
 from hymba_lab.config.messages import explain
+from hymba_lab.config.schema import base_file
+from hymba_lab.config.shipped import PREFIX
 from hymba_lab.config.yaml_file import Document, parse_value
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
@@ -32,6 +34,14 @@ class Metric(Section):
     goal: Goal
 
 
+class Stop(Section):
+    """A level at which a run has solved its task and may end: `{metric, at}`."""
+
+    metric: str
+    at: float
+    goal: Goal = "maximize"
+
+
 class Range(Section):
     """A searched number between low and high (whole when both are), or one of the choices."""
 
@@ -41,6 +51,13 @@ class Range(Section):
     choices: list[str | int | float | bool] | None = None
 
 
+class Held(Section):
+    """An integer that keeps its ratio to the free one: `ratio` times it, to a multiple of `of`."""
+
+    ratio: Annotated[float, Field(gt=0)]
+    of: Count = 1
+
+
 class Match(Section):
     """Every row gets one budget, the baseline's or a number, by solving one free integer."""
 
@@ -48,6 +65,7 @@ class Match(Section):
     flops: int | str | None = None
     by: str
     rows: dict[str, str] = {}  # rows that free another integer than `by`, e.g. for want of an MLP
+    hold: dict[str, dict[str, Held]] = {}  # row -> what moves with `by`: shares stay as they are
     tolerance: str = "0.5%"
 
     @property
@@ -90,8 +108,11 @@ class SweepFile(Section):
     tune_seed: Annotated[int, Field(ge=0)] = 1000
     axes: dict[str, dict[str, dict[str, Any]]]
     baseline: str | None = None
+    control: str | None = None  # a row known to solve the task: else none is judged
+    stop: Stop | None = None  # end a run that has solved its task; no part of its identity
     search: dict[str, Range] = {}
     trials_per_cell: Annotated[int, Field(ge=0)] = 0
+    widen: bool = False  # go on past an edge of the choices until the winner is inside
     n_trials: Count | None = None
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
@@ -158,9 +179,9 @@ def _names_own_key(override: str) -> bool:
 
 def _base(path: Path, name: str, document: Document, overrides: Sequence[str]) -> Document:
     try:
-        return load_document(path.parent / name, overrides)
+        return load_document(base_file(path, name), overrides)
     except ConfigError as error:
-        if not (path.parent / name).is_file():
+        if not name.startswith(PREFIX) and not (path.parent / name).is_file():
             raise ConfigError(f"{error}\n  named at {document.where(['base'])}: base") from None
         raise
 

@@ -8,6 +8,8 @@ from hymba_lab.config.yaml_file import Document
 from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.registry import Section
 
+QUOTED = "quoted by a note"
+_LONG = {"row", "column", "value", "seen_in"}  # columns of a table with one number a line
 _CACHE = "cache_mb"  # the tables' name for the cache [MB = 1e6 bytes]
 
 
@@ -19,6 +21,7 @@ class Paper(Section):
     table: str | None = None  # a CSV file, relative to the sweep
     of: str | None = None  # its column, or its row
     cells: dict[str, str] = {}  # our row -> its row, or its column
+    only: dict[str, str] = {}  # of a table with one number a line: which lines, by their columns
     caches: dict[str, float] = {}  # our row -> its cache [bytes], where the table prints it
 
 
@@ -26,15 +29,17 @@ def looked_up(paper: Paper, document: Document, folder: Path) -> Paper:
     """Return the paper's numbers with the `cells` of its table among the values.
 
     `of` is a column of the CSV file and a cell names a row by its first column, or the other way
-    round. An empty cell is a number that the paper does not print: there is no value then.
+    round. An empty cell is a number that the paper does not print: there is no value then. A table
+    with one number a line (row, column, value, seen_in) may hold several papers' (`only`); where a
+    number was not read in the paper itself, the label says that it is quoted.
     """
     if paper.table is None:
         return paper
-    table = _read(folder / paper.table, document)
+    table, quoted = _read(folder / paper.table, document, paper.only)
     if paper.of is None or not paper.cells:
         where = document.where(["paper"])
         raise ConfigError(f"{where}: paper: a table needs of: and cells: to say what is meant.")
-    columns = list(next(iter(table.values())))
+    columns = list(dict.fromkeys(column for line in table.values() for column in line))
     values, caches = dict(paper.values), dict(paper.caches)
     for label, name in paper.cells.items():
         row, column = (name, paper.of) if paper.of in columns else (paper.of, name)
@@ -43,20 +48,40 @@ def looked_up(paper: Paper, document: Document, folder: Path) -> Paper:
             raise ConfigError(f"{where} has no row {row!r}" + suggest(row, table))
         if column not in columns:
             raise ConfigError(f"{where} has no column {column!r}" + suggest(column, columns))
-        if table[row][column]:
+        if table[row].get(column):
             values[label] = float(table[row][column])
         row, column = (name, _CACHE) if paper.of in columns else (_CACHE, name)
         if printed := table.get(row, {}).get(column):
             caches[label] = 1e6 * float(printed)
-    return paper.model_copy(update={"values": values, "caches": caches})
+    label = paper.label
+    if quoted & {(row, paper.of) for row in paper.cells.values()}:
+        label += f" ({QUOTED})"
+    return paper.model_copy(update={"values": values, "caches": caches, "label": label})
 
 
-def _read(path: Path, document: Document) -> Mapping[str, Mapping[str, str]]:
-    """Return the table as {first column: {column: cell}}."""
+Table = Mapping[str, Mapping[str, str]]
+
+
+def _read(
+    path: Path, document: Document, only: Mapping[str, str]
+) -> tuple[Table, set[tuple[str, str]]]:
+    """Return the table as {first column: {column: cell}}, and the cells that are second-hand."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
+            lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
     except OSError as error:
         where = document.where(["paper", "table"])
         raise ConfigError(f"{where}: paper.table: {path}: {error.strerror}.") from None
-    return {next(iter(line.values())): line for line in lines}
+    if not lines or not set(lines[0]) >= _LONG:
+        return {next(iter(line.values())): line for line in lines}, set()
+    table: dict[str, dict[str, str]] = {}
+    quoted = set()
+    for line in lines:
+        if all(line.get(key) == value for key, value in only.items()):
+            table.setdefault(line["row"], {})[line["column"]] = line["value"]
+            if not line["seen_in"].startswith("paper text"):
+                quoted.add((line["row"], line["column"]))
+    if not table:
+        where = document.where(["paper", "only"])
+        raise ConfigError(f"{where}: paper.only: {path} has no line with {dict(only)}.")
+    return table, quoted

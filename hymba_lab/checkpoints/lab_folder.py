@@ -1,0 +1,59 @@
+"""Folders of any architecture of the lab, as `hymba_lab.hf` saves them; read without transformers.
+
+`config.json` (model_type `hymba_lab`) holds the resolved configuration under `lab`; the tensors
+have the lab's names below `model.net.`, and an untied head is `lm_head.weight`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hymba_lab.checkpoints.tensor_files import TensorFolder
+from hymba_lab.config import Config, from_resolved
+from hymba_lab.errors import CheckpointError
+from hymba_lab.model import LanguageModel, build_model
+
+MODEL_TYPE = "hymba_lab"
+_PREFIX, _HEAD = "model.net.", "lm_head.weight"
+
+
+def is_lab_folder(folder: Path) -> bool:
+    """Return whether a folder's `config.json` is of this kind."""
+    try:
+        content = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("model_type") == MODEL_TYPE
+
+
+def read_lab(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """Return the configuration of a folder and its whole `config.json`."""
+    content = json.loads((folder / "config.json").read_text("utf-8"))
+    if not isinstance(content.get("lab"), dict) or not isinstance(content.get("vocab_size"), int):
+        raise CheckpointError(
+            f"{folder / 'config.json'}: no `lab`, the resolved configuration, or no vocab_size; "
+            "save the model again with save_pretrained."
+        )
+    return from_resolved(content["lab"]), content
+
+
+def load_lab_folder(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
+    """Return the model in evaluation mode; raises `CheckpointError` for tensors of another."""
+    config, content = read_lab(folder)
+    vocab = content["vocab_size"]
+    with torch.device("meta"):
+        model = build_model(config.model.model_copy(update={"vocab": vocab}), vocab)
+    tensors = TensorFolder(folder)
+    ours = {
+        name: "head.weight" if name == _HEAD else name.removeprefix(_PREFIX)
+        for name in tensors.shapes
+        if name != _HEAD or model.head is not None
+    }
+    state = {name: tensors.read(theirs, dtype) for theirs, name in ours.items()}
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: not the tensors of config.json: {error}") from None
+    return model.eval()

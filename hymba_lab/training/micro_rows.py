@@ -1,0 +1,97 @@
+"""How many rows a device computes at a time, where the configuration leaves that open."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import psutil
+import torch
+
+from hymba_lab.config import Config
+from hymba_lab.cost.activations import activation_bytes
+from hymba_lab.data.source import Mixture
+from hymba_lab.training.parts import TrainParts
+from hymba_lab.training.world import World, least
+
+SHARE = 0.85
+"""Share of the device's memory that a probe may fill; the rest is for fragments."""
+
+
+class Trains(Protocol):
+    """What is asked of the LightningModule here."""
+
+    config: Config
+    mixture: Mixture
+    world: World
+    seed: int
+    trainer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        ...
+
+    def part_loss(self, part: Any, counts: Any) -> torch.Tensor:
+        """Return a part's share of the loss."""
+        ...
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, loader: int) -> Any:
+        """Return the batch on the device."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        ...
+
+
+def rows_at_a_time(module: Trains) -> int | None:
+    """Return `training.micro_rows`; "auto" is the most rows, doubling from 1, that fit.
+
+    A GPU tries them, forward and backward; a CPU, where a wrong guess ends the process, estimates.
+    All ranks take the least that one of them found.
+    """
+    asked = module.config.training.micro_rows
+    if asked != "auto":
+        return asked
+    most = -(-module.mixture.rows // module.world.n_ranks)
+    fits = _fits_on_gpu(module) if module.device.type == "cuda" else _fits_on_cpu(module)
+    return least(doubled(fits, most))
+
+
+def doubled(fits: Callable[[int], bool], most: int) -> int:
+    """Return the last of 1, 2, 4, ... that fits, `most` where all do; at least 1."""
+    rows = 1
+    while rows < most and fits(min(2 * rows, most)):
+        rows = min(2 * rows, most)
+    return rows
+
+
+def _fits_on_cpu(module: Trains) -> Callable[[int], bool]:
+    training = module.config.training
+    row = activation_bytes(
+        module.config.model, module.mixture.vocab, training.seq_len, training.precision
+    )
+    room = SHARE * psutil.virtual_memory().available / module.world.n_local
+    return lambda rows: rows * row <= room
+
+
+def _fits_on_gpu(module: Trains) -> Callable[[int], bool]:
+    place, device = module.world, module.device
+
+    def fits(rows: int) -> bool:
+        torch.cuda.reset_peak_memory_stats(device)
+        one = iter(TrainParts(module.mixture, module.seed, range(1), rank=place.rank,
+                              n_ranks=place.n_ranks, micro_rows=rows))  # fmt: skip
+        parts, counts = module.transfer_batch_to_device(next(one), device, 0)
+        try:
+            with module.trainer.precision_plugin.train_step_context():
+                loss = module.part_loss(parts[0], counts)
+            loss.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            module.zero_grad()
+            torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(device).total_memory
+        return torch.cuda.max_memory_allocated(device) <= SHARE * total
+
+    return fits

@@ -1,0 +1,35 @@
+"""Train an experiment in a process of its own: `python tests/fit_run.py FILE FOLDER [A.B=V ...]`.
+
+Prints a JSON object: the metrics, and what the run said about itself.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from hymba_lab.config import load_config
+from hymba_lab.training.fit import fit
+
+
+def main() -> None:
+    """Train with seed 0, keeping the checkpoint."""
+    torch.set_num_threads(1)
+    file, folder, *overrides = sys.argv[1:]
+    norms: list[float] = []
+    result = fit(
+        load_config(Path(file), overrides),
+        seed=0,
+        folder=Path(folder),
+        log=lambda metrics, step: norms.extend(
+            norm for name, norm in metrics.items() if name == "train/grad_norm"
+        ),
+        keep_checkpoint=True,
+    )
+    said = {"metrics": result.metrics, "resumed_from": result.resumed_from, "norms": norms}
+    print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main()

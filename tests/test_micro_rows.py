@@ -1,0 +1,160 @@
+"""A batch in parts: which rows of it are computed where, and that their gradients add up."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hymba_lab.checkpoints.weights import load_weights
+from hymba_lab.config import load_config
+from hymba_lab.data.source import IGNORED, build_sources
+from hymba_lab.errors import ConfigError
+from hymba_lab.training import micro_rows
+from hymba_lab.training.fit import fit
+from hymba_lab.training.micro_rows import doubled, rows_at_a_time
+from hymba_lab.training.parts import TrainParts, rows_of_rank
+
+MODEL = """\
+name: parts
+scale: tiny
+model:
+  d_model: 16
+  n_layers: 4
+  heads: {name: hybrid, n_heads: 2, n_kv_heads: 1, d_head: 8, expand: 2}
+  order: {name: parallel}
+  fusion: {name: mean}
+  meta_tokens: {name: learned, n_meta: 4}
+  placement: {name: first_middle_last, window: 6}
+  kv_sharing: {name: adjacent, size: 2}
+  attention: {name: softmax}
+  ssm: {name: mamba1, d_state: 4}
+  mlp: {name: swiglu, d_ff: 24}
+data:
+  recall: {name: mqar, rows: 6, vocab: 16, n_pairs: [1, 2], n_val: 7}
+  copying: {name: selective_copying, rows: 3, n_data: [4], n_val: 3}
+optimizer: {name: adamw, lr: 3.0e-3}
+schedule: {name: wsd}
+training: {seq_len: 16, tokens: 2880, val_every: 10, log_every: 1, checkpoint_every: 5}
+"""
+
+
+def trained(tmp_path: Path, name: str, *overrides: str) -> dict[str, torch.Tensor]:
+    """The weights after twenty steps of nine rows."""
+    file = tmp_path / "parts.yaml"
+    file.write_text(MODEL)
+    config = load_config(file, list(overrides))
+    result = fit(config, seed=0, folder=tmp_path / name)
+    assert result.n_steps == 20
+    return load_weights(tmp_path / name / "weights.safetensors")[0]
+
+
+def relative_error(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Relative error of all weights as one vector.
+
+    Of single tensors it can be larger: Adam makes full steps of gradients that are mostly rounding.
+    """
+    assert found.keys() == expected.keys()
+    apart = sum(float((found[name] - expected[name]).square().sum()) for name in expected)
+    whole = sum(float(tensor.square().sum()) for tensor in expected.values())
+    return float((apart / whole) ** 0.5)
+
+
+def test_parts_train_the_model_that_whole_batches_train(tmp_path: Path) -> None:
+    expected = trained(tmp_path, "whole")
+    for rows in (1, 2, 5):
+        found = trained(tmp_path, f"rows {rows}", f"training.micro_rows={rows}")
+        assert 0 < relative_error(found, expected) < 1e-5
+
+
+def test_blocks_computed_again_change_no_bit(tmp_path: Path) -> None:
+    expected = trained(tmp_path, "kept")
+    found = trained(tmp_path, "again", "training.recompute=true")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_the_same_model(tmp_path: Path) -> None:
+    expected = trained(tmp_path, "eager")
+    found = trained(tmp_path, "compiled", "training.compile=true", "training.recompute=true")
+    assert relative_error(found, expected) < 1e-4
+
+
+def test_how_a_step_is_computed_is_no_part_of_what_a_run_is(tmp_path: Path) -> None:
+    file = tmp_path / "parts.yaml"
+    file.write_text(MODEL)
+    ways = ["micro_rows=auto", "recompute=true", "compile=true", "devices=2", "shard=true",
+            "shard_checkpoints=true"]  # fmt: skip
+    changed = load_config(file, [f"training.{way}" for way in ways])
+    assert changed.digest == load_config(file).digest
+    assert load_config(file, ["training.precision=bf16-true"]).digest != changed.digest
+
+
+def mixture(tmp_path: Path):  # type: ignore[no-untyped-def]
+    file = tmp_path / "parts.yaml"
+    file.write_text(MODEL)
+    config = load_config(file)
+    return build_sources(config.data, config.training.seq_len)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    n_ranks=st.integers(1, 5),
+)
+def test_ranks_partition_the_rows(sizes: list[int], n_ranks: int) -> None:
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    parts = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    rows = torch.cat([rows_of_rank(parts, rank, n_ranks) for rank in range(n_ranks)])
+    assert sorted(rows.tolist()) == list(range(sum(sizes)))
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 4])
+@pytest.mark.parametrize("rows", [None, 1, 2, 5])
+def test_every_scored_position_of_a_step_is_computed_once(
+    tmp_path: Path, n_ranks: int, rows: int | None
+) -> None:
+    source = mixture(tmp_path)
+    batch = source.train_batch(3, 7)
+    seen, n_parts = [], set()
+    for rank in range(n_ranks):
+        steps = TrainParts(source, 3, range(7, 8), rank=rank, n_ranks=n_ranks, micro_rows=rows)
+        parts, whole = next(iter(steps))
+        n_parts.add(len(parts))
+        assert whole == [int((batch.targets[s] != IGNORED).sum()) for s in source.parts.values()]
+        for part in parts:
+            assert sum(part.counts) == len(part.scored.targets)
+            assert len(part.scored.tokens) <= (rows or 9)
+            places = zip(part.scored.at.tolist(), part.scored.targets.tolist(), strict=True)
+            seen += [(part.scored.tokens[i // 16].tolist(), i % 16, t) for i, t in places]
+    assert len(n_parts) == 1  # ranks wait for each other in every part
+    expected = [(batch.tokens[r].tolist(), c, int(batch.targets[r, c]))
+                for r, c in (batch.targets != IGNORED).nonzero().tolist()]  # fmt: skip
+    assert sorted(seen) == sorted(expected)
+
+
+def test_more_devices_than_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="7 devices share 9 rows"):
+        TrainParts(mixture(tmp_path), 0, range(1), rank=0, n_ranks=7)
+
+
+@pytest.mark.parametrize(("room", "found"), [(0, 1), (1, 1), (2, 2), (5, 4), (8, 8), (11, 11)])
+def test_the_probe_doubles_until_rows_no_longer_fit(room: int, found: int) -> None:
+    assert doubled(lambda rows: rows <= room, 11) == found
+
+
+def test_auto_takes_what_the_memory_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "parts.yaml"
+    file.write_text(MODEL)
+    config = load_config(file, ["training.micro_rows=auto"])
+    module = SimpleNamespace(
+        config=config, mixture=mixture(tmp_path), device=torch.device("cpu"),
+        world=SimpleNamespace(n_ranks=1, n_local=1),
+    )  # fmt: skip
+    row = micro_rows.activation_bytes(config.model, module.mixture.vocab, 16, "fp32")
+    for available, rows in ((4.9 * row, 4), (100 * row, 9), (0, 1)):
+        told = SimpleNamespace(available=available / micro_rows.SHARE)
+        monkeypatch.setattr(micro_rows.psutil, "virtual_memory", lambda told=told: told)
+        assert rows_at_a_time(module) == rows  # type: ignore[arg-type]

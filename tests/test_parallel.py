@@ -1,0 +1,140 @@
+"""Two ranks (gloo) against one process: the same model, through kills and changes of their number.
+
+Every run is a process of its own, `fit_run.py`; the model shares keys and values, ties its
+embeddings and has meta tokens.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from test_micro_rows import MODEL, relative_error
+
+from hymba_lab.checkpoints.weights import load_weights
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = str(Path(__file__).with_name("fit_run.py"))
+TWO = ["training.devices=2"]
+SHARDED = [*TWO, "training.shard=true"]
+IN_SHARDS = [*SHARDED, "training.shard_checkpoints=true"]
+LONG = ["training.tokens=43200", "training.val_every=300"]  # 300 steps: time to kill
+
+
+def start(file: Path, folder: Path, *overrides: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, PROGRAM, str(file), str(folder), *overrides],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run(file: Path, folder: Path, *overrides: str) -> dict[str, Any]:
+    process = start(file, folder, *overrides)
+    out, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert "Warning" not in errors, errors
+    said: dict[str, Any] = json.loads(out)
+    return said
+
+
+def killed(file: Path, folder: Path, *overrides: str, victim: int) -> None:
+    """Kill a rank once a checkpoint is there; the others end by themselves."""
+    process = start(file, folder, *LONG, *overrides)
+    while not (folder / "last.ckpt").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    ranks = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+    ranks[victim].kill()
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert not psutil.wait_procs(ranks, timeout=60)[1]
+    assert not (folder / "weights.safetensors").exists()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_weights(folder / "weights.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("parallel") / "parts.yaml"
+    path.write_text(MODEL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(file: Path) -> dict[str, Any]:
+    """Twenty steps in one process."""
+    return run(file, file.parent / "alone")
+
+
+@pytest.fixture(scope="module")
+def long_on_two(file: Path) -> Path:
+    """The long run on two ranks, uninterrupted."""
+    run(file, file.parent / "long", *LONG, *TWO)
+    return file.parent / "long"
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [TWO, [*TWO, "training.micro_rows=2"], SHARDED, IN_SHARDS],
+    ids=["copies", "copies-in-parts", "shards", "shards-saved-in-shards"],
+)
+def test_two_ranks_train_the_model_of_one_process(
+    file: Path, tmp_path: Path, alone: dict[str, Any], ways: list[str]
+) -> None:
+    said = run(file, tmp_path / "run", *ways)
+    assert said["norms"] == pytest.approx(alone["norms"], rel=1e-5)  # of every step's gradient
+    assert relative_error(weights(tmp_path / "run"), weights(file.parent / "alone")) < 1e-5
+    assert said["metrics"] == pytest.approx(alone["metrics"], rel=1e-5)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_run_and_it_goes_on_as_if_uninterrupted(
+    file: Path, tmp_path: Path, long_on_two: Path, victim: int
+) -> None:
+    killed(file, tmp_path / "run", *TWO, victim=victim)
+    said = run(file, tmp_path / "run", *LONG, *TWO)
+    assert said["resumed_from"] > 0
+    found, expected = weights(tmp_path / "run"), weights(long_on_two)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("before", [TWO, SHARDED, IN_SHARDS, []],
+                         ids=["copies", "shards", "saved-in-shards", "one"])  # fmt: skip
+def test_a_run_goes_on_with_another_number_of_ranks(
+    file: Path, tmp_path: Path, long_on_two: Path, before: list[str]
+) -> None:
+    killed(file, tmp_path / "run", *before, victim=0)
+    kept = tmp_path / "kept"
+    shutil.copytree(tmp_path / "run", kept)
+    for folder, after in ((tmp_path / "run", [] if before else TWO), (kept, SHARDED)):
+        said = run(file, folder, *LONG, *after)
+        assert said["resumed_from"] > 0
+        assert relative_error(weights(folder), weights(long_on_two)) < 1e-3  # 300 steps
+    assert not list((tmp_path / "run").glob("last.ckpt.*"))
+
+
+def test_torchrun_starts_the_ranks(file: Path, tmp_path: Path, alone: dict[str, Any]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29541",
+         PROGRAM, str(file), str(tmp_path / "run")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert relative_error(weights(tmp_path / "run"), weights(file.parent / "alone")) < 1e-5
+
+
+def test_rounded_weights_learn_what_exact_ones_learn(
+    file: Path, tmp_path: Path, alone: dict[str, Any]
+) -> None:
+    said = run(file, tmp_path / "run", *TWO, "training.precision=bf16-true")
+    assert said["metrics"]["val/loss"] == pytest.approx(alone["metrics"]["val/loss"], rel=0.02)
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "run").values())

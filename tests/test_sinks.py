@@ -1,0 +1,197 @@
+"""A sink is one key more in the softmax, whatever form of attention runs; a gate is a product."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from examples import model_config
+from torch import Tensor
+
+from hymba_lab.components.attention import SoftmaxAttention
+from hymba_lab.components.heads import AttentionHeads
+from hymba_lab.model import build_model
+from hymba_lab.ops import attention, attention_step, kernels
+from hymba_lab.ops.attention_flex import flex_attention
+from hymba_lab.ops.masks import attention_mask
+
+
+def concatenated(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor, window: int | None, n_meta: int, q_start: int = 0
+) -> Tensor:
+    """The softmax over the scores with the sink's beside them, in float64, its weight left out."""
+    q, k, v, sink = (t.double() for t in (q, k, v, sink))
+    group = q.shape[1] // k.shape[1]
+    k, v = (t.repeat_interleave(group, 1) for t in (k, v))
+    scores = q @ k.mT / math.sqrt(q.shape[3])
+    seen = attention_mask(q, k.shape[2], window, n_meta, q_start)
+    scores = scores.masked_fill(~seen, -torch.inf)
+    beside = sink[None, :, None, None].expand(*scores.shape[:3], 1)
+    return torch.cat([scores, beside], 3).softmax(3)[..., :-1] @ v
+
+
+def tensors(T: int, S: int, P: int, V: int, seed: int = 0) -> list[Tensor]:
+    torch.manual_seed(seed)
+    q, k = torch.randn(2, 4, T, P), torch.randn(2, 2, S, P)
+    return [q, k, torch.randn(2, 2, S, V), torch.randn(4)]
+
+
+def compare(call: Callable[..., Tensor], reference: Callable[..., Tensor], inputs: Any) -> None:
+    found = [t.clone().requires_grad_() for t in inputs]
+    exact = [t.clone().double().requires_grad_() for t in inputs]
+    out, expected = call(*found), reference(*exact)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-6, atol=1e-6)
+    arriving = torch.randn_like(out)
+    grads = torch.autograd.grad(out, found, arriving)
+    right = torch.autograd.grad(expected, exact, arriving.double())
+    for grad, own in zip(grads, right, strict=True):
+        torch.testing.assert_close(grad.double(), own, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("P", "V"), [(8, 16), (5, 6)], ids=["kernel", "torch"])
+@pytest.mark.parametrize(("window", "n_meta"), [(None, 0), (7, 0), (7, 3), (100, 2)])
+def test_a_sink_equals_the_concatenated_softmax(
+    kernel_build: str, P: int, V: int, window: int | None, n_meta: int
+) -> None:
+    def call(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> Tensor:
+        return attention(q, k, v, window=window, n_meta=n_meta, sink=sink)
+
+    def reference(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> Tensor:
+        return concatenated(q, k, v, sink, window, n_meta)
+
+    compare(call, reference, tensors(33, 33, P, V))
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_a_chunk_after_kept_keys_has_the_sink_too(window: int | None) -> None:
+    q, k, v, sink = tensors(5, 21, 8, 8)
+    out = attention(q, k, v, window=window, n_meta=2, q_start=16, sink=sink)
+    expected = concatenated(q, k, v, sink, window, 2, 16)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_step_sees_the_sink_and_the_keys_of_its_row() -> None:
+    q, k, v, sink = tensors(1, 9, 8, 16)
+    n_keys = torch.tensor([9, 4])
+    out = attention_step(q, k, v, n_keys, sink=sink)
+    for row, n in enumerate(n_keys.tolist()):
+        own = (q[row, None], k[row, None, :, :n], v[row, None, :, :n])
+        expected = concatenated(*own, sink, None, 0, n - 1)
+        torch.testing.assert_close(out[row, None].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_weighs_by_its_log_sum() -> None:
+    q, k, v, sink = tensors(20, 20, 16, 16)
+    out = flex_attention(q, k, v, window=6, n_meta=2, scale=16**-0.5, sink=sink)
+    expected = concatenated(q, k, v, sink, 6, 2)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_sink_far_below_every_score_changes_nothing_and_far_above_takes_all() -> None:
+    q, k, v, _ = tensors(12, 12, 8, 8)
+    plain = attention(q, k, v, window=5, n_meta=1)
+    low = attention(q, k, v, window=5, n_meta=1, sink=torch.full((4,), -60.0))
+    torch.testing.assert_close(low, plain, rtol=1e-6, atol=1e-6)
+    high = attention(q, k, v, window=5, n_meta=1, sink=torch.full((4,), 60.0))
+    assert high.abs().max() < 1e-20
+
+
+def module(window: int | None = None, **options: Any) -> SoftmaxAttention:
+    torch.manual_seed(0)
+    heads = AttentionHeads(n_heads=4, n_kv_heads=2, d_head=8, d_head_v=8)
+    return SoftmaxAttention(16, heads, window, 0, True, **options)
+
+
+def test_parameters_of_the_options_by_hand() -> None:
+    def count(**options: Any) -> int:
+        return sum(p.numel() for p in module(**options).parameters())
+
+    plain = count()
+    assert plain == 16 * (4 * 8 + 2 * 8 + 2 * 8)
+    assert count(output_gate="elementwise") - plain == 16 * 4 * 8
+    assert count(output_gate="per_head") - plain == 16 * 4
+    assert count(sink="learned") - plain == 4 and count(sink="off_by_one") == plain
+    assert count(qk_norm=True) - plain == 2 * 8
+    assert count(rope_share=0.5) == count(rope_layers="full") == plain
+
+
+def test_an_output_gate_multiplies_what_attention_returns() -> None:
+    gated, x = module(output_gate="per_head"), torch.randn(2, 9, 16)
+    plain = module()
+    plain.load_state_dict(gated.state_dict(), strict=False)
+    assert gated.gate is not None
+    share = torch.sigmoid(gated.gate(x)).repeat_interleave(8, dim=2)
+    torch.testing.assert_close(gated(x)[0], plain(x)[0] * share)
+
+
+def test_positions_by_kind_of_layer() -> None:
+    x = torch.randn(1, 9, 16)
+    nope = module(rope_theta=None)(x)[0]
+    for rope_layers, window, turned in (
+        ("window", None, False), ("window", 20, True), ("full", None, True), ("full", 20, False),
+    ):  # fmt: skip
+        out = module(window, rope_layers=rope_layers)(x)[0]
+        assert torch.allclose(out, nope, atol=1e-6) != turned, (rope_layers, window)
+
+
+def test_partial_rope_turns_the_first_channels_only() -> None:
+    x = torch.randn(1, 9, 16)
+    whole, half = module(), module(rope_share=0.5)
+    k_whole, k_half = (m.keys_values(x)[0] for m in (whole, half))
+    raw = module(rope_theta=None).keys_values(x)[0]
+    assert torch.equal(k_half[..., 4:], raw[..., 4:])
+    assert not torch.allclose(k_half[:, :, 1:, :4], raw[:, :, 1:, :4])
+    assert not torch.allclose(k_whole[:, :, 1:, 4:], raw[:, :, 1:, 4:])
+
+
+def test_a_share_that_leaves_no_pair_is_refused() -> None:
+    from hymba_lab.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"rope_share = 0\.1 of d_head = 8 is 0\.8 channels"):
+        module(rope_share=0.1)
+
+
+def test_an_option_that_is_off_costs_no_operation() -> None:
+    """The default is the code without options: the same kernels, in the same order."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Ops(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            self.names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    def plain(m: SoftmaxAttention, x: Tensor) -> Tensor:
+        from hymba_lab.ops.rotary import rotate
+
+        def split(t: Tensor) -> Tensor:
+            return t.view(*t.shape[:2], -1, 8).transpose(1, 2)
+
+        q = rotate(split(m.q(x)), range(9), 10_000.0)
+        k, v = rotate(split(m.k(x)), range(9), 10_000.0), split(m.v(x))
+        return attention(q, k, v, window=None, n_meta=0).transpose(1, 2).flatten(2)
+
+    attend, x = module(), torch.randn(1, 9, 16)
+    attend(x)  # tables that are kept
+    with Ops() as own:
+        attend(x)
+    with Ops() as expected:
+        plain(attend, x)
+    assert own.names == expected.names
+
+
+@pytest.mark.skipif(kernels.missing() is not None, reason="no kernel was built")
+def test_a_model_with_sinks_trains_through_the_kernel() -> None:
+    attend: dict[str, Any] = {"name": "softmax", "sink": "learned", "output_gate": "per_head"}
+    heads = {"name": "hybrid", "n_heads": 4, "n_kv_heads": 2, "d_head": 8}
+    model = build_model(model_config(attention=attend, heads=heads), 11)
+    model(torch.randint(0, 11, (2, 8))).square().sum().backward()
+    sinks = [p for name, p in model.named_parameters() if name.endswith("sink")]
+    assert len(sinks) == 2 and all(p.grad is not None and p.grad.abs().sum() > 0 for p in sinks)
