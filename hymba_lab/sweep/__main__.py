@@ -104,8 +104,8 @@ def _detach(options: argparse.Namespace, argv: list[str]) -> int:
     for name in ("tracking_uri", "study_uri"):
         if uri := getattr(options, name):
             remembered(uri, f"--{name.replace('_', '-')}")
-    where = {"launcher": resources.spec.name, "needs": resources.coordinator}
-    print(detach(session.folder, session.name, argv, **where))
+    name, needs = resources.spec.name, resources.coordinator
+    print(detach(session.folder, session.name, argv, launcher=name, needs=needs))
     print(f"State: hymba-lab status {session.name}    End: hymba-lab stop {session.name}")
     return 0
 
