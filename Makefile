@@ -1,4 +1,5 @@
 # Two commands do everything: `make demo` and `make test`.
+SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -32,3 +33,14 @@ $(VENV)/installed: pyproject.toml setup.py hymba_lab/ops/csrc/*
 
 clean:
 	rm -rf $(VENV) build *.egg-info
+
+.PHONY: docs docs-reference shell
+
+docs: setup  ## the pages as a site that opens from disk: build/site/index.html
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+docs-reference: setup  ## the generated pages anew
+	COLUMNS=80 $(BIN)/python docs/reference.py
+
+shell: setup  ## a shell in which hymba-lab is a command
+	@bash --rcfile <(echo 'source $(BIN)/activate') -i

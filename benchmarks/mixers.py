@@ -4,6 +4,9 @@ Sides: ours; the same chunks differentiated by autograd, which keeps every produ
 tokens. Forward and backward, 512 value channels, batch 4, 512 tokens:
 
     python benchmarks/mixers.py --threads 1
+
+Last, attention of eight heads of 64 alone, with a sink, and with a gate on its output (without the
+gate's own projection, which costs what its weights cost).
 """
 
 import argparse
@@ -14,6 +17,7 @@ import torch.nn.functional as F
 from pairs import Side, Step, Table, compare, parser, show
 from torch import Tensor
 
+from hymba_lab.ops import attention
 from hymba_lab.ops.delta_rule import delta_rule, gated_linear_attention
 from hymba_lab.ops.ssd import ssd
 from hymba_lab.training.memory import keep_memory
@@ -28,7 +32,8 @@ OF_AUTOGRAD, OF_LOOP = 1.0, 8.0  # how many times ours the others must take at l
 def main(arguments: list[str] | None = None) -> None:
     """Print one table per recurrence."""
     options = parser(__doc__, rounds=7).parse_args(arguments)
-    show([_table(name, options) for name in ("ssd", "gated delta", "kimi delta", "gla")], options)
+    tables = [_table(name, options) for name in ("ssd", "gated delta", "kimi delta", "gla")]
+    show([*tables, _attention_table(options)], options)
 
 
 def _table(name: str, options: argparse.Namespace) -> Table:
@@ -41,6 +46,32 @@ def _table(name: str, options: argparse.Namespace) -> Table:
     heads, d_key, d_value = SSD_SHAPE if name == "ssd" else DELTA_SHAPE
     title = f"{name}: {heads} heads, state {d_key} x {d_value}, B {N_BATCH}, T {N_TIME}, backward"
     return Table(title, outcomes, {} if name in ("kimi delta", "gla") else limits)
+
+
+def _attention_table(options: argparse.Namespace) -> Table:
+    sides = [Side(name, attention_step, (name,)) for name in ("plain", "sink", "gate per head")]
+    outcomes = compare(sides, rounds=3 * options.rounds, threads=options.threads)
+    return Table(f"attention: 8 heads of 64, B {N_BATCH}, T {N_TIME}, backward", outcomes)
+
+
+def attention_step(name: str) -> Step:
+    """Return forward and backward of attention with what `name` adds."""
+    keep_memory()
+    torch.manual_seed(0)
+    heads = (N_BATCH, N_TIME, 8, 64)
+    leaves = [torch.randn(heads).requires_grad_() for _ in range(3)]
+    extra = torch.zeros(8) if name == "sink" else torch.randn(*heads[:3], 1)
+    leaves += [extra.requires_grad_()] if name != "plain" else []
+    arriving = torch.randn(heads)
+
+    def once() -> None:
+        q, k, v = (leaf.transpose(1, 2) for leaf in leaves[:3])
+        sink = leaves[3] if name == "sink" else None
+        o = attention(q, k, v, window=None, n_meta=0, sink=sink).transpose(1, 2)
+        o = o * torch.sigmoid(leaves[3]) if name == "gate per head" else o
+        torch.autograd.grad(o, leaves, arriving)
+
+    return once
 
 
 def step(name: str, side: str) -> Step:

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
 
 from hymba_lab.errors import ConfigError
 
@@ -27,6 +27,26 @@ class Later:
 
 
 LATER = Later()
+
+
+class FromFile:
+    """Marks an option that names files: relative to the YAML file that names them."""
+
+
+FROM_FILE = FromFile()
+
+
+class Located(str):
+    """A path as it is opened; `written` is what `mark` (file:line:column) says, from `folder`."""
+
+    written: str
+    mark: str
+    folder: str
+
+
+def at(path: str) -> str:
+    """Return `file:line:column: ` of a path that a file names, nothing for another one."""
+    return f"{path.mark}: " if isinstance(path, Located) else ""
 
 
 class Section(BaseModel):
@@ -48,9 +68,16 @@ class Spec(Section):
 
     name: str
 
+    _located: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     def options(self) -> dict[str, Any]:
-        """Return the options without the name, as the constructor takes them."""
-        return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
+        """Return the options without the name, as the constructor takes them, paths located."""
+        written = {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
+        return written | self._located
+
+    def locate(self, options: dict[str, Any]) -> None:
+        """Say how the options that name files are opened; as data they stay as written."""
+        self._located = options
 
 
 class Registry(Generic[T]):

@@ -20,6 +20,8 @@ COSMETIC = {
     "description",
     "scale",
     "plugins",
+    "tokenizer",
+    "paths_from",
     "training.log_every",
     "training.checkpoint_every",
     "training.micro_rows",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hymba_lab.data.corpora import Corpora
 from hymba_lab.data.index import Shard, TokenIndex, write_index
 from hymba_lab.data.shard_file import ShardWriter
-from hymba_lab.data.source import Mixture, datasets
+from hymba_lab.data.source import Mixture, build_sources, datasets
 from hymba_lab.errors import ConfigError, DataError
 
 T, END, VOCAB = 8, 0, 5000
@@ -262,3 +262,63 @@ class TestBadInput:
             file.write(np.full(2200, VOCAB, "<u2").tobytes())
         with pytest.raises(DataError, match="an id of 5000 where 5000 are known"):
             made.train_batch(0, 0)
+
+
+class TestTraining:
+    """A run over two corpora with an anneal, borders and one vocabulary, to the end."""
+
+    @pytest.fixture
+    def file(self, tmp_path, folders):
+        file = tmp_path / "x.yaml"
+        base = (Path(__file__).parents[1] / "experiments" / "nano.yaml").read_text()
+        head, _, tail = base.partition("data:")
+        data = (
+            "data:\n  text:\n    name: corpora\n    rows: 4\n    borders: true\n    n_val: 3\n"
+            "    corpora: {a: {folder: a, weight: 3}, b: {folder: b}}\n"
+            "    anneal: [{start: 0.5, weights: {b: 1}}]\n\n"
+        )
+        tail = "optimizer:" + tail.partition("optimizer:")[2]
+        file.write_text(head + data + tail)
+        return file
+
+    OVERRIDES = (
+        "training.tokens=400", "training.seq_len=10", "training.val_every=5", "model.d_model=16",
+        "model.n_layers=1", "model.mlp.d_ff=16",
+        "model.heads={name: hybrid, n_heads: 2, n_kv_heads: 1, d_head: 8, expand: 2}",
+    )  # fmt: skip
+
+    def test_validation_is_per_corpus_in_bits_per_byte(self, file, tmp_path):
+        from hymba_lab.config import load_config
+        from hymba_lab.training.fit import fit
+        from hymba_lab.training.validation import metric_names
+
+        config = load_config(file, self.OVERRIDES)
+        mixture = build_sources(config.data, 10)
+        made = fit(config, seed=0, folder=tmp_path / "run", mixture=mixture)
+        assert made.n_steps == 10
+        assert mixture.train_batch(0, 4).group.tolist() == [0, 0, 0, 1]
+        assert mixture.train_batch(0, 5).group.tolist() == [1, 1, 1, 1]  # fit said how long
+        assert set(made.metrics) == set(metric_names(mixture))
+        m, source = made.metrics, mixture.sources["text"]
+        assert m["val/text_loss"] == pytest.approx(
+            (m["val/text_loss/a"] + m["val/text_loss/b"]) / 2
+        )
+        for corpus, n_bytes in zip("ab", source.group_bytes_per_token, strict=True):
+            bits = m[f"val/text_loss/{corpus}"] / np.log(2) / n_bytes
+            assert m[f"val/text_bits_per_byte/{corpus}"] == pytest.approx(bits)
+
+    def test_plan_says_how_often_each_corpus_is_read(self, file, tmp_path, capsys):
+        from hymba_lab.sweep.__main__ import main
+
+        sweep = tmp_path / "s.yaml"
+        sweep.write_text(
+            "question: does it?\nbase: x.yaml\nmetric: {name: val/text_loss, goal: minimize}\n"
+            "seeds: [0, 1, 2]\n"
+            "axes: {meta: {none: {model.meta_tokens: {name: none}}, two: {model.meta_tokens: "
+            "{name: learned, n_meta: 2}}}}\n"
+        )
+        sets = [part for text in self.OVERRIDES for part in ("--set", text)]
+        assert main([str(sweep), "--plan", "--root", str(tmp_path), *sets]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        # 5 steps of 3 rows, of 99 windows; 5 of 1 and 5 of 4, of 222
+        assert "Times that a run reads each corpus of data.text: a 0.152, b 0.113." in said

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from hymba_lab.config import Config, from_resolved, load_config
+from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import build_sources
 from hymba_lab.errors import StoreError, UserError
 from hymba_lab.model import LanguageModel, build_model
@@ -29,6 +30,7 @@ from hymba_lab.probes.measure import COLUMNS
 from hymba_lab.probes.needle import DEPTHS, TIMES, needle_lines
 from hymba_lab.probes.trace import AttentionSeen, LayerSeen, branches, watch
 from hymba_lab.runs.folder import RunFolder, run_identity
+from hymba_lab.runs.record import record_of, run_facts
 from hymba_lab.training.fit import fit
 
 VOCAB, N_META = 13, 3
@@ -327,11 +329,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     mixture = build_sources(config.data, config.training.seq_len)
     folder = RunFolder(root, run_identity(config, 0, mixture.fingerprint))
     result = fit(config, seed=0, folder=folder.path, mixture=mixture)
-    facts = {"config": config.resolved(), "data_fingerprint": mixture.fingerprint}
-    folder.finish(
-        {"seed": 0, "metrics": result.metrics, "history": [], "stopped_by": None, **facts}
-        | {"scale": config.scale}
-    )
+    costs = measure_costs(config.model, mixture.vocab, config.training.seq_len)
+    facts = run_facts(config, mixture.fingerprint, costs)
+    resolved = config.resolved()
+    folder.finish(record_of(result, config=resolved, facts=facts, seed=0, n_threads=1, mlflow={}))
     return root, folder.path
 
 
@@ -399,5 +400,5 @@ def test_other_data_and_unfinished_runs_are_refused(
         main([str(copy), "--out", str(tmp_path)])
     record = json.loads((run / "result.json").read_text())
     (copy / "result.json").write_text(json.dumps({**record, "data_fingerprint": "f" * 64}))
-    with pytest.raises(UserError, match="its sources here give"):
+    with pytest.raises(UserError, match="belongs to another run"):
         main([str(copy), "--out", str(tmp_path)])

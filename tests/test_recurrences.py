@@ -1,6 +1,8 @@
 """Mamba-2's SSD, the delta rules and gated linear attention against a loop in float64."""
 
 import math
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from hymba_lab.ops import backends, fla
 from hymba_lab.ops.delta_rule import delta_rule, gated_linear_attention
 from hymba_lab.ops.ssd import ssd
 
@@ -269,3 +272,68 @@ def test_a_wrong_shape_is_refused(case: Case, name: str) -> None:
     inputs[name] = torch.cat([inputs[name]] * 2, dim=2)
     with pytest.raises(ValueError, match=f"{name} must be"):
         case.operation(**inputs)
+
+
+# ------------------------------------------------------------------ kernels of another package
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Modules with flash-linear-attention's names and signatures, on the CPU; what was called."""
+    called: list[str] = []
+
+    def put(module: str, name: str) -> None:
+        def run(
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            g: Tensor,
+            beta: Tensor | None = None,
+            scale: float | None = None,
+            initial_state: Tensor | None = None,
+            output_final_state: bool = False,
+        ) -> tuple[Tensor, Tensor]:
+            assert output_final_state and scale == 1.0
+            called.append(name)
+            wide = g.unsqueeze(3) if g.ndim == 3 else g
+            return loop(k, v, q, wide, beta, initial_state)
+
+        made = types.ModuleType(f"fla.ops.{module}")
+        setattr(made, name, run)
+        monkeypatch.setitem(sys.modules, made.__name__, made)
+
+    for module in ("fla", "fla.ops"):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    for module in ("gated_delta_rule", "kda", "gla", "simple_gla"):
+        put(module, f"chunk_{module}")
+    return called
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        ("ssd", "chunk_simple_gla"),
+        ("gated-delta", "chunk_gated_delta_rule"),
+        ("kimi-delta", "chunk_kda"),
+        ("gla", "chunk_gla"),
+        ("gla-per-head", "chunk_simple_gla"),
+    ],
+)
+def test_flash_linear_attention_gets_its_own_names(
+    stand_in: list[str], name: str, kernel: str
+) -> None:
+    case = CASES[name]
+    inputs = {n: t.float() for n, t in case.inputs(12, 20).items()}
+    expected = case.operation(**inputs)
+    forms = {ssd: fla.ssd, delta_rule: fla.delta_rule}
+    found = forms.get(case.operation, fla.linear_attention)(**inputs)
+    assert stand_in == [kernel]
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+
+
+def test_what_runs_is_told_with_reasons() -> None:
+    for name in ("ssd", "delta_rule", "linear_attention"):
+        status = backends()[name]
+        assert status["chosen"] in ("torch", "fla") and "torch" in status["available"]
+        assert ("fla" in status["available"]) != ("fla" in status["unavailable"])

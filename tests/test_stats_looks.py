@@ -63,7 +63,7 @@ def test_a_limit_without_a_second_look_is_refused() -> None:
 def test_looking_again_and_again_seldom_makes_a_difference_of_none(n_rows: int, limit: int) -> None:
     looks = plan_looks([0, 1, 2], limit)
     rng = np.random.default_rng(limit + n_rows)
-    sweeps, wrong, naive = 300, 0, 0
+    sweeps, wrong, naive = 200, 0, 0
     for _ in range(sweeps):
         rows = rng.normal(size=(n_rows + 1, looks.sizes[-1]))
         wrong += any(c.verdict in DIFFERENT for c in judge(rows, looks))
@@ -150,7 +150,7 @@ def test_a_decision_stays_when_more_looks_follow(seed: int) -> None:
     decided: dict[str, str] = {}
     for n_looks in range(1, 5):
         found = judge(rows, LOOKS.first(n_looks), margin=0.5)
-        now = {c.label: c.verdict.split()[0] for c in found if c.decided}
+        now = {c.label: c.verdict.split()[0].rstrip(",") for c in found if c.decided}
         for label, verdict in decided.items():
             assert now[label] == verdict or verdict == "equivalent"  # shown to differ, but little
         assert decided.keys() <= now.keys()
@@ -159,8 +159,8 @@ def test_a_decision_stays_when_more_looks_follow(seed: int) -> None:
 
 
 def test_a_row_that_cannot_be_tested_yet_is_counted_all_the_same() -> None:
-    """p = 0.009: enough for one row (0.0167), not for two, whenever the second one is measured."""
-    rows = np.array([[0.0] * 3, [1.0, 1.2, 1.4], [5.0, math.nan, math.nan]])
+    """p is small enough for one row, not for two, whenever the second one is measured."""
+    rows = np.array([[0.0, 0.2, -0.2], [1.25, 1.55, 0.85], [5.0, math.nan, math.nan]])
     alone, waiting = judge(rows, LOOKS.first(1))
     assert 0.05 / 3 / 2 < alone.p < 0.05 / 3
     assert not alone.decided

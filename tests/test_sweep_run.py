@@ -71,8 +71,11 @@ def table(lab: Lab, name: str = "sweep-tiny") -> dict[str, dict[str, str]]:
 
 
 def trials(lab: Lab, name: str = "sweep-tiny") -> list[optuna.trial.FrozenTrial]:
+    """Of both studies: what was tuned, and the compared seeds."""
     url = f"sqlite:///{lab.folder}/runs/sweeps/{name}/optuna.db"
-    return optuna.load_study(study_name=name, storage=url).trials
+    known = optuna.get_all_study_names(storage=url)
+    assert set(known) <= {name, f"{name} seeds"}
+    return [t for own in known for t in optuna.load_study(study_name=own, storage=url).trials]
 
 
 # --- the whole way
@@ -130,6 +133,10 @@ def test_optuna_holds_every_cell_as_trials(done: tuple[Lab, Ended]) -> None:
     assert len(found) == len({trial.user_attrs["identity"] for trial in found}) == N_JOBS
     assert {trial.state.name for trial in found} == {"COMPLETE"}
     assert {trial.params["fusion"] for trial in found} == {"mean", "gate"}
+    url = f"sqlite:///{done[0].folder}/runs/sweeps/sweep-tiny/optuna.db"
+    for name, stage in (("sweep-tiny", "tune"), ("sweep-tiny seeds", "seed")):
+        own = optuna.load_study(study_name=name, storage=url).trials
+        assert {trial.user_attrs["stage"] for trial in own} == {stage}
 
 
 def test_the_same_sweep_again_trains_nothing(done: tuple[Lab, Ended]) -> None:

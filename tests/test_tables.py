@@ -225,14 +225,6 @@ def test_rows_without_a_test_are_not_counted_as_comparisons() -> None:
     assert "1 comparisons" in make(runs).notes[1]
 
 
-def test_jumping_seeds_are_told_with_the_chance_of_luck() -> None:
-    runs = frame({"none": [0.17, 1.0, 0.16], "8": [0.17, 0.99, 1.0], "64": [0.98, 0.99, 1.0]})
-    (note,) = [note for note in make(runs).notes if note.startswith("Seeds jump")]
-    assert "about 0.167 and 0.993" in note
-    assert "up to 0.062" in note
-    assert not any("jump" in note for note in make(frame(ROWS)).notes)
-
-
 def test_the_papers_number_has_its_own_column() -> None:
     paper = pd.DataFrame(
         {"row": ["8", "256"], "value": [51.79, 1.0], "note": ["table 1, row H", None]}

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from hymba_lab.commands.tokenize import main
+from hymba_lab.commands.tokenize import load_tokenize_config, main
 from hymba_lab.data.index import INDEX, read_index, verify
 from hymba_lab.data.prepare.documents import documents
 from hymba_lab.data.prepare.inputs import Piece, cut
@@ -583,6 +583,15 @@ class TestCommand:
         child.write_text("extends: sub/web.yaml\nout: mine\n")
         assert main([str(child), "--workers=1"]) == 0
         assert read_index(tmp_path / "mine").name == "web"
+
+    def test_shipped_files_are_whole_and_share_one_tokenizer(self):
+        folder = Path(__file__).parents[1] / "experiments" / "corpora"
+        made = [load_tokenize_config(file) for file in sorted(folder.glob("*.yaml"))]
+        (trained,) = [c for c in made if c.tokenizer.n_bpe]
+        given = {os.path.normpath(c.tokenizer.file) for c in made if c.tokenizer.file}
+        assert given == {os.path.normpath(os.path.join(trained.out, "tokenizer.json"))}
+        assert len({os.path.normpath(c.out) for c in made}) == len(made) >= 4
+        assert all(c.hub and c.column == "text" for c in made)
 
     @pytest.mark.parametrize(
         ("change", "message"),

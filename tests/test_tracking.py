@@ -146,7 +146,7 @@ def test_a_locked_database_is_waited_for(store: Store, monkeypatch: pytest.Monke
 
 def test_patience_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "_LOCK_PATIENCE_S", 0.0)
-    with pytest.raises(StoreError, match=r"tracking store sqlite.*database is locked; check that"):
+    with pytest.raises(StoreError, match=r"sqlite.*database is locked; another process"):
         store.call(Locked(10**6))
 
 

@@ -51,8 +51,9 @@ class SourceIds:
 
     def __init__(self, tokenizer: Any, offset: int) -> None:
         self._tokenizer, self._offset = tokenizer, offset
-        self.eos = [offset]  # id 0 of a source ends its documents
-        self.bos: int | None = offset  # and so stands before the next
+        self._end: int = getattr(tokenizer, "end_of_text", 0)  # of our own making: id 0
+        self.eos = [offset + self._end]
+        self.bos: int | None = offset + self._end  # and so stands before the next
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids without an end of document."""
@@ -63,27 +64,30 @@ class SourceIds:
         text = ""
         own = [i - self._offset for i in ids]
         while own:
-            known = list(takewhile(lambda i: 0 < i < self._tokenizer.vocab, own))
+            known = list(takewhile(self._is_text, own))
             text += self._tokenizer.decode(known).decode("utf-8", "replace")
             text += "\N{REPLACEMENT CHARACTER}" if len(known) < len(own) else ""
             own = own[len(known) + 1 :]
         return text
 
+    def _is_text(self, i: int) -> bool:
+        return 0 <= i < self._tokenizer.vocab and i != self._end
+
 
 def text_source(config: Any, file: Path) -> Codec:
     """Return the codec of the first source of a run that is text."""
     from hymba_lab.data.source import datasets
-    from hymba_lab.data.tokenizers import BPE, Bytes
+    from hymba_lab.data.tokenizers import Bytes
 
     offset = 0
     for spec in config.data.values():
-        encoding = spec.options().get("tokenizer")
-        if encoding == "bytes":
-            return SourceIds(Bytes(), offset)
+        options = spec.options()
+        if options.get("tokenizer") == "bytes" and options.get("tokenizer_file") is None:
+            return SourceIds(Bytes(), offset)  # the text itself need not be there
         source: Any = datasets.build(spec, config.training.seq_len)
-        if encoding == "bpe":
-            _, (tokens, *_) = source.train.__reduce__()  # a token file pickles as its name
-            return SourceIds(BPE(tokens.with_name("tokenizer.json")), offset)
+        tokenizer = getattr(source, "tokenizer", None)
+        if tokenizer is not None:
+            return SourceIds(tokenizer, offset)
         offset += source.vocab
     labels = ", ".join(f"{label} ({spec.name})" for label, spec in config.data.items())
     raise CheckpointError(

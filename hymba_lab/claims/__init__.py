@@ -4,9 +4,8 @@
 it, and what counts as reproduced. From the exports in `results/` every claim becomes one of
 
     reproduced          the interval of the effect lies where the claim says
-    same direction      it does not, but the effect of every seed lies there
     contradicted        the interval lies outside
-    undecided           none of these
+    undecided           neither
     not run             the rows or probes are not there at this scale
 
 and `results/claims-<scale>.md` and `.csv` say so, each linked to its runs.

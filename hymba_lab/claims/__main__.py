@@ -15,8 +15,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
-        "--claims", type=Path, default=Path("analysis/claims.yaml"), metavar="FILE.yaml",
-        help="what is claimed (default: analysis/claims.yaml)",
+        "--claims", type=Path, metavar="FILE.yaml",
+        help="what is claimed (default: analysis/claims.yaml here, else the shipped one)",
     )  # fmt: skip
     add(
         "--results", type=Path, default=Path("results"), metavar="DIR",
@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write DIR/claims-<scale>.md and .csv and return 0."""
     options = arguments().parse_args(argv)
     from hymba_lab.claims.write import write_claims
+    from hymba_lab.config.shipped import own_or_shipped
 
-    for path in write_claims(options.claims, options.results, options.scale):
+    claims = options.claims or own_or_shipped("claims.yaml", "analysis")
+    for path in write_claims(claims, options.results, options.scale):
         print(path)
     return 0
 

@@ -6,15 +6,14 @@ from typing import Literal
 
 from hymba_lab.claims.file import Claim, Claims
 from hymba_lab.claims.sides import NotRun, Results, Side
-from hymba_lab.stats import Looks, Placed, holm_p, place
+from hymba_lab.stats import Looks, Placed, against, holm_p, place
 
-Status = Literal["reproduced", "same direction", "contradicted", "undecided", "not run"]
+Status = Literal["reproduced", "contradicted", "undecided", "not run"]
 STATUSES: tuple[Status, ...] = (
-    "reproduced", "same direction", "contradicted", "undecided", "not run",
+    "reproduced", "contradicted", "undecided", "not run",
 )  # fmt: skip
 _STATUS: dict[str, Status] = {
     "inside": "reproduced",
-    "leaning": "same direction",
     "outside": "contradicted",
     "open": "undecided",
 }
@@ -79,22 +78,20 @@ def _answer(name: str, claim: Claim, claims: Claims, results: Results) -> Answer
 
 
 def _difference(
-    claim: Claim, row: Side, against: Side, alpha: float, looks: Looks | None
+    claim: Claim, row: Side, other: Side, alpha: float, looks: Looks | None
 ) -> Compared:
     """Judge over the seeds that both have; with looks, at every one with its share of alpha."""
-    shared = [seed for seed in row.values if seed in against.values]
-    for seeds, share in looks or [(shared, 1.0)]:
-        seen = [seed for seed in shared if seed in seeds]
-        found = place(
-            [row.values[seed] for seed in seen],
-            [against.values[seed] for seed in seen],
-            claim.reproduced_if.region,
-            alpha=alpha * share,
-        )
+    for seeds, share in looks or [({*row.values, *other.values}, 1.0)]:
+        seen = {
+            name: {seed: value for seed, value in side.values.items() if seed in seeds}
+            for name, side in (("row", row), ("against", other))
+        }
+        evidence = against(seen, "against")[0]["row"]
+        found = place(evidence, claim.reproduced_if.region, alpha=alpha * share)
         found = replace(found, p=min(found.p / share, 1.0))  # NaN stays
-        if found.place in ("inside", "outside") or len(seen) == len(shared):
+        if found.place in ("inside", "outside") or len(seen["row"]) == len(row.values):
             break
-    return Compared(row, against, found, _STATUS[found.place])
+    return Compared(row, other, found, _STATUS[found.place])
 
 
 def _ratio(claim: Claim, row: Side, against: Side) -> Compared:
@@ -112,4 +109,4 @@ def together(statuses: list[Status]) -> Status:
         return "contradicted"
     if set(statuses) == {"reproduced"}:
         return "reproduced"
-    return "same direction" if "undecided" not in statuses else "undecided"
+    return "undecided"

@@ -84,9 +84,8 @@ def _notes(claims: Claims, found: Sequence[Answer], scale: str) -> list[str]:
         f"Effect: row minus the other row (or condition), paired by seed, with its {level} "
         "t-interval (over all looks, where seeds were added until decided); costs follow from the "
         "configuration and are compared as a ratio, exactly.",
-        "Reproduced: the interval lies where the claim says. Contradicted: it lies outside. Same "
-        "direction: neither, but every single seed lies where the claim says (three seeds do so by "
-        "luck one time in eight). Undecided: none of these.",
+        "Reproduced: the interval lies where the claim says. Contradicted: it lies outside. "
+        "Undecided: neither.",
         f"Every claim is judged by itself at alpha = {alpha:g}: of {len(tested)} comparisons "
         f"without any effect, {alpha * len(tested):.1f} would be decided by luck. {sure} of the "
         f"{len(decided)} decided ones hold over the whole page, too (Holm; marked *).",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 
+from hymba_lab.config.located import locate
 from hymba_lab.config.messages import explain
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
 from hymba_lab.config.shipped import PREFIX, named
@@ -32,6 +33,8 @@ COSMETIC = (
     "description",
     "scale",
     "plugins",
+    "tokenizer",  # told to each source
+    "paths_from",
     "training.log_every",
     "training.checkpoint_every",
     "training.micro_rows",
@@ -123,6 +126,8 @@ class Config(Section):
     description: str = ""
     scale: str
     plugins: list[str] = []
+    tokenizer: Annotated[str | None, LATER] = None  # of every source of text that names none
+    paths_from: Annotated[dict[str, str], LATER] = {}  # by place in `data`; filled in, not given
     model: ModelConfig
     data: Annotated[dict[str, Spec], Field(min_length=1)]
     optimizer: Spec
@@ -140,7 +145,11 @@ class Config(Section):
 
     def resolved(self) -> dict[str, Any]:
         """Return plain JSON data from which `from_resolved` makes the same configuration."""
-        return self.model_dump(mode="json", serialize_as_any=True)
+        data = self.model_dump(mode="json", serialize_as_any=True)
+        for key in ("tokenizer", "paths_from"):
+            if not data[key]:
+                del data[key]
+        return data
 
     @property
     def digest(self) -> str:
@@ -148,7 +157,7 @@ class Config(Section):
         data = self.canonical()
         for path in COSMETIC:
             section, _, key = path.rpartition(".")
-            (data[section] if section else data).pop(key)
+            (data[section] if section else data).pop(key, None)
         data["plugins"] = self._plugin_hashes
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
@@ -188,13 +197,31 @@ def resolve(document: Document) -> Config:
         for registry in registries
     )
     schema = _config_type(tuple(names), *hashes)
+    document = _with_tokenizer(document)
     data = {**document.data, "plugins": [str(path) for path in paths]}
     try:
         config = schema.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, document, schema))) from None
+    folders = locate(config.data, document, config.paths_from)
+    config = config.model_copy(update={"paths_from": folders})
     config._plugin_hashes, config._document = hashes, document
     return config
+
+
+def _with_tokenizer(document: Document) -> Document:
+    """Return the document with the experiment's tokenizer at every source of text without one."""
+    named, sources = document.data.get("tokenizer"), document.data.get("data")
+    if not isinstance(named, str) or not isinstance(sources, dict):
+        return document
+    datasets = all_registries()["data"]
+    for label, source in sources.items():
+        name = str(source.get("name")) if isinstance(source, dict) else ""
+        takes = name in datasets and "tokenizer_file" in datasets.options(name)
+        if takes and not {"tokenizer", "tokenizer_file"} & set(source):
+            mark = document.where(["tokenizer"])
+            document = document.patched(f"data.{label}.tokenizer_file", named, mark)
+    return document
 
 
 def from_resolved(data: dict[str, Any]) -> Config:

@@ -29,6 +29,12 @@ def shipped(given: str | Path, kind: str) -> Path:
     return named(str(given), kind)
 
 
+def own_or_shipped(file: str, kind: str) -> Path:
+    """Return `<kind>/<file>` of this folder where it is there, otherwise the shipped one."""
+    own = Path(kind, file)
+    return own if own.exists() else shipped_folder(kind) / file
+
+
 def named(name: str, kind: str) -> Path:
     """Return the shipped YAML file of a name; a `ConfigError` says which there are."""
     folder = shipped_folder(kind)

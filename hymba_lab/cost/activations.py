@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hymba_lab.config import ModelConfig
-from hymba_lab.cost.model import meta_model
+from hymba_lab.cost.layers import measured
+from hymba_lab.model import LanguageModel
 from hymba_lab.ops.cross_entropy import linear_cross_entropy
 
 BYTES_PER_PARAM = {"fp32": 16, "bf16-mixed": 18}
@@ -25,7 +26,13 @@ def activation_bytes(config: ModelConfig, vocab: int, seq_len: int, precision: s
     buffers, gradients in flight, fragmentation. `precision` bf16-mixed stores the rest in 2 bytes.
     """
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
-    model = meta_model(config, vocab).to(dtype)
+    return measured(config, vocab, lambda model: {"bytes": _kept(model.to(dtype), seq_len)})[
+        "bytes"
+    ]
+
+
+def _kept(model: LanguageModel, seq_len: int) -> int:
+    """Return the bytes that a model on the meta device keeps for one row."""
     weights = {_storage(p) for p in model.parameters()}
     tokens = torch.zeros(1, seq_len, dtype=torch.long, device="meta")
     with _saved() as saved:

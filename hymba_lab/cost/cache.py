@@ -10,7 +10,7 @@ from torch import nn
 
 from hymba_lab.components.past import kept_dtype, kept_shapes
 from hymba_lab.config import ModelConfig
-from hymba_lab.cost.model import meta_model
+from hymba_lab.cost.layers import measured
 from hymba_lab.model import LanguageModel
 from hymba_lab.model.block import Block
 from hymba_lab.model.cache import parts
@@ -35,11 +35,16 @@ def held_bytes(config: ModelConfig, vocab: int, n_tokens: int, dtype: torch.dtyp
     Keys, values and last inputs in the weights' `dtype`, states in float32 at least: the size of
     the buffers that `model.Cache` makes.
     """
-    return sum(
-        math.prod(shape) * kept_dtype(name, dtype).itemsize
-        for part in _parts(meta_model(config, vocab))
-        for name, shape in (kept_shapes(part, n_tokens) or {}).items()
-    )
+
+    def held(model: LanguageModel) -> dict[str, int]:
+        sizes = (
+            math.prod(shape) * kept_dtype(name, dtype).itemsize
+            for part in _parts(model)
+            for name, shape in (kept_shapes(part, n_tokens) or {}).items()
+        )
+        return {"bytes": sum(sizes)}
+
+    return measured(config, vocab, held)["bytes"]
 
 
 def _parts(model: nn.Module) -> Iterator[nn.Module]:

@@ -1,12 +1,14 @@
 """A model without memory for its tensors, and its parameters part by part."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from hymba_lab.config import ModelConfig
 from hymba_lab.model import LanguageModel, build_model
+from hymba_lab.model.plan import LayerPlan
 
 PARTS = (
     "embedding", "meta_tokens", "attention", "ssm", "fusion", "mlp", "norms", "head",
@@ -24,10 +26,12 @@ _OF_BLOCK |= {"conv_mixer": "fusion", "conv_mlp": "mlp"}
 _OF_MODEL = {"embedding": "embedding", "meta": "meta_tokens", "norm": "norms"}
 
 
-def meta_model(config: ModelConfig, vocab: int) -> LanguageModel:
-    """Build the model without memory for its tensors."""
+def meta_model(
+    config: ModelConfig, vocab: int, plan: Sequence[LayerPlan] | None = None
+) -> LanguageModel:
+    """Build the model without memory for its tensors; with the layers of `plan`, where given."""
     with torch.device("meta"):
-        return build_model(config, vocab)
+        return build_model(config, vocab, plan)
 
 
 def count(module: nn.Module) -> int:

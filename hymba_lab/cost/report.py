@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from hymba_lab.config import Config
 from hymba_lab.cost.activations import BYTES_PER_PARAM, activation_bytes
 from hymba_lab.cost.cache import cache_elements, held_bytes, paper_bytes, released_bytes
 from hymba_lab.cost.flops import BACKWARD, decoding_flops, forward_flops
-from hymba_lab.cost.model import count, meta_model, params_by_part
+from hymba_lab.cost.layers import folded_model, measured
+from hymba_lab.cost.model import count, params_by_part
 from hymba_lab.cost.totals import CACHE_TOKENS, paper_ratio, ssm_to_attention
 from hymba_lab.errors import ConfigError
 from hymba_lab.model import LanguageModel
@@ -86,30 +88,32 @@ def report(config: Config, vocab: int, *, context: int, dtype: str) -> Report:
     Raises `ConfigError` with file:line:column for a shape whose parts do not fit.
     """
     try:
-        model = meta_model(config.model, vocab)
+        model = folded_model(config.model, vocab)
     except ConfigError as error:
         raise config.blame(error) from None
     training = config.training
     row = (training.seq_len, training.precision)
-    forward = forward_flops(model, training.seq_len)
+    forward = measured(config.model, vocab, partial(forward_flops, n_tokens=training.seq_len))
+    decoding = measured(config.model, vocab, partial(decoding_flops, context=context))
+    params = measured(config.model, vocab, params_by_part)
     return Report(
         name=config.name,
         vocab=vocab,
         layers=layer_rows(model, context),
-        params=params_by_part(model),
+        params=params,
         ssm_to_attention=ssm_to_attention(model),
         ssm_to_attention_paper=paper_ratio(model),
         seq_len=training.seq_len,
         forward_flops={part: n / training.seq_len for part, n in forward.items()},
         context=context,
-        decoding_flops={part: float(n) for part, n in decoding_flops(model, context).items()},
+        decoding_flops={part: float(n) for part, n in decoding.items()},
         dtype=dtype,
         cache_paper=paper_bytes(config.model, model, CACHE_TOKENS),
         cache_released=released_bytes(config.model, model, CACHE_TOKENS),
         cache_held=held_bytes(config.model, vocab, context, DTYPES[dtype]),
         precision=training.precision,
         activations_per_row=activation_bytes(config.model, vocab, *row),
-        training_state=BYTES_PER_PARAM[training.precision] * count(model),
+        training_state=BYTES_PER_PARAM[training.precision] * sum(params.values()),
     )
 
 

@@ -1,6 +1,7 @@
 """The four figures that a table of results shows of every row."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,7 +10,8 @@ from torch import nn
 from hymba_lab.config import ModelConfig
 from hymba_lab.cost.cache import cache_elements
 from hymba_lab.cost.flops import forward_flops
-from hymba_lab.cost.model import count, meta_model
+from hymba_lab.cost.layers import measured
+from hymba_lab.cost.model import count
 from hymba_lab.model import LanguageModel
 from hymba_lab.model.block import Block
 
@@ -38,22 +40,42 @@ def measure_costs(config: ModelConfig, vocab: int, seq_len: int) -> Costs:
     counted as two; meta tokens are paid for by the tokens they precede. Training costs three times
     as much (backward = 2x forward).
     """
-    model = meta_model(config, vocab)
+
+    def sums(model: LanguageModel) -> dict[str, int]:
+        return {
+            "params": count(model),
+            "flops": sum(forward_flops(model, seq_len).values()),
+            "cache": cache_elements(model, CACHE_TOKENS),
+            **_mixer_params(model),
+        }
+
+    found = measured(config, vocab, sums)
     return Costs(
-        params=count(model),
-        flops_per_token=sum(forward_flops(model, seq_len).values()) / seq_len,
-        cache_bytes=BYTES_PER_VALUE * cache_elements(model, CACHE_TOKENS),
-        ssm_to_attention=ssm_to_attention(model),
+        params=found["params"],
+        flops_per_token=found["flops"] / seq_len,
+        cache_bytes=BYTES_PER_VALUE * found["cache"],
+        ssm_to_attention=_ratio(found),
     )
 
 
 def ssm_to_attention(model: LanguageModel) -> float:
     """Return the parameters of all mixers but Wq, Wk, Wv over those; NaN without both branches."""
+    return _ratio(_mixer_params(model))
+
+
+def _mixer_params(model: LanguageModel) -> dict[str, int]:
     mixers = [cast(Block, block).mixer for block in model.blocks]
     attention = sum(count(part) for mixer in mixers for part in _named(mixer, "attention"))
-    rest = sum(map(count, mixers)) - attention
-    has_ssm = any(_named(mixer, "ssm") for mixer in mixers)
-    return rest / attention if attention and has_ssm else math.nan
+    return {
+        "attention": attention,
+        "rest": sum(map(count, mixers)) - attention,
+        "n_ssm": sum(len(_named(mixer, "ssm")) for mixer in mixers),
+    }
+
+
+def _ratio(found: Mapping[str, int]) -> float:
+    both = found["attention"] and found["n_ssm"]
+    return found["rest"] / found["attention"] if both else math.nan
 
 
 def paper_ratio(model: LanguageModel) -> float:

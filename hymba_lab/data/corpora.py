@@ -11,13 +11,13 @@ from pydantic import Field
 
 from hymba_lab.data.chain import TokenChain
 from hymba_lab.data.draws import Ints
+from hymba_lab.data.given import GivenTokenizer
 from hymba_lab.data.index import TOKENIZER, TokenIndex, read_index
 from hymba_lab.data.order import Shares, drawn, phases_of, shuffled
 from hymba_lab.data.shard_file import sha256_of
 from hymba_lab.data.source import Batch, datasets, digest
-from hymba_lab.data.tokenizers import GivenTokenizer
 from hymba_lab.errors import ConfigError, DataError
-from hymba_lab.registry import Section
+from hymba_lab.registry import FROM_FILE, Section, at
 
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Weight = Annotated[float, Field(ge=0)]
@@ -27,7 +27,7 @@ Positive = Annotated[int, Field(ge=1)]
 class CorpusOptions(Section):
     """One corpus: the folder that `hymba-lab tokenize` wrote, and its share of the rows."""
 
-    folder: str
+    folder: Annotated[str, FROM_FILE]
     weight: Weight = 1.0
 
 
@@ -61,20 +61,18 @@ class Corpora:
         anneal: list[Anneal] | None = None,
         replacement: bool = False,
         borders: bool = False,
-        tokenizer: str | None = None,
+        tokenizer_file: Annotated[str | None, FROM_FILE] = None,
         n_val: Positive = 128,
     ) -> None:
-        """`tokenizer`, where given, must be the one that made the tokens: the experiment's."""
+        """`tokenizer_file`, where given, must be the one that made the tokens: the experiment's."""
         self.seq_len, self.rows = seq_len, rows
         self.replacement, self.borders = replacement, borders
         self.groups = tuple(corpora)
         self.anneal = list(anneal or [])
         self.weights = {label: options.weight for label, options in corpora.items()}
         self._check_weights()
-        self.indexes = {
-            label: read_index(Path(options.folder)) for label, options in corpora.items()
-        }
-        first = self._agreed(tokenizer)
+        self.indexes = {label: _opened(label, options) for label, options in corpora.items()}
+        first = self._agreed(tokenizer_file)
         self.vocab, self.end_of_text = first.vocab, first.end_of_text
         self.vocabulary = first.tokenizer
         self.train = [index.chain("train") for index in self.indexes.values()]
@@ -92,7 +90,7 @@ class Corpora:
             f"corpora/{label}/{index.fingerprint}/{seq_len}"
             for label, index in self.indexes.items()
         ]
-        self._shares = None if self.anneal else Shares(rows, phases_of(self.weights, []))
+        self._shares = Shares(rows, phases_of(self.weights, []))
 
     @cached_property
     def tokenizer(self) -> GivenTokenizer:
@@ -101,13 +99,16 @@ class Corpora:
         return GivenTokenizer(first.folder / TOKENIZER, self.end_of_text)
 
     def begin(self, n_steps: int) -> None:
-        """Say how long the run is, which is what the starts of `anneal` are shares of."""
+        """Say how long the run is, which is what the starts of `anneal` are shares of.
+
+        Until then the weights are those of the beginning.
+        """
         later = [(round(phase.start * n_steps), phase.weights) for phase in self.anneal]
         self._shares = Shares(self.rows, phases_of(self.weights, later))
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Return the `rows` windows of a step, those of one corpus after those of another."""
-        before, after = self._planned.before(step), self._planned.before(step + 1)
+        before, after = self._shares.before(step), self._shares.before(step + 1)
         parts = [
             (group, self._starts(group, seed, np.arange(first, last)))
             for group, (first, last) in enumerate(zip(before, after, strict=True))
@@ -128,14 +129,9 @@ class Corpora:
         return {
             label: n / self._n_windows(group)
             for group, (label, n) in enumerate(
-                zip(self.groups, self._planned.before(n_steps), strict=True)
+                zip(self.groups, self._shares.before(n_steps), strict=True)
             )
         }
-
-    @property
-    def _planned(self) -> Shares:
-        assert self._shares is not None, "begin(n_steps) says where anneal starts"
-        return self._shares
 
     def _n_windows(self, group: int) -> int:
         return (len(self.train[group]) - 1) // self.seq_len
@@ -203,6 +199,13 @@ class Corpora:
                         f"takes {self.seq_len + 1} (seq_len + 1); give more text or a smaller "
                         "training.seq_len"
                     )
+
+
+def _opened(label: str, options: CorpusOptions) -> TokenIndex:
+    try:
+        return read_index(Path(options.folder))
+    except DataError as error:
+        raise DataError(f"{at(options.folder)}corpora.{label}: {error}") from None
 
 
 def _hash(file: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from hymba_lab.data.cache import cache_folder, discard, keep, manifest, remembered
+from hymba_lab.data.given import GivenTokenizer
+from hymba_lab.data.shard_file import sha256_of
 from hymba_lab.data.source import digest
 from hymba_lab.data.streams import TokenFile, TokenStream, count_ids, unigram_entropy
 from hymba_lab.data.tokenizers import BPE, Bytes, Ids, Tokenizer, train_bpe
 from hymba_lab.errors import DataError
+from hymba_lab.registry import at
 
 Encoding = Literal["bytes", "bpe"]
+GIVEN = "given"
+"""The encoding of a corpus whose tokenizer was given, not made."""
 
 
 class Split(NamedTuple):
@@ -57,21 +63,25 @@ class Corpus:
 
     home: Path
     fingerprint: str
-    encoding: Encoding
+    encoding: str
     n_train: int
     n_val: int
     vocab: int
     entropy: float
     bytes_per_token: float
+    end_of_text: int = 0
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, to read ids back as text."""
-        return Bytes() if self.encoding == "bytes" else BPE(self.home / "tokenizer.json")
+        file = self.home / "tokenizer.json"
+        if self.encoding == GIVEN:
+            return GivenTokenizer(file, self.end_of_text)
+        return Bytes() if self.encoding == "bytes" else BPE(file)
 
     def stream(self, name: str, seq_len: int, *, rows: int, n_val: int) -> TokenStream:
         """Return the source over this corpus."""
-        file = self.home / "tokens.npy"
+        file, given = self.home / "tokens.npy", self.encoding == GIVEN
         return TokenStream(
             name,
             seq_len,
@@ -83,6 +93,8 @@ class Corpus:
             contents=self.fingerprint,
             entropy=self.entropy,
             bytes_per_token=self.bytes_per_token,
+            vocabulary=sha256_of(file.with_name("tokenizer.json")) if given else None,
+            corpus=self,
         )
 
 
@@ -94,6 +106,7 @@ def load(
     encoding: Encoding,
     n_bpe: int,
     options: dict[str, Any],
+    tokenizer_file: str | None = None,
 ) -> Corpus:
     """Return the corpus of `files`, from the cache where nothing has changed since.
 
@@ -101,13 +114,17 @@ def load(
     the documents, the encoding and the options, never where the files lie. Whether something has
     changed is judged by path, size and modification time.
     """
+    given = None if tokenizer_file is None else _given(tokenizer_file)
     recipe = [name, encoding, n_bpe if encoding == "bpe" else None, options]
+    if given is not None:
+        recipe = [name, GIVEN, given.sha256, options]
 
     def build() -> dict[str, Any]:
         split = read()
         fingerprint = digest(recipe, [_sha256(split.train), _sha256(split.val)])
         if _opened(fingerprint) is None:
-            keep(fingerprint, lambda draft: _write(draft, name, split, encoding, n_bpe))
+            maker = _Maker(encoding, n_bpe, tokenizer_file)
+            keep(fingerprint, lambda draft: _write(draft, name, split, maker))
         return {"fingerprint": fingerprint}
 
     key = [recipe, manifest(files)]
@@ -136,14 +153,36 @@ def _opened(fingerprint: str) -> Corpus | None:
     return corpus
 
 
-def _write(draft: Path, name: str, split: Split, encoding: Encoding, n_bpe: int) -> None:
+class _Maker(NamedTuple):
+    """How a corpus gets its tokenizer."""
+
+    encoding: Encoding
+    n_bpe: int
+    file: str | None
+
+    def make(self, documents: Sequence[bytes], place: Path) -> tuple[str, Tokenizer]:
+        """Return the name of the encoding and the tokenizer, its file written to `place`."""
+        if self.file is not None:
+            shutil.copyfile(self.file, place)
+            return GIVEN, GivenTokenizer(place)
+        if self.encoding == "bpe":
+            train_bpe(documents, self.n_bpe, place)
+            return "bpe", BPE(place)
+        return "bytes", Bytes()
+
+
+def _given(file: str) -> GivenTokenizer:
+    try:
+        return GivenTokenizer(Path(file))
+    except DataError as error:
+        raise DataError(f"{at(file)}{error}") from None
+
+
+def _write(draft: Path, name: str, split: Split, maker: _Maker) -> None:
     if not any(split.train) or not any(split.val):
         part = "validation" if any(split.train) else "training"
         raise DataError(f"{name}: no text for the {part} part; give more text, and no empty files")
-    tokenizer: Tokenizer = Bytes()
-    if encoding == "bpe":
-        train_bpe(split.train, n_bpe, draft / "tokenizer.json")
-        tokenizer = BPE(draft / "tokenizer.json")
+    encoding, tokenizer = maker.make(split.train, draft / "tokenizer.json")
     train, val = tokenizer.encode(split.train), tokenizer.encode(split.val)
     _save(draft / "tokens.npy", train, val)
     facts = {
@@ -156,6 +195,8 @@ def _write(draft: Path, name: str, split: Split, encoding: Encoding, n_bpe: int)
         ),
         "bytes_per_token": sum(len(text) + 1 for text in split.val) / len(val),
     }
+    if isinstance(tokenizer, GivenTokenizer):
+        facts["end_of_text"] = tokenizer.end_of_text
     (draft / "facts.json").write_text(json.dumps(facts), "utf-8")
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hymba_lab.errors import DataError
+from hymba_lab.registry import Located, at
 
 TEXT = (".txt", ".md", ".rst", ".py")
 SUFFIXES = (*TEXT, ".jsonl", ".parquet")
 
 
 def find(option: str, patterns: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """Return the files that paths and globs name, relative to the working directory, each once.
+    """Return the files that paths and globs name, each once.
 
     Raises DataError where a pattern names no file, a folder, or a file of an unknown kind;
     `option` is where the patterns stand ("files.paths").
@@ -35,10 +36,11 @@ def find(option: str, patterns: Sequence[str], suffixes: Sequence[str] = SUFFIXE
 
 
 def _matches(where: str, pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
+    where, path = f"{at(pattern)}{where}", Path(pattern).expanduser()
+    written = pattern.written if isinstance(pattern, Located) else pattern
     if path.is_dir():
         raise DataError(
-            f"{where}: {pattern!r} is a folder; name files, for example {path / '*.txt'}"
+            f"{where}: {written!r} is a folder; name files, for example {Path(written) / '*.txt'}"
         )
     files = [path]
     if not os.path.lexists(path):
@@ -46,13 +48,23 @@ def _matches(where: str, pattern: str) -> list[Path]:
         files = [file for file in files if not file.is_dir()]
     if not files:
         what = "matches no file" if glob.has_magic(pattern) else "does not exist"
-        raise DataError(
-            f"{where}: {pattern!r} {what} (looked from {Path.cwd()}); check the path, or give it "
-            "relative to the folder you start from"
-        )
+        raise DataError(f"{where}: {written!r} {what} {_looked(pattern, written)}")
     for file in files:
         check_is_there(where, file)
     return files
+
+
+def _looked(pattern: str, written: str) -> str:
+    """Say from where a path was looked for, and how to write what was meant from here."""
+    if not isinstance(pattern, Located):
+        return f"(looked from {Path.cwd()}); check the path"
+    if Path(pattern) != Path(written) and glob.glob(written, recursive=True):
+        here = os.path.relpath(Path.cwd(), Path(pattern.folder))
+        return (
+            f"(looked from {pattern.folder}): paths are relative to the file that names them, and "
+            f"no longer to the folder you start from; write {os.path.join(here, written)}"
+        )
+    return f"(looked from {pattern.folder}, that of the file that names it); check the path"
 
 
 def check_is_there(where: str, path: Path) -> None:

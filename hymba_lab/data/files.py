@@ -11,6 +11,7 @@ from hymba_lab.data.documents import find, read
 from hymba_lab.data.source import datasets
 from hymba_lab.data.streams import TokenStream
 from hymba_lab.errors import DataError
+from hymba_lab.registry import FROM_FILE, LATER
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -20,21 +21,24 @@ def files(
     seq_len: int,
     *,
     rows: Positive,
-    paths: Annotated[list[str], Field(min_length=1)],
-    val_paths: Annotated[list[str], Field(min_length=1)] | None = None,
+    paths: Annotated[list[str], Field(min_length=1), FROM_FILE],
+    val_paths: Annotated[Annotated[list[str], Field(min_length=1)] | None, FROM_FILE] = None,
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05,
     field: str = "text",
     column: str = "text",
     tokenizer: Encoding = "bytes",
     n_bpe: Annotated[int, Field(ge=257, le=65536)] = 4096,
     n_val: Positive = 128,
+    tokenizer_file: Annotated[str | None, FROM_FILE, LATER] = None,
 ) -> TokenStream:
     """Return the text of txt (md, rst, py), jsonl and parquet files.
 
-    `paths` and `val_paths` are files or globs, relative to the working directory. A document is a
-    text file, the `field` of a jsonl line or the `column` of a parquet row. Without `val_paths`
+    `paths` and `val_paths` are files or globs, relative to the file that names them. A document is
+    a text file, the `field` of a jsonl line or the `column` of a parquet row. Without `val_paths`
     documents are held out by a hash of their content (one text file: its tail), about
-    `val_fraction` of them. All text is held in memory once, when the cache is built.
+    `val_fraction` of them. `tokenizer_file` is a tokenizer.json to be used as it is, which sources
+    may share; the experiment's `tokenizer:` where the source names none. All text is held in memory
+    once, when the cache is built: larger text is for `hymba-lab tokenize` and `corpora`.
     Raises DataError where a file cannot be used; see `documents`.
     """
     train = find("files.paths", paths)
@@ -43,7 +47,8 @@ def files(
         raise DataError(f"files: {min(both)} is in paths and in val_paths; take it out of one")
 
     def texts_of(paths: list[Path]) -> list[bytes]:
-        nul = tokenizer != "bytes"  # among bytes a NUL would end the document
+        # among bytes a NUL would end the document
+        nul = tokenizer != "bytes" or tokenizer_file is not None
         return [t for path in paths for t in read(path, field=field, column=column, nul=nul)]
 
     def documents() -> Split:
@@ -59,6 +64,7 @@ def files(
         documents,
         encoding=tokenizer,
         n_bpe=n_bpe,
+        tokenizer_file=tokenizer_file,
         options={
             "field": field,
             "column": column,

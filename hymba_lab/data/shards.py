@@ -16,10 +16,10 @@ from hymba_lab.data.source import datasets, digest
 from hymba_lab.data.streams import TokenStream, count_ids, unigram_entropy
 from hymba_lab.data.token_formats import Format, stretch_of
 from hymba_lab.errors import DataError
-from hymba_lab.registry import LATER
+from hymba_lab.registry import FROM_FILE, LATER
 
 Positive = Annotated[int, Field(ge=1)]
-Files = str | Annotated[list[str], Field(min_length=1)]
+Files = Annotated[str | Annotated[list[str], Field(min_length=1)], FROM_FILE]
 
 _AT_ONCE = 1 << 22
 

@@ -11,6 +11,7 @@ import torch
 from hymba_lab.data.chain import Tokens
 from hymba_lab.data.draws import Ints, generator
 from hymba_lab.data.source import Batch, digest
+from hymba_lab.data.tokenizers import Readable, Tokenizer
 from hymba_lab.errors import DataError
 
 
@@ -60,6 +61,8 @@ class TokenStream:
         contents: str,
         entropy: float,
         bytes_per_token: float | None,
+        vocabulary: str | None = None,
+        corpus: Readable | None = None,
     ) -> None:
         """`contents` is the fingerprint of the tokens, `entropy` as by `unigram_entropy`.
 
@@ -80,8 +83,14 @@ class TokenStream:
         self.bytes_per_token = bytes_per_token
         self.reference = {"loss": entropy}
         self._n_val = min(n_val, (len(val) - 1) // seq_len)  # more would only repeat tokens
+        self.vocabulary, self._corpus = vocabulary, corpus
         self._domain = f"{name}/train/{contents}"
         self.fingerprint = digest(contents, seq_len, n_val)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What reads ids back as text, where it is known."""
+        return None if self._corpus is None else self._corpus.tokenizer
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Return `rows` windows at uniform places of the training part."""

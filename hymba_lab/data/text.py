@@ -14,6 +14,7 @@ from hymba_lab.data.corpus import Encoding, Split, load, split_documents
 from hymba_lab.data.source import datasets
 from hymba_lab.data.streams import TokenStream
 from hymba_lab.errors import DataError
+from hymba_lab.registry import FROM_FILE, LATER
 
 LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib-dynload", "__pycache__"}
@@ -30,13 +31,16 @@ def stdlib(
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05,
     max_mb: Annotated[float, Field(gt=0)] | None = None,
     n_val: Annotated[int, Field(ge=1)] = 128,
+    tokenizer_file: Annotated[str | None, FROM_FILE, LATER] = None,
 ) -> TokenStream:
     """Return the sources of the standard library, docstrings and `pydoc` topics included.
 
     Every `*.py` file is a document (about 12 MB); test suites, installed packages and files made
     by the build of this Python are left out. A file validates when the hash of its relative path
     falls below `val_fraction`. `max_mb` [1e6 bytes] takes that much, the same files everywhere.
-    `n_bpe` [ids] counts with `tokenizer: bpe` only; `n_val` [windows of seq_len tokens].
+    `n_bpe` [ids] counts with `tokenizer: bpe` only; `tokenizer_file` is a tokenizer.json to be used
+    as it is, which sources may share: the experiment's `tokenizer:` where none is named. `n_val`
+    [windows of seq_len tokens].
     The fingerprint holds the Python version: text of two versions is not the same data.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
@@ -47,6 +51,7 @@ def stdlib(
         lambda: _documents(root, files, val_fraction, max_mb),
         encoding=tokenizer,
         n_bpe=n_bpe,
+        tokenizer_file=tokenizer_file,
         options={
             "python": platform.python_version(),
             "val_fraction": val_fraction,

@@ -30,6 +30,15 @@ class Tokenizer(Protocol):
         ...
 
 
+class Readable(Protocol):
+    """What knows the tokenizer that made its ids."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, to read ids back as text."""
+        ...
+
+
 class Bytes:
     """Every byte is an id. Byte 0, which text does not hold, ends a document."""
 
@@ -65,7 +74,7 @@ class BPE:
         end = np.zeros(1, np.uint16)
         rows = [end[:0]]
         for text in documents:
-            for piece in _pieces(text):
+            for piece in pieces(text):
                 ids = self._model.encode(piece, add_special_tokens=False).ids
                 rows.append(np.asarray(ids, dtype=np.uint16) + np.uint16(1))
             rows.append(end)
@@ -82,39 +91,6 @@ class BPE:
         return b"\0".join(self._model.decode(document).encode() for document in documents)
 
 
-class GivenTokenizer:
-    """A tokenizer.json as it is: its ids are not moved, and one of its own ends a document."""
-
-    def __init__(self, file: Path, end_of_text: int) -> None:
-        from tokenizers import Tokenizer as HFTokenizer
-
-        self._model = HFTokenizer.from_file(str(file))
-        self._model.encode_special_tokens = True  # what spells one in a text is text
-        self.vocab = max(self._model.get_vocab(with_added_tokens=True).values()) + 1
-        self.end_of_text = end_of_text
-
-    def encode(self, documents: Sequence[bytes]) -> Ids:
-        """Return uint16 or, for a larger vocabulary, uint32 ids."""
-        kind = np.uint16 if self.vocab <= 1 << 16 else np.uint32
-        rows = [np.zeros(0, kind)]
-        for text in documents:
-            for piece in _pieces(text):
-                ids = self._model.encode(piece, add_special_tokens=False).ids
-                rows.append(np.asarray(ids, dtype=kind))
-            rows.append(np.full(1, self.end_of_text, kind))
-        return np.concatenate(rows)
-
-    def decode(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes of `ids`, byte 0 for each end of a document."""
-        documents: list[list[int]] = [[]]
-        for token in ids:
-            if token == self.end_of_text:
-                documents.append([])
-            else:
-                documents[-1].append(token)
-        return b"\0".join(self._model.decode(document).encode() for document in documents)
-
-
 def train_bpe(documents: Sequence[bytes], vocab: int, file: Path) -> None:
     """Write a byte-level BPE tokenizer of at most `vocab` ids (the end of a document included)."""
     from tokenizers import Tokenizer as HFTokenizer
@@ -128,11 +104,11 @@ def train_bpe(documents: Sequence[bytes], vocab: int, file: Path) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    model.train_from_iterator((piece for text in documents for piece in _pieces(text)), trainer)
+    model.train_from_iterator((piece for text in documents for piece in pieces(text)), trainer)
     model.save(str(file))
 
 
-def _pieces(text: bytes) -> Iterator[str]:
+def pieces(text: bytes) -> Iterator[str]:
     """Yield the text cut after line ends into parts of about PIECE bytes."""
     start = 0
     while start < len(text):

@@ -36,5 +36,12 @@ class RecomputedBlock(Block):
 
 
 def recomputable(block: Block) -> None:
-    """Make a block of the lab one that can be computed again; its parameters stay."""
-    block.__class__ = RecomputedBlock
+    """Make a block of the lab one that can be computed again; its parameters and order stay."""
+    block.__class__ = _recomputed(type(block))
+
+
+def _recomputed(kind: type[Block]) -> type[Block]:
+    """Return the kind of block with the checkpoint in front: its own forward is what is run."""
+    if issubclass(RecomputedBlock, kind):
+        return RecomputedBlock
+    return type(f"Recomputed{kind.__name__}", (RecomputedBlock, kind), {})

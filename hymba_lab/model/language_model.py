@@ -1,6 +1,6 @@
 """Token ids to logits: embedding, meta tokens, blocks, norm, head. Knows nothing of training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -15,6 +15,7 @@ from hymba_lab.config import ModelConfig
 from hymba_lab.errors import ConfigError
 from hymba_lab.model.block import Block, build_block
 from hymba_lab.model.cache import Cache
+from hymba_lab.model.documents import by_document
 from hymba_lab.model.generate import generate, stream
 from hymba_lab.model.plan import LayerPlan, plan_layers
 
@@ -53,13 +54,25 @@ class LanguageModel(nn.Module):
         return self.logits(self.features(tokens))
 
     def features(
-        self, tokens: Tensor, cache: Cache | None = None, n_real: Tensor | None = None
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        n_real: Tensor | None = None,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """Return the normalized residual stream (B, T, D), meta tokens cut off.
 
         With a cache the tokens continue those it holds, and it keeps them; of row b only the first
-        `n_real[b]` are tokens, the rest is padding (None: no padding).
+        `n_real[b]` are tokens, the rest is padding (None: no padding). Where `starts` (B, T) is
+        true a document begins that sees nothing earlier in its row.
         """
+        if starts is not None:
+            return by_document(self._features, tokens, starts)
+        return self._features(tokens, cache, n_real)
+
+    def _features(
+        self, tokens: Tensor, cache: Cache | None = None, n_real: Tensor | None = None
+    ) -> Tensor:
         meta = self.meta if cache is None or cache.is_empty else None
         pasts = cache.begin(tokens.shape[1], n_real) if cache else repeat(NO_PAST, len(self.plan))
         x = self.embedding(tokens)
@@ -85,8 +98,12 @@ class LanguageModel(nn.Module):
         return self.embedding.weight if self.head is None else self.head.weight
 
 
-def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
+def build_model(
+    config: ModelConfig, vocab: int, layers: Sequence[LayerPlan] | None = None
+) -> LanguageModel:
     """Build the model on the current default device; `vocab` is what the data needs.
+
+    `layers` stand in place of those that the configuration plans, for costs of some of them.
 
     Raises `ConfigError` for a vocabulary too small and for a shape whose parts do not fit.
     """
@@ -98,7 +115,7 @@ def build_model(config: ModelConfig, vocab: int) -> LanguageModel:
         )
     vocab = config.vocab or vocab
     meta = meta_tokens.build(config.meta_tokens, config.d_model)
-    plan = plan_layers(config)
+    plan = plan_layers(config) if layers is None else list(layers)
     model = LanguageModel(
         nn.Embedding(vocab, config.d_model),
         meta,

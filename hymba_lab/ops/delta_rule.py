@@ -14,10 +14,11 @@ K key and V value channels. Computed in float32, in float64 where v is float64.
 import torch
 from torch import Tensor
 
-from hymba_lab.ops import flops
+from hymba_lab.ops import fla, flops
 from hymba_lab.ops.decays import LOWEST
 from hymba_lab.ops.delta_chunks import by_chunks
 from hymba_lab.ops.recurrence import checked, computed
+from hymba_lab.ops.selection import Implementation, Operation
 
 
 def delta_rule(
@@ -62,14 +63,26 @@ def _recur(
         per_state = flops.LINEAR_FLOPS if beta is None else flops.DELTA_FLOPS
         return flops.recurrence(v, tensors, d_key, per_state)
     with torch.autocast(v.device.type, enabled=False):
-        q, k, values, log_decay = computed(v.dtype, q, k, v, log_decay)
-        if log_decay.shape[3] > 1:
-            log_decay = log_decay.clamp(min=LOWEST)
-        (beta,) = (None,) if beta is None else computed(v.dtype, beta)
-        (S,) = computed(v.dtype, v.new_zeros(shape) if state is None else state)
-        run = _step if v.shape[1] == 1 else by_chunks
-        o, last = run(q, k, values, log_decay, beta, S)
+        if v.shape[1] == 1:
+            o, last = _step(*_computed(q, k, v, log_decay, beta, state))
+        elif beta is None:
+            o, last = LINEAR_ATTENTION.run(v, k)(q, k, v, log_decay, state)
+        else:
+            o, last = DELTA_RULE.run(v, k)(q, k, v, log_decay, beta, state)
     return o.to(v.dtype), last
+
+
+def _computed(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor | None, state: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """Return the inputs in the precision of the sums, with a state and within the bound."""
+    q, k, wide, log_decay = computed(v.dtype, q, k, v, log_decay)
+    if log_decay.shape[3] > 1:
+        log_decay = log_decay.clamp(min=LOWEST)
+    (beta,) = (None,) if beta is None else computed(v.dtype, beta)
+    shape = (len(k), *k.shape[2:], v.shape[3])
+    (S,) = computed(v.dtype, v.new_zeros(shape) if state is None else state)
+    return q, k, wide, log_decay, beta, S
 
 
 def _step(
@@ -82,3 +95,42 @@ def _step(
         v_t = beta[:, 0, :, None, None] * (v_t - k_t.mT @ S)
     S = S + k_t * v_t
     return (q[:, 0, :, None] @ S).transpose(1, 2), S
+
+
+DELTA_RULE = Operation(
+    "delta_rule",
+    "gated delta rule",
+    "HYMBA_LAB_DELTA_RULE",
+    {
+        "fla": Implementation(
+            fla.delta_rule,
+            "the Triton kernels of flash-linear-attention",
+            "CUDA tensors, float32 or 16 bits, heads of at most 256 key channels",
+            fla.missing,
+            fla.fits,
+            devices=("cuda",),
+        ),
+        "torch": Implementation(lambda *t: by_chunks(*_computed(*t)), "chunks in plain torch"),
+    },
+)
+LINEAR_ATTENTION = Operation(
+    "linear_attention",
+    "gated linear attention",
+    "HYMBA_LAB_LINEAR_ATTENTION",
+    {
+        "fla": Implementation(
+            fla.linear_attention,
+            "the Triton kernels of flash-linear-attention",
+            "CUDA tensors, float32 or 16 bits, heads of at most 256 key channels",
+            fla.missing,
+            fla.fits,
+            devices=("cuda",),
+        ),
+        "torch": Implementation(
+            lambda q, k, v, log_decay, state: by_chunks(
+                *_computed(q, k, v, log_decay, None, state)
+            ),
+            "chunks in plain torch",
+        ),
+    },
+)

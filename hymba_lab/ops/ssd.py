@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import chunks, flops
+from hymba_lab.ops import chunks, fla, flops
 from hymba_lab.ops.decays import HeadDecay
 from hymba_lab.ops.recurrence import checked, computed
+from hymba_lab.ops.selection import Implementation, Operation
 
 
 def ssd(
@@ -39,10 +40,19 @@ def ssd(
         inputs = [tensor for tensor in (x, log_decay, B, C, state) if tensor is not None]
         return flops.recurrence(x, inputs, n_states, flops.LINEAR_FLOPS)
     with torch.autocast(x.device.type, enabled=False):
-        h = x.new_zeros(shape) if state is None else state
-        run: Any = _step if n_time == 1 else _Chunked.apply
-        y, last = run(*computed(x.dtype, x, log_decay, B, C, h))
+        run = _in_torch if n_time == 1 else SSD.run(x, B)
+        y, last = run(x, log_decay, B, C, state)
     return y.to(x.dtype), last
+
+
+def _in_torch(
+    x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """One token, or chunks of them, in the precision of the sums."""
+    h = x.new_zeros(len(x), x.shape[2], B.shape[3], x.shape[3]) if state is None else state
+    run: Any = _step if x.shape[1] == 1 else _Chunked.apply
+    y, last = run(*computed(x.dtype, x, log_decay, B, C, h))
+    return y, last
 
 
 def _step(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,3 +148,21 @@ def _through_chunks(
         before, after = (i + 1, i) if backwards else (i, i + 1)
         torch.addcmul(added[i], whole[i], states[before], out=states[after])
     return states
+
+
+SSD = Operation(
+    "ssd",
+    "Mamba-2's recurrence",
+    "HYMBA_LAB_SSD",
+    {
+        "fla": Implementation(
+            fla.ssd,
+            "the Triton kernels of flash-linear-attention",
+            "CUDA tensors, float32 or 16 bits, at most 256 states a channel",
+            fla.missing,
+            fla.fits,
+            devices=("cuda",),
+        ),
+        "torch": Implementation(_in_torch, "chunks in plain torch"),
+    },
+)

@@ -32,6 +32,18 @@ def output_sizes(model: LanguageModel, layers: list[LayerSeen]) -> Iterator[Line
                 yield {"layer": index, "branch": branch, "what": what, "value": size}
 
 
+def stream_sizes(layers: list[LayerSeen]) -> Iterator[Line]:
+    """Yield layer, branch `residual`, what, value of the residual stream behind each layer:
+
+    `largest activation` of any token and channel, meta tokens included, and `largest over median`,
+    that over the median of all (massive activations, arXiv:2402.17762).
+    """
+    for index, layer in enumerate(layers):
+        named: Line = {"layer": index, "branch": "residual"}
+        yield named | {"what": "largest activation", "value": layer.largest}
+        yield named | {"what": "largest over median", "value": layer.largest / layer.median}
+
+
 def scales(model: LanguageModel) -> Iterator[Line]:
     """Yield the mean size of the fusion's norm weights, the paper's beta; none without norms."""
     for index, block in enumerate(model.blocks):
@@ -77,7 +89,8 @@ def silenced(branch: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def _alone(mixer: nn.Module, outputs: dict[str, Tensor], branch: str) -> Tensor:
     if not isinstance(fusion := getattr(mixer, "fusion", None), nn.Module):
-        alone: Tensor = mixer.get_submodule("out")(outputs[branch])
+        ways = {"attention": "out_attn", "ssm": "out_ssm"} if hasattr(mixer, "out_ssm") else {}
+        alone: Tensor = mixer.get_submodule(ways.get(branch, "out"))(outputs[branch])
         return alone
     given = [
         value if name == branch else torch.zeros_like(value) for name, value in _order(outputs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import Mixture
-from hymba_lab.probes.branches import output_sizes, removals, scales
+from hymba_lab.probes.branches import output_sizes, removals, scales, stream_sizes
 from hymba_lab.probes.maps import CATEGORIES, MapSummary, receptive_field, summaries
 from hymba_lab.probes.needle import needle_lines
 from hymba_lab.probes.runs import Trained
@@ -82,7 +82,7 @@ def _maps(run: Trained, tokens: Tensor, cache_bytes: int) -> Lines:
         erf = receptive_field(reach)
         facts = {"tokens": tokens.shape[1], "cache_bytes": cache_bytes}
         found["erf"].append({**facts, "value": erf})
-    found["magnitudes"] += output_sizes(run.model, layers)
+    found["magnitudes"] += [*output_sizes(run.model, layers), *stream_sizes(layers)]
     return found
 
 

@@ -6,6 +6,7 @@ the inputs of every recurrence. Nothing of the forward pass is written a second 
 that no probe knows is watched like any other.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ class LayerSeen:
     outputs: dict[str, Tensor] = field(default_factory=dict)  # branch -> (B, T, its width)
     recurrences: dict[str, dict[Names, RecurrenceSeen]] = field(default_factory=dict)
     """Branch -> name of the state -> what ran."""
+    largest: float = math.nan  # of the absolute values behind the layer
+    median: float = math.nan
 
     @property
     def ssm(self) -> ScanSeen | None:
@@ -151,6 +154,8 @@ def watch(model: LanguageModel, tokens: Tensor) -> list[LayerSeen]:
     with ExitStack() as stack:
         for index, branch, module in branches(model):
             stack.enter_context(_kept(module, layers[index].outputs, branch))
+        for block, layer in zip(model.blocks, layers, strict=True):
+            stack.enter_context(_measured(block, layer))
         model.features(tokens, cast(Any, _Watch(layers)))
     return layers
 
@@ -169,6 +174,16 @@ def _kept(module: nn.Module, into: dict[str, Tensor], branch: str) -> Iterator[N
         into[branch] = output[0] if isinstance(output, tuple) else output
 
     with hooked(module.register_forward_hook(keep)):
+        yield
+
+
+@contextmanager
+def _measured(block: nn.Module, layer: LayerSeen) -> Iterator[None]:
+    def measure(_module: nn.Module, _given: Any, output: tuple[Tensor, Any]) -> None:
+        sizes = output[0].abs()
+        layer.largest, layer.median = sizes.max().item(), sizes.median().item()
+
+    with hooked(block.register_forward_hook(measure)):
         yield
 
 

@@ -6,7 +6,6 @@ A run is finished when `result.json` stands there, whole: every file is written 
 and moved in. Whoever holds the lease trains (`lease`); it dies with its process.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,22 +16,15 @@ from typing import Any
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.config import Config
 from hymba_lab.errors import StoreError
+from hymba_lab.runs import record as records
 from hymba_lab.runs.lease import Lease, take_over, waited_for
-from hymba_lab.runs.provenance import CODE_VERSION
-
-_FORMAT = 1
-
-_NEEDED = {  # the keys without which a record tells nothing
-    "result.json": {"format", "identity", "metrics", "history", "stopped_by"},
-    "failure.json": {"reason", "message", "attempts"},
-    "progress.json": {"step", "metrics"},
-}
+from hymba_lab.runs.lock import say
+from hymba_lab.runs.record import Failure, Progress, Record, identity_of
 
 
 def run_identity(config: Config, seed: int, data_fingerprint: str) -> str:
     """Return the sha256 of what determines a result: configuration, seed, data, code meaning."""
-    parts = [config.digest, seed, data_fingerprint, CODE_VERSION]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return identity_of(config.digest, seed, data_fingerprint)
 
 
 def run_path(root: Path, identity: str) -> Path:
@@ -56,7 +48,7 @@ class RunFolder:
 
         What this object writes meanwhile is written only while the run is still held.
         """
-        with waited_for(self.path, timeout, told) as self.lease:
+        with waited_for(self.path, timeout, told or say) as self.lease:
             try:
                 yield self.lease
             finally:
@@ -82,18 +74,25 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The finished run's record, or None."""
-        return self._read("result.json")
+        """The finished run's record, or None; a `StoreError` for the record of another run."""
+        path = self.path / "result.json"
+        record = records.read(path, Record)
+        if record is not None:
+            records.checked(path, record, self.identity)
+        return record
 
     @property
     def failure(self) -> dict[str, Any] | None:
         """The last failure's record (`reason`, `message`, `attempts`), or None."""
-        return self._read("failure.json")
+        return records.read(self.path / "failure.json", Failure)
 
     @property
     def progress(self) -> dict[str, Any] | None:
-        """The step, loss and speed last reported by a run under way, or None."""
-        return self._read("progress.json")
+        """The step and metrics last reported by a run under way; None also where they are cut."""
+        try:
+            return records.read(self.path / "progress.json", Progress)
+        except StoreError:  # it is not flushed to the disk, and nothing depends on it
+            return None
 
     @cached_property
     def checkpoint(self) -> Path:
@@ -102,7 +101,7 @@ class RunFolder:
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the result; from here on the run is never trained again."""
-        self._write("result.json", {"format": _FORMAT, "identity": self.identity, **record})
+        self._write("result.json", {"format": records.FORMAT, "identity": self.identity, **record})
         for leftover in ("failure.json", "progress.json"):
             (self.path / leftover).unlink(missing_ok=True)
 
@@ -127,28 +126,6 @@ class RunFolder:
     def report(self, progress: dict[str, Any]) -> None:
         """Say how far the run is; readers see a whole record or none."""
         self._write("progress.json", progress, durable=False)
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.path / name
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{path}: not a whole record: {error}; delete the folder to train this run again."
-            ) from None
-        if not isinstance(record, dict) or not _NEEDED[name] <= record.keys():
-            needed = ", ".join(sorted(_NEEDED[name]))
-            raise StoreError(
-                f"{path}: not a record with {needed}; delete the folder to train this run again."
-            )
-        if name == "result.json" and record["format"] != _FORMAT:
-            raise StoreError(
-                f"{path}: format {record['format']}, this version reads {_FORMAT}; "
-                "use another --root, or delete the folder to train this run again."
-            )
-        return record
 
     def _write(self, name: str, record: dict[str, Any], durable: bool = True) -> None:
         make_folder(self.path)

@@ -1,8 +1,11 @@
 """Where a number comes from: commit, uncommitted changes, hardware, package versions."""
 
+import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -21,20 +24,26 @@ class Commit:
 
     @property
     def dirty(self) -> bool:
-        """Whether tracked files differ from the commit."""
+        """Whether the code's files differ from the commit, new ones included."""
         return bool(self.diff)
 
 
 @cache
 def commit() -> Commit:
-    """Return the commit of the installed code, or of the working folder when that has none."""
-    for folder in (Path(__file__).resolve().parent, Path.cwd()):
-        sha = _git(folder, "rev-parse", "HEAD")
-        if sha:
-            return Commit(
-                sha.strip(), _git(folder, "diff", "HEAD", "--", "*.py", "*.yaml", "*.cpp")
-            )
-    return Commit("", "")
+    """Return the commit of the repository that tracks this very code.
+
+    Another repository around an installed package says nothing about the code: then the sha is
+    empty, as without git, and the installed version (`versions`) says what ran.
+    """
+    package = Path(__file__).resolve().parents[1]
+    if not _git(package, "ls-files", "--error-unmatch", "--", "runs/provenance.py"):
+        return Commit("", "")
+    sha = _git(package, "rev-parse", "HEAD").strip()
+    if not sha:
+        return Commit("", "")
+    diff = _git(package, "diff", "HEAD", "--", ":/*.py", ":/*.yaml", ":/*.cpp")
+    new = _git(package, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.cpp")
+    return Commit(sha, diff + "".join(f"new file: {name}\n" for name in new.splitlines()))
 
 
 @cache
@@ -76,11 +85,26 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def content_of(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Return file name -> sha256 of the user's own files, whatever repository tracks them."""
+    found = {}
+    for path in map(Path, paths):
+        with suppress(OSError):
+            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
 def _git(folder: Path, *arguments: str) -> str:
+    """Return what git says about `folder`; nothing where it says nothing.
+
+    Variables such as GIT_DIR, set in hooks and by some shells, would name another repository. A
+    diff may hold any bytes: they are shown as U+FFFD.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=10, env=env
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import sqlite3
 import tempfile
 import time
 import warnings
@@ -16,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-
-from hymba_lab.atomic import make_folder
 from hymba_lab.errors import StoreError
+from hymba_lab.runs.artifacts import FOLDER, may_write, moved_along, place_of, set_right
+from hymba_lab.runs.database import fault_of, file_of, make_whole, url_of
+from hymba_lab.runs.lock import QUIET_S, say
 from hymba_lab.runs.postgres import sole_maker
 from hymba_lab.runs.store_uri import is_server, remembered, whole, without_passwords
 
@@ -39,6 +40,7 @@ _AWAY = (
     "connection was closed", "terminating connection", "the connection is closed",
     "the database system is", "Connection aborted", "API request to",
 )  # fmt: skip
+_HALF_MADE = ("already exists", "no such table", "no such column", "Can't locate revision")
 
 _RECORDED = (
     *("tokens", "code_version", "hardware", "seconds", "tokens_per_second"),
@@ -60,7 +62,7 @@ def param_name(axis: str) -> str:
 
 def default_uri(root: Path) -> str:
     """Return the store used when none is named: one sqlite file in the project folder."""
-    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
+    return url_of((root / "mlflow.db").resolve())
 
 
 def preload() -> None:
@@ -78,16 +80,23 @@ class Store:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
+        self.root = root
         # it tells of new tables, and prints the traceback of every fault that is raised as well
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self.uri = uri = remembered(uri, "--tracking-uri")
-        self.root, self.patience_s = root, PATIENCE_S if patience_s is None else patience_s
-        with _readable_errors(uri), _sole_opener(uri), sole_maker(uri, "mlflow"), _quiet_imports():
+        self.file = file_of(uri)
+        self.patience_s = PATIENCE_S if patience_s is None else patience_s
+        with _readable_errors(uri), sole_maker(uri, "mlflow"), _quiet_imports():
             _require_server(uri)
-            self.client = _patiently(partial(MlflowClient, tracking_uri=whole(uri)), 0.0)
+            if self.file is not None:
+                make_whole(self.file, partial(_make_tables, root), f"tracking store {uri}")
+            self.client = self._patiently(partial(MlflowClient, tracking_uri=whole(uri)), -1.0)
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of this name, made where it is missing."""
+        if self.file is not None and moved_along(self.file, self.root):
+            with _readable_errors(self.uri):
+                set_right(self.file, self.root)
         found = self.call(self.client.get_experiment_by_name, name)
         if found is not None and found.lifecycle_stage == "deleted":
             raise StoreError(
@@ -96,8 +105,7 @@ class Store:
             )
         if found is not None:
             return str(found.experiment_id)
-        local = not is_server(self.uri)
-        artifacts = (self.root / "mlartifacts" / name).resolve().as_uri() if local else None
+        artifacts = None if is_server(self.uri) else place_of(self.root, name)
         try:
             return str(self.call(self.client.create_experiment, name, artifacts))
         except StoreError:  # another process may have made it between the two calls
@@ -112,17 +120,27 @@ class Store:
 
     def sweeps(self) -> dict[str, str]:
         """Return experiment id by name of every experiment that a sweep has written."""
-        found = self.call(self.client.search_experiments)
         return {
             experiment.name: experiment.experiment_id
-            for experiment in sorted(found, key=lambda one: str(one.name))
+            for experiment in sorted(self._experiments(), key=lambda one: str(one.name))
             if any(self._search(experiment.experiment_id, f"tags.`{ROLE}` = 'sweep'"))
         }
+
+    def _experiments(self) -> Iterator[Any]:
+        token: str | None = None
+        while True:
+            page = self.call(self.client.search_experiments, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def attached(self, experiment_id: str, names: Collection[str]) -> dict[str, str]:
         """Return those of the named text files that are attached to the sweep's own run."""
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         parent = next(self._search(experiment_id, f"tags.`{ROLE}` = 'sweep'")).info.run_id
+        if self.file is not None and (beside := self._beside(experiment_id, parent, names)):
+            return beside
         there = {file.path for file in self.call(self.client.list_artifacts, parent)}
         with tempfile.TemporaryDirectory() as folder:
             fetch = partial(self.call, self.client.download_artifacts, parent, dst_path=folder)
@@ -132,6 +150,17 @@ class Store:
                 if name in there
             }
 
+    def _beside(self, experiment_id: str, run_id: str, names: Collection[str]) -> dict[str, str]:
+        """Return the files that came along with a database, wherever its places lead."""
+        assert self.file is not None
+        name = str(self.call(self.client.get_experiment, experiment_id).name)
+        folder = self.file.parent / FOLDER / name / run_id / "artifacts"
+        there = [one for one in names if (folder / one).is_file()]
+        try:
+            return {one: (folder / one).read_text(encoding="utf-8") for one in there}
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{folder}: cannot be read: {error}.") from None
+
     def course(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """Return a metric's (step, value) in order; of a step logged twice, the last value."""
         found = self.call(self.client.get_metric_history, run_id, metric)
@@ -140,7 +169,7 @@ class Store:
     def find(self, experiment_id: str, identity: str) -> "Run | None":
         """Return the experiment's run with this identity tag, or None."""
         found = list(self._search(experiment_id, f"tags.`{IDENTITY}` = '{identity}'"))
-        return Run(self, found[0].info.run_id) if found else None
+        return Run(self, found[0].info.run_id, found[0].info.artifact_uri) if found else None
 
     def status(self, experiment_id: str, identity: str) -> str | None:
         """Return the status of the experiment's run with this identity tag, or None."""
@@ -164,15 +193,39 @@ class Store:
                 **({"mlflow.parentRunId": parent} if parent else {}),
             }
             made = self.call(self.client.create_run, experiment_id, tags=every, run_name=name)
-            return Run(self, made.info.run_id)
+            return Run(self, made.info.run_id, made.info.artifact_uri)
         self.call(self.client.update_run, run.id, status="RUNNING")
         return run
+
+    def retire(self, run: "Run") -> None:
+        """Put a run that cannot be brought up to date where MLflow keeps deleted ones."""
+        self.call(self.client.delete_run, run.id)
 
     def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Return the client's answer; waits while another process holds the sqlite file."""
         with _readable_errors(self.uri):
-            away_s = -1.0 if self.uri.startswith("sqlite:") else self.patience_s
-            return _patiently(partial(function, *arguments, **options), away_s)
+            away_s = -1.0 if self.file is not None else self.patience_s
+            return self._patiently(partial(function, *arguments, **options), away_s)
+
+    def _patiently(self, call: Callable[[], T], away_s: float) -> T:
+        """Return call(), again while another process holds the sqlite file; say so after 2 s.
+
+        A server or database that has answered before is waited for `away_s` [s], too.
+        """
+        begun, told = time.monotonic(), False
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                waited, locked = time.monotonic() - begun, "locked" in str(error)
+                limit_s = _LOCK_PATIENCE_S if locked else away_s if _is_away(error) else -1.0
+                if waited > limit_s:
+                    raise
+                if waited > QUIET_S and not told:
+                    why = "is locked by another process" if locked else "does not answer"
+                    say(f"tracking store {self.uri} {why}; waiting (at most {limit_s:.0f} s).")
+                    told = True
+                time.sleep(0.2 if locked else min(5.0, 0.2 + waited / 4))
 
     def _search(self, experiment_id: str, query: str) -> Iterator[Any]:
         token: str | None = None
@@ -189,8 +242,10 @@ class Store:
 class Run:
     """One MLflow run; metrics wait in a buffer and are written in batches."""
 
-    def __init__(self, store: Store, run_id: str, flush_every_s: float = 5.0) -> None:
-        self.store, self.id = store, run_id
+    def __init__(
+        self, store: Store, run_id: str, artifact_uri: str = "", flush_every_s: float = 5.0
+    ) -> None:
+        self.store, self.id, self.artifact_uri = store, run_id, artifact_uri
         self._flush_every_s, self._flushed_at = flush_every_s, time.monotonic()
         self._waiting: list[tuple[str, float, int, int]] = []
 
@@ -222,7 +277,15 @@ class Run:
         )
 
     def artifact(self, name: str, text: str) -> None:
-        """Attach a text file; the resolved configuration is one, since parameters are cut."""
+        """Attach a text file; the resolved configuration is one, since parameters are cut.
+
+        Raises `StoreError` where the store would put it outside the project's root.
+        """
+        if not may_write(self.artifact_uri, self.store.root):
+            raise StoreError(
+                f"experiment kept at {self.artifact_uri}, outside {self.store.root.resolve()}: its "
+                "store was made by another project; name a store of this one with --tracking-uri."
+            )
         self.store.call(self.store.client.log_text, self.id, text, name)
 
     def end(self, status: str = "FINISHED") -> None:
@@ -257,16 +320,13 @@ def _quiet_imports() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _sole_opener(uri: str) -> Iterator[None]:
-    """Let one process at a time open a sqlite file: two that make its tables break each other."""
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    make_folder(file.parent)
-    with FileLock(f"{file}.lock"):
-        yield
+def _make_tables(root: Path, url: str) -> None:
+    """Fill a new sqlite file with MLflow's tables; the engine lets go of it again."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store: Any = SqlAlchemyStore(url, place_of(root, "0"))  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+    SqlAlchemyStore._engine_map.pop(url, None)
 
 
 @contextmanager
@@ -276,28 +336,27 @@ def _readable_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         said = without_passwords(" ".join(str(error).split()))[:300]
-        raise StoreError(
-            f"tracking store {uri}: {said}; check that it can be written and is not locked, or "
-            "name another with --tracking-uri."
-        ) from None
+        raise StoreError(f"tracking store {uri}: {said}; {_way_out(uri, said)}") from None
 
 
-def _patiently(call: Callable[[], T], lost_s: float) -> T:
-    """Return call(), again while another process holds the sqlite file or the store is away.
-
-    `lost_s` [s] is how long a lost connection is waited for.
-    """
-    begin = time.monotonic()
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            waited, locked = time.monotonic() - begin, "locked" in str(error)
-            if waited > (_LOCK_PATIENCE_S if locked else lost_s if _is_away(error) else -1):
-                raise
-            time.sleep(0.2 if locked else min(5.0, 0.2 + waited / 4))
+def _way_out(uri: str, said: str) -> str:
+    """Return what to do about a store's fault."""
+    file = file_of(uri)
+    other = "or name another with --tracking-uri."
+    if file is None:
+        return f"check that it can be reached and written, {other}"
+    fault = fault_of(file)
+    if fault is None and any(sign in said for sign in _HALF_MADE):
+        fault = "holds only a part of MLflow's tables"
+    if fault is not None:
+        return f"{file} {fault}: delete it, it is filled again from runs/, {other}"
+    if "locked" in said:
+        return f"another process holds it: end that one or try again later, {other}"
+    if "full" in said or "disk I/O" in said:
+        return f"make room on its disk, {other}"
+    return f"check that it can be written, {other}"
 
 
 def _is_away(error: BaseException) -> bool:

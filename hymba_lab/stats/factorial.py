@@ -15,9 +15,11 @@ from itertools import combinations
 
 import numpy as np
 
+from hymba_lab.stats.evidence import Evidence, Interval, mean_interval
 from hymba_lab.stats.holm import step_down
-from hymba_lab.stats.paired import Evidence, Interval, evidence, mean_interval
+from hymba_lab.stats.paired import paired
 from hymba_lab.stats.power import measured
+from hymba_lab.stats.rounding import round_up
 from hymba_lab.stats.verdicts import Goal, verdict
 
 Cells = Mapping[tuple[str, ...], Mapping[int, float]]  # labels, in the axes' order -> seed -> value
@@ -74,7 +76,9 @@ def interactions(
     for one, decision in zip(contrasts, decisions, strict=True):
         found, half = one.found, decision.half_width
         effect = Interval(found.effect, found.effect - half, found.effect + half, found.n)
-        said, _ = verdict(found, decision, effect, goal)
+        _, said, bound = verdict(found, decision, effect, goal)
+        if bound > 0:
+            said += f" (up to {round_up(bound)} could have been missed)"
         there, here = (mean_interval(steps, alpha=alpha) for steps in (one.there, one.here))
         made.append(
             Interaction(
@@ -112,9 +116,7 @@ def _contrast(
     here = [ab[seed] - b[seed] for seed in seeds]
     there = [a[seed] - neither[seed] for seed in seeds]
     largest = max((abs(corner[s]) for corner in corners for s in seeds), default=math.nan)
-    return _Contrast(
-        first, second, there, here, evidence(np.array(here) - np.array(there), largest)
-    )
+    return _Contrast(first, second, there, here, paired(np.array(here) - np.array(there), largest))
 
 
 def _average(

@@ -7,14 +7,14 @@ It can only fall as seeds come in, and so can Holm's correction of it: what is d
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from hymba_lab.errors import UserError
-from hymba_lab.stats.holm import Decision, holm_p, step_down
-from hymba_lab.stats.paired import Evidence, paired
+from hymba_lab.stats.holm import Decision, Effect, holm_p, step_down
 
 _FIRST, _RATIO = 1 / 3, 2 / 3  # shares of alpha; their endless sum is 1
 
@@ -56,10 +56,22 @@ def plan_looks(seeds: Sequence[int], limit: int, *, reserved: Collection[int] = 
     return Looks((*seeds, *islice(new, sizes[-1] - n)), tuple(sizes))
 
 
-class Judged(NamedTuple):
+class Bounded(Effect, Protocol):
+    """An effect that may be shown to be small."""
+
+    def p_within(self, margin: float) -> float:
+        """The p-value of "the effect lies within -+ margin"; NaN where there is no such test."""
+
+
+E = TypeVar("E", bound=Bounded)
+SeedsOf = Callable[[str], Collection[int]]  # row -> its seeds that were looked at
+Assess = Callable[[SeedsOf, float], Mapping[str, E]]  # and share of alpha -> evidence by row
+
+
+class Judged(NamedTuple, Generic[E]):
     """One row after the last look at it: the interval is found.effect -+ decision.half_width."""
 
-    found: Evidence
+    found: E
     decision: Decision
     p_within: float  # corrected as decision.p_holm is; NaN without a margin
     look: int  # number of the look that `found` is of, from 1
@@ -67,60 +79,79 @@ class Judged(NamedTuple):
 
 
 def judge(
-    rows: Mapping[str, Mapping[int, float]],
-    base: Mapping[int, float],
+    assess: Assess[E],
+    labels: Sequence[str],
+    seeds: Collection[int],
     *,
     alpha: float,
     margin: float | None,
     looks: Looks | None,
-) -> list[Judged]:
-    """Judge every row against the base; a row that is decided is not looked at again.
+) -> dict[str, Judged[E]]:
+    """Judge every row by what `assess` finds; a row that is decided is not looked at again.
 
+    Nor do its later seeds, where there are any, say anything of the noise of others.
     Decided is a row that differs (Holm at alpha) or lies within the margin (TOST, Holm at alpha of
-    its own). Without looks there is one, at everything; with looks the family is all rows, so that
+    its own). Without looks there is one, at all `seeds`; with looks the family is all rows, so that
     its size cannot change between looks.
     """
-    stages = list(looks) if looks else [({*base}.union(*rows.values()), 1.0)]
-    n_tests = len(rows) if looks else None
-    states = [_Row(row, base, margin) for row in rows.values()]
+    stages = list(looks) if looks else [(seeds, 1.0)]
+    n_tests = len(labels) if looks else None
+    states: dict[str, _Row[E]] = {}
     decisions, p_within = list[Decision](), list[float]()
-    for number, (seeds, share) in enumerate(stages, start=1):
-        for state in states:
-            if not state.decided:
-                state.look_at(number, seeds, share)
-        decisions = step_down([state.best for state in states], alpha, n_tests)
-        p_within = holm_p([state.p_within for state in states], n_tests)
-        for state, decision, p in zip(states, decisions, p_within, strict=True):
+    for number, (own, share) in enumerate(stages, start=1):
+        if states and all(state.decided for state in states.values()):
+            break
+        stopped = {label: state.seeds for label, state in states.items() if state.decided}
+        found = assess(partial(_seeds_of, stopped, own), share)
+        for label in labels:
+            if label not in states:
+                states[label] = _Row(found[label], number, margin)
+            elif not states[label].decided:
+                states[label].look_at(found[label], number)
+            if not states[label].decided:
+                states[label].seeds = own
+        decisions = step_down([state.best for state in states.values()], alpha, n_tests)
+        p_within = holm_p([state.p_within for state in states.values()], n_tests)
+        for state, decision, p in zip(states.values(), decisions, p_within, strict=True):
             state.decided |= decision.rejected or p <= alpha
-    return [
-        state.judged(decision, p, alpha / (n_tests or 1))
-        for state, decision, p in zip(states, decisions, p_within, strict=True)
-    ]
+    return {
+        label: state.judged(decision, p, alpha / (n_tests or 1))
+        for (label, state), decision, p in zip(states.items(), decisions, p_within, strict=True)
+    }
 
 
-class _Row:
+def _seeds_of(
+    stopped: Mapping[str, Collection[int]], now: Collection[int], label: str
+) -> Collection[int]:
+    return stopped.get(label, now)
+
+
+class _Row(Generic[E]):
     """What the looks so far have seen of one row."""
 
-    def __init__(
-        self, row: Mapping[int, float], base: Mapping[int, float], margin: float | None
-    ) -> None:
-        self.row, self.base, self.margin = row, base, margin
-        self.best = self.latest = paired({}, base)
-        self.best_look = self.latest_look = 0
+    seeds: Collection[int] = ()
+
+    def __init__(self, found: E, number: int, margin: float | None) -> None:
+        self.margin = margin
+        self.best = self.latest = found
+        self.best_look = self.latest_look = number
         self.p_within = math.nan
         self.decided = False
+        self._bound(found)
 
-    def look_at(self, number: int, seeds: Collection[int], share: float) -> None:
-        """Compare the row with the base over the seeds; keep what speaks loudest."""
-        row = {seed: value for seed, value in self.row.items() if seed in seeds}
-        self.latest, self.latest_look = paired(row, self.base, share), number
-        if not self.best.p_spent <= self.latest.p_spent:  # also when the best is not a number yet
-            self.best, self.best_look = self.latest, number
+    def look_at(self, found: E, number: int) -> None:
+        """Take in one more look; keep what speaks loudest."""
+        self.latest, self.latest_look = found, number
+        if not self.best.p_spent <= found.p_spent:  # also when the best is not a number yet
+            self.best, self.best_look = found, number
+        self._bound(found)
+
+    def _bound(self, found: E) -> None:
         if self.margin is not None:
-            p = self.latest.p_within(self.margin) / share
+            p = found.p_within(self.margin)
             self.p_within = p if math.isnan(self.p_within) else min(p, self.p_within)
 
-    def judged(self, decision: Decision, p_within: float, alpha_of_row: float) -> Judged:
+    def judged(self, decision: Decision, p_within: float, alpha_of_row: float) -> Judged[E]:
         """Show the look that detected a difference, otherwise the last one."""
         if decision.rejected or self.best_look == self.latest_look:
             return Judged(self.best, decision, p_within, self.best_look, self.decided)

@@ -1,4 +1,4 @@
-"""What a planned comparison can detect, before anything is trained."""
+"""What a planned comparison can detect, and how many seeds it would take."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +11,8 @@ from hymba_lab.errors import UserError
 
 # Metrics are computed in float32: values that differ by less than its resolution do not differ.
 RESOLUTION = float(np.finfo(np.float32).eps)
-
-
-def critical_t(alpha: float, n: int) -> float:
-    """The |t| that n values exceed with probability alpha when there is no effect."""
-    return float(-stdtrit(n - 1, alpha / 2))
+MOST_SEEDS = 1000  # a plan for more is no plan
+_QUANTILES = (np.arange(2000) + 0.5) / 2000
 
 
 def measured(row: Mapping[int, float]) -> dict[int, float]:
@@ -27,39 +24,39 @@ def measured(row: Mapping[int, float]) -> dict[int, float]:
 
 
 def detectable_effect(
-    sd_of_differences: float,
-    n_seeds: int,
-    n_rows: int,
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
+    sd: float, n_seeds: int, n_rows: int, *, alpha: float = 0.05, power: float = 0.8
 ) -> float:
     """Smallest true effect that `compare` detects in one given row with probability `power`.
 
-    The d with P(|t'| > t(1 - alpha / (2 n_rows), n - 1)) = power, t' being noncentral t with n - 1
-    degrees of freedom and shift d sqrt(n) / sd. `n_rows` counts the rows compared, the baseline not
-    among them; Holm's first, strictest step is assumed. Infinite below 2 seeds.
-    At the default power, an effect twice as large is found at least 95 % of the time.
+    `sd` is that of single runs, alike in all rows. The d with
+
+        P(|t'| > t(1 - alpha / (2 n_rows), f)) = power,   f = (n_rows + 1)(n_seeds - 1),
+
+    t' being noncentral t with shift d sqrt(n / 2) / sd. `n_rows` counts the rows compared, the
+    baseline not among them; Holm's first, strictest step is assumed. Infinite below two seeds.
+
+    Raises UserError where there is nothing to compare or `sd` is negative.
     """
-    if n_rows < 1 or sd_of_differences < 0 or not 0 < alpha < power < 1:
+    if n_rows < 1 or not sd >= 0:
         raise UserError(
-            f"detectable effect with {n_rows} rows, sd {sd_of_differences}, alpha {alpha}, power "
-            f"{power}: needs a row besides the baseline, sd >= 0 and 0 < alpha < power < 1."
+            f"a comparison needs a row besides the baseline and a spread of at least 0; "
+            f"given {n_rows} rows and {sd:g}."
         )
     if n_seeds < 2:
         return math.inf
-    shift = _detected_shift(n_seeds - 1, critical_t(alpha / n_rows, n_seeds), power)
-    return sd_of_differences * shift / math.sqrt(n_seeds)
+    freedom = (n_rows + 1.0) * (n_seeds - 1)
+    critical = -float(stdtrit(freedom, alpha / n_rows / 2))
+    return sd * math.sqrt(2 / n_seeds) * _shift_with_power(critical, freedom, power)
 
 
-def _detected_shift(freedom: int, critical: float, power: float) -> float:
-    """The shift at which |noncentral t| exceeds `critical` with probability `power`.
+def _shift_with_power(critical: float, freedom: float, power: float) -> float:
+    """The shift of a noncentral t that leaves -+ critical with probability `power`.
 
-    By definition t' = (Z + shift) / s with s**2 = chi2 / freedom: averaged over the quantiles of s,
-    because library routines for noncentral t fail at the large shifts that three seeds need.
+    P = E[Phi(shift - c s) + Phi(-shift - c s)] with s^2 = chi2 / freedom: averaged over the
+    quantiles of s, because library routines for noncentral t fail at the large shifts that few
+    seeds need.
     """
-    quantiles = (np.arange(4000) + 0.5) / 4000
-    thresholds = critical * np.sqrt(chdtri(freedom, quantiles) / freedom)
+    thresholds = critical * np.sqrt(chdtri(freedom, _QUANTILES) / freedom)
 
     def surplus(shift: float) -> float:
         found = ndtr(shift - thresholds) + ndtr(-shift - thresholds)
@@ -68,57 +65,58 @@ def _detected_shift(freedom: int, critical: float, power: float) -> float:
     return float(brentq(surplus, 0.0, thresholds.max() + 10.0))
 
 
-def detectable_in_sd(
-    n_seeds: int, n_rows: int, *, alpha: float = 0.05, power: float = 0.8
-) -> float:
-    """`detectable_effect` in units of the paired difference's standard deviation."""
-    return detectable_effect(1.0, n_seeds, n_rows, alpha=alpha, power=power)
-
-
 def showable_margin(
-    sd_of_differences: float,
-    n_seeds: int,
-    n_rows: int,
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
+    sd: float, n_seeds: int, n_rows: int, *, alpha: float = 0.05, power: float = 0.8
 ) -> float:
     """Smallest margin within which `compare` shows a row without any effect with that `power`.
 
-    The X with P(|mean| + t(1 - alpha / n_rows, n - 1) sd / sqrt(n) < X) = power at a true effect
-    of 0: both one-sided tests at Holm's first, strictest step. Infinite below 2 seeds.
+    The X with P(|effect| + t(1 - alpha / n_rows, f) error < X) = power at a true effect of 0: both
+    one-sided tests at Holm's first, strictest step. Infinite below two seeds.
     """
     if n_seeds < 2:
         return math.inf
-    critical = critical_t(2 * alpha / n_rows, n_seeds)
-    quantiles = (np.arange(4000) + 0.5) / 4000
-    widths = critical * np.sqrt(chdtri(n_seeds - 1, quantiles) / (n_seeds - 1))
+    freedom = (n_rows + 1.0) * (n_seeds - 1)
+    critical = -float(stdtrit(freedom, alpha / n_rows))
+    widths = critical * np.sqrt(chdtri(freedom, _QUANTILES) / freedom)
 
     def surplus(x: float) -> float:
         inside = np.clip(2 * ndtr(x - widths) - 1, 0, None)
         return float(inside.mean()) - power
 
-    return sd_of_differences * float(brentq(surplus, 0.0, widths.max() + 10.0)) / math.sqrt(n_seeds)
+    return sd * math.sqrt(2 / n_seeds) * float(brentq(surplus, 0.0, widths.max() + 10.0))
 
 
-def paired_sd(values: Mapping[str, Mapping[int, float]], baseline: str | None = None) -> float:
-    """Standard deviation of a paired difference, as far as finished runs tell; NaN if they do not.
+def seeds_needed(
+    error: float, n: int, effect: float, n_rows: int, *, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Return how many seeds a row would detect `effect`, going by the standard error at n seeds.
 
-    With a baseline and rows that share two or more seeds: pooled over those rows' differences.
-    Otherwise sqrt(2) times the pooled spread of the single rows, as if pairing gained nothing.
-    A spread of 0 is one that was not seen: NaN.
+    The smallest number n with  sd sqrt(2 / n) (t(1 - alpha / (2 n_rows), f) + t(power, f)) at most
+    |effect|, which is `detectable_effect` to a percent or two; infinite above `MOST_SEEDS`.
     """
-    rows = {label: measured(row) for label, row in values.items()}
-    base = rows.get(baseline, {}) if baseline is not None else {}
-    differences = [
-        [row[seed] - base[seed] for seed in row if seed in base]
-        for label, row in rows.items()
-        if label != baseline
-    ]
-    spread = _pooled_sd(differences)
-    if math.isnan(spread):
-        spread = math.sqrt(2) * _pooled_sd([list(row.values()) for row in rows.values()])
-    return spread
+    sd = error * math.sqrt(n / 2)
+    if not (sd > 0 and abs(effect) > 0):
+        return math.inf
+
+    def enough(seeds: int) -> bool:
+        freedom = (n_rows + 1.0) * (seeds - 1)
+        shift = float(stdtrit(freedom, power) - stdtrit(freedom, alpha / n_rows / 2))
+        return sd * math.sqrt(2 / seeds) * shift <= abs(effect)
+
+    low, high = 1, 2
+    while not enough(high):
+        low, high = high, 2 * high
+        if low >= MOST_SEEDS:
+            return math.inf
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return float(high)
+
+
+def run_sd(values: Iterable[Mapping[int, float]]) -> float:
+    """Standard deviation of a single run, pooled over rows; NaN where no spread was seen."""
+    return _pooled_sd([list(measured(row).values()) for row in values])
 
 
 def _pooled_sd(groups: Iterable[Sequence[float]]) -> float:

@@ -1,15 +1,14 @@
 """Where an effect lies: surely inside a region of values, surely outside, or neither."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+from scipy.special import stdtr
 
-from hymba_lab.stats.paired import evidence
+from hymba_lab.stats.evidence import Evidence
 
-Place = Literal["inside", "leaning", "open", "outside"]
+Place = Literal["inside", "open", "outside"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,7 @@ class Region:
 class Placed:
     """One effect against a region: its interval at 1 - alpha (NaN without spread), its place.
 
-    `p` is two-sided against the region's nearest end. `leaning`: not decided, but the difference of
-    every seed is inside, which n seeds do by luck with probability 2 ** -n where a step up is as
-    likely as a step down.
+    `p` is two-sided against the region's nearest end.
     """
 
     n: int
@@ -40,28 +37,20 @@ class Placed:
     place: Place
 
 
-def place(
-    row: Sequence[float], base: Sequence[float], region: Region, *, alpha: float = 0.05
-) -> Placed:
-    """Place row minus base, given in pairs of finite numbers, against a region.
+def place(found: Evidence, region: Region, *, alpha: float = 0.05) -> Placed:
+    """Place an effect against a region by its interval at 1 - alpha.
 
-    Inside or outside is what the t-interval of the mean difference (or, without spread, the
-    sign-flip test against the nearest end) shows; each is wrong with probability alpha / 2 at most.
+    Inside or outside is what the interval shows; each is wrong with probability alpha / 2 at most.
     """
-    differences = np.asarray(row, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    n = len(differences)
-    if n == 0:
-        return Placed(0, math.nan, math.nan, math.nan, math.nan, "open")
-    effect = float(differences.mean())
-    end = min((region.low, region.high), key=lambda end: abs(effect - end))
-    largest = max(*map(abs, row), *map(abs, base), 1e-300)
-    found = evidence(differences - end, largest)
-    inside = all(difference in region for difference in differences)
-    if found.spread == "too few":
-        return Placed(n, effect, math.nan, math.nan, math.nan, "leaning" if inside else "open")
+    if found.spread != "seen":
+        return Placed(found.n, found.effect, math.nan, math.nan, math.nan, "open")
     half = found.half_width(alpha)
-    shown = half if found.spread == "seen" else math.nan
-    where: Place = "leaning" if inside else "open"
-    if abs(found.effect) > half:
-        where = "inside" if effect in region else "outside"
-    return Placed(n, effect, effect - shown, effect + shown, found.p, where)
+    low, high = found.effect - half, found.effect + half
+    end = min((region.low, region.high), key=lambda end: abs(found.effect - end))
+    p = min(1.0, 2 * float(stdtr(found.freedom, -abs(found.effect - end) / found.error)))
+    where: Place = "open"
+    if region.low < low and high < region.high:
+        where = "inside"
+    elif high <= region.low or low >= region.high:
+        where = "outside"
+    return Placed(found.n, found.effect, low, high, p, where)

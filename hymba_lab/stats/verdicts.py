@@ -6,25 +6,34 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hymba_lab.errors import UserError
+from hymba_lab.stats.evidence import Evidence, Interval, against, mean_interval
 from hymba_lab.stats.holm import Decision
-from hymba_lab.stats.looks import Judged, Looks, judge
-from hymba_lab.stats.paired import Evidence, Interval, mean_interval
-from hymba_lab.stats.power import measured
+from hymba_lab.stats.looks import Judged, Looks, SeedsOf, judge
+from hymba_lab.stats.moderated import Spread
+from hymba_lab.stats.pairing import Pairing
+from hymba_lab.stats.power import measured, seeds_needed
 from hymba_lab.stats.rounding import round_up
 
 Goal = Literal["maximize", "minimize"]
+Kind = Literal[
+    "baseline", "better", "worse", "equivalent", "undecided", "not_learned", "censored",
+    "too_few_seeds",
+]  # fmt: skip
+NOWHERE = (-math.inf, math.inf)  # the limits of a metric that has none
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row against the baseline; every field is in the metric's own unit and sign.
+    """One row against the baseline, in the metric's own unit and sign (or a ratio, see `times`).
 
-    `n` seeds were measured for both, `n_missing` of the table's seeds were not. `mean` with
-    `mean_low`, `mean_high` is over all measured seeds of the row. `effect` is row minus baseline
-    over the shared seeds, `low` and `high` its interval. `bound` is the X of "no detectable
-    difference (smaller than X)" and NaN beside every other verdict. `p_within` belongs to
-    "equivalent within X" (corrected; NaN without a margin). `look` is the number of the look that
-    the effect is of, 1 where there is only one; `decided` is False where more seeds may help.
+    `n` seeds of the row were measured, `n_missing` of the table's seeds were not. `mean` with
+    `mean_low`, `mean_high` is over all measured seeds of the row. `low` and `high` are the interval
+    of `effect`, NaN where there is none. `kind` is the verdict as a word for programs, `verdict`
+    the same for readers. `bound` is the largest difference that "no detectable difference" could
+    have missed and NaN beside every other verdict; `seeds_needed` what it would take to tell
+    (infinite: more than anybody runs). `p_within` belongs to "equivalent within X" (corrected; NaN
+    without a margin). `look` is the number of the look that the effect is of, 1 where there is only
+    one; `decided` is False where more seeds may help.
     """
 
     label: str
@@ -38,11 +47,30 @@ class Comparison:
     p: float
     p_holm: float
     p_within: float
+    kind: Kind
     verdict: str
     bound: float
+    seeds_needed: float
     n_missing: int
     look: int
     decided: bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a table is judged: `limits` are the least and the largest value that its metric has."""
+
+    goal: Goal
+    alpha: float = 0.05
+    margin: float | None = None
+    looks: Looks | None = None
+    limits: tuple[float, float] = NOWHERE
+    n_rows: int = 1
+    n_seeds: int = 0
+
+    def size(self, look: int) -> int:
+        """How many seeds a row should have at a look."""
+        return self.looks.sizes[look - 1] if self.looks else self.n_seeds
 
 
 def compare(
@@ -53,16 +81,20 @@ def compare(
     alpha: float = 0.05,
     margin: float | None = None,
     looks: Looks | None = None,
+    limits: tuple[float, float] = NOWHERE,
+    others: Sequence[Spread] = (),
 ) -> list[Comparison]:
     """Effect and verdict of every row but the baseline; `values` is {label: {seed: value}}.
 
-    d_s = x_s(row) - x_s(baseline) over the seeds both have;  t = mean(d) / (sd(d) / sqrt(n)).
-    A value that is not finite counts as missing, never as a number.
+    The effect is the difference of two means, its error from moderated variances (`evidence`),
+    which `others`, variances of further rows of the same scale, make steadier. A value that is not
+    finite counts as missing, never as a number.
 
     Verdicts are Holm's (see `holm`): any false "better" or "worse" in the table has probability
-    alpha at most. Intervals are simultaneous: all hold together with 1 - alpha, so every X (the
+    alpha at most. Intervals are simultaneous: all hold together with 1 - alpha, so every bound (the
     larger end: a larger difference is ruled out) does too. "better" and "worse" never stand beside
     an interval that holds 0, and "no detectable difference" never beside one that does not.
+    Neither interval nor bound leaves what the `limits` of the metric allow.
 
     With a `margin`, a row whose effect surely lies within -+ margin is "equivalent within" it: two
     one-sided tests (TOST), Holm over the table, at alpha of their own. A difference may be both
@@ -71,12 +103,36 @@ def compare(
     With `looks`, seeds were added to undecided rows (see `looks`); the guarantees hold over all
     looks together. The effect of a row that stopped early is on average too large.
 
-    Differences without spread carry no t-test. All zero: no detectable difference (p = 1).
-    All equal and not zero: the exact sign-flip test, p = 2 ** (1 - n), and the interval of the
-    standard error that would give this p; below its detection the verdict is "too few seeds".
+    Below three seeds the verdict is "too few seeds"; also where rows differ and no row shows any
+    spread, as long as the exact permutation test cannot tell them apart.
 
     Raises UserError when the baseline is not among the labels, or the margin is not positive.
     """
+    setting = Setting(goal, alpha, margin, looks, limits, len(values) - 1, n_seeds_of(values))
+    checked(values, baseline, margin)
+    rows = {label: measured(row) for label, row in values.items()}
+
+    def assess(seeds: SeedsOf, share: float) -> dict[str, Evidence]:
+        seen = {
+            label: {seed: value for seed, value in row.items() if seed in seeds(label)}
+            for label, row in rows.items()
+        }
+        return against(seen, baseline, others=others, share=share)[0]
+
+    labels = [label for label in rows if label != baseline]
+    everyone = {seed for row in values.values() for seed in row}
+    judged = judge(assess, labels, everyone, alpha=alpha, margin=margin, looks=looks)
+    base = mean_interval(rows[baseline].values()).mean
+    return [_comparison(label, rows[label], base, one, setting) for label, one in judged.items()]
+
+
+def pairing_of(values: Mapping[str, Mapping[int, float]], baseline: str) -> Pairing:
+    """How `compare` compares these rows: as independent groups, or seed by seed."""
+    return against({label: measured(row) for label, row in values.items()}, baseline)[1]
+
+
+def checked(values: Mapping[str, object], baseline: str, margin: float | None) -> None:
+    """Raise UserError where there is no such baseline, or the margin is not positive."""
     if baseline not in values:
         raise UserError(
             f"baseline {baseline!r} is not a row of the table; "
@@ -84,57 +140,88 @@ def compare(
         )
     if margin is not None and not 0 < margin < math.inf:
         raise UserError(f"margin {margin:g} must be a positive number in the metric's unit.")
-    base = measured(values[baseline])
-    rows = {label: measured(row) for label, row in values.items() if label != baseline}
-    judged = judge(rows, base, alpha=alpha, margin=margin, looks=looks)
-    everyone = len({seed for row in values.values() for seed in row})
-    return [
-        _comparison(label, row, one, goal, alpha, margin, looks.sizes if looks else (everyone,))
-        for (label, row), one in zip(rows.items(), judged, strict=True)
-    ]
+
+
+def n_seeds_of(values: Mapping[str, Mapping[int, object]]) -> int:
+    """How many seeds the table has."""
+    return len({seed for row in values.values() for seed in row})
 
 
 def _comparison(
-    label: str,
-    row: Mapping[int, float],
-    judged: Judged,
-    goal: Goal,
-    alpha: float,
-    margin: float | None,
-    sizes: Sequence[int],
+    label: str, row: Mapping[int, float], base: float, judged: Judged[Evidence], setting: Setting
 ) -> Comparison:
     found, decision, p_within, look, decided = judged
+    least, most = (limit - base for limit in setting.limits)
     effect = Interval(
         found.effect,
         found.effect - decision.half_width,
         found.effect + decision.half_width,
         found.n,
     )
-    within = margin if p_within <= alpha else None
-    said, bound = verdict(found, decision, effect, goal, within)
-    own = mean_interval(row.values(), alpha=alpha)
+    effect = effect._replace(low=_max(effect.low, least), high=_min(effect.high, most))
+    kind, said, bound = verdict(found, decision, effect, setting.goal, _within(p_within, setting))
+    needed = math.nan
+    if kind == "undecided":
+        needed = _needed(found, setting)
+        said += _told(bound, (least, most), needed, setting)
+    own = mean_interval(row.values(), alpha=setting.alpha)
     return Comparison(
-        label, found.n, *own[:3], *effect[:3], found.p, decision.p_holm, p_within, said, bound,
-        sizes[look - 1] - found.n, look, decided,
+        label, found.n, *own[:3], *effect[:3], found.p, decision.p_holm, p_within, kind, said,
+        bound, needed, setting.size(look) - found.n, look, decided,
     )  # fmt: skip
+
+
+def _max(a: float, b: float) -> float:
+    return a if math.isnan(a) or math.isnan(b) else max(a, b)
+
+
+def _min(a: float, b: float) -> float:
+    return a if math.isnan(a) or math.isnan(b) else min(a, b)
+
+
+def _within(p_within: float, setting: Setting) -> float | None:
+    return setting.margin if p_within <= setting.alpha else None
 
 
 def verdict(
     found: Evidence, decision: Decision, effect: Interval, goal: Goal, within: float | None = None
-) -> tuple[str, float]:
-    """The verdict in words and the X of "no detectable difference (smaller than X)", else NaN.
+) -> tuple[Kind, str, float]:
+    """The verdict, the same in words, and the bound of "no detectable difference", else NaN.
 
     `within` is the margin inside which the effect was shown to lie, if it was.
     """
     if decision.rejected:
         improved = (found.effect > 0) == (goal == "maximize")
         small = "" if within is None else f", by less than {within:g}"
-        return ("better" if improved else "worse") + small, math.nan
+        kind: Kind = "better" if improved else "worse"
+        return kind, kind + small, math.nan
     if within is not None:
-        return f"equivalent within {within:g}", math.nan
+        return "equivalent", f"equivalent within {within:g}", math.nan
     if found.spread == "too few" or (found.spread == "unseen" and found.effect != 0):
-        return "too few seeds", math.nan
-    if found.spread == "unseen":
-        return "no detectable difference (equal on every seed)", 0.0
-    bound = max(abs(effect.low), abs(effect.high))
-    return f"no detectable difference (smaller than {round_up(bound)})", bound
+        return "too_few_seeds", "too few seeds", math.nan
+    return "undecided", "no detectable difference", max(abs(effect.low), abs(effect.high))
+
+
+def _needed(found: Evidence, setting: Setting) -> float:
+    """Seeds that would show the margin, or without one a difference as large as the one seen."""
+    return seeds_needed(
+        found.error, found.n, setting.margin or found.effect, setting.n_rows, alpha=setting.alpha
+    )
+
+
+def _told(bound: float, limits: tuple[float, float], needed: float, setting: Setting) -> str:
+    if bound == 0:
+        return " (equal on every seed)"
+    if bound >= min(abs(limit) for limit in limits):
+        missed = "any could have been missed"
+    else:
+        missed = f"up to {round_up(bound)} could have been missed"
+    return f" ({missed}; {seeds_words(needed, setting.margin)})"
+
+
+def seeds_words(needed: float, margin: float | None) -> str:
+    """What it would take, in words."""
+    what = "the one seen" if margin is None else f"{margin:g}"
+    if math.isinf(needed):
+        return f"no number of seeds would tell {what}"
+    return f"{needed:.0f} seeds would tell {what}"

@@ -13,13 +13,7 @@ from rich.table import Table
 
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.runs.provenance import hardware, n_cores
-from hymba_lab.stats import (
-    all_alike_by_luck,
-    detectable_effect,
-    detectable_in_sd,
-    paired_sd,
-    showable_margin,
-)
+from hymba_lab.stats import detectable_effect, run_sd, showable_margin
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.jobs import Outcomes, value_of
 from hymba_lab.sweep.launch_plan import launch_notes
@@ -97,7 +91,19 @@ def plan_notes(
         *_power_notes(session, outcomes),
         *_budget_notes(session),
         *stop_notes(session),
+        *_repeat_notes(session),
     ]
+
+
+def _repeat_notes(session: Session) -> list[str]:
+    """Say how often a run reads each corpus: what is read many times teaches less each time."""
+    notes = []
+    for label, source in session.mixture.sources.items():
+        if hasattr(source, "repeats"):
+            repeats = source.repeats(session.sweep.base.n_steps)
+            said = ", ".join(f"{corpus} {times:.3g}" for corpus, times in repeats.items())
+            notes.append(f"Times that a run reads each corpus of data.{label}: {said}.")
+    return notes
 
 
 def _runs_note(session: Session, outcomes: Outcomes) -> str:
@@ -141,10 +147,10 @@ def _power_notes(session: Session, outcomes: Outcomes) -> list[str]:
             value = value_of(job, outcomes[job.identity], file.metric)
             if not math.isnan(value):
                 values[job.cell.label][job.seed] = value
-    spread = paired_sd(values, session.cells[0].label)
+    spread = run_sd(values.values())
     if math.isnan(spread):
-        size = detectable_in_sd(n_seeds, n_rows, alpha=file.alpha)
-        found = f"{size:.1f} standard deviations of a paired difference (spread not known yet)"
+        size = detectable_effect(1.0, n_seeds, n_rows, alpha=file.alpha)
+        found = f"{size:.1f} standard deviations of a run (spread not known yet)"
     else:
         size = detectable_effect(spread, n_seeds, n_rows, alpha=file.alpha)
         found = f"{size:.3g} in {metric} (from the runs so far)"
@@ -157,12 +163,6 @@ def _power_notes(session: Session, outcomes: Outcomes) -> list[str]:
     if file.looks is not None:
         later = ", ".join(map(str, file.looks.sizes[1:]))
         notes.append(f"Until decided: undecided rows and the baseline go on to {later} seeds.")
-    luck = all_alike_by_luck(n_seeds, n_rows)
-    if luck > 0.2:
-        notes.append(
-            f"Warning: where a task is learned in a jump, {n_seeds} seeds can all fall on one "
-            f"side by luck (up to {luck:.0%}); look at the seeds, not only at the mean."
-        )
     return notes
 
 

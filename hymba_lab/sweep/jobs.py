@@ -97,17 +97,3 @@ def pareto_jobs(done: Sequence[tuple[Job, Outcome]], goals: Sequence[Metric]) ->
         )
     ]
     return list({job.identity: job for job in front}.values())
-
-
-def task_facts(job: Job, fingerprint: str) -> dict[str, Any]:
-    """Return what is kept with a result beside its metrics."""
-    costs = job.cell.costs
-    return {
-        "digest": job.config.digest,
-        "data_fingerprint": fingerprint,
-        "scale": job.config.scale,
-        "tokens": job.config.training.tokens,
-        "params": costs.params,
-        "flops_per_token": costs.flops_per_token,
-        "cache_bytes": costs.cache_bytes,
-    }

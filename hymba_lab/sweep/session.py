@@ -65,7 +65,7 @@ def open_session(
 
 def _sources(sweep: Sweep) -> Mixture:
     try:
-        return build_sources(sweep.base.data, sweep.base.training.seq_len)
+        return build_sources(sweep.base.data, sweep.base.training.seq_len, sweep.base.n_steps)
     except ConfigError as error:
         raise sweep.base.blame(error) from None
 
@@ -77,4 +77,6 @@ def resolved_sweep(session: Session) -> str:
     """
     base = session.sweep.base.resolved()
     base |= {"plugins": [os.path.relpath(path) for path in session.sweep.base.plugins]}
+    if folders := session.sweep.base.paths_from:
+        base["paths_from"] = {place: os.path.relpath(path) for place, path in folders.items()}
     return json.dumps({"sweep": session.sweep.file.model_dump(), "base": base}, indent=1)

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import torch
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
-from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder
+from hymba_lab.runs.mirrored import MirroredRun
 from hymba_lab.runs.outbox import Outbox
-from hymba_lab.runs.provenance import CODE_VERSION, commit, hardware, versions
+from hymba_lab.runs.provenance import CODE_VERSION, commit
+from hymba_lab.runs.record import record_of
 from hymba_lab.runs.tracking import PATIENCE_S, Run, Store, preload, record_tags
 from hymba_lab.sweep.launchers.worker import SUPERSEDED
 from hymba_lab.sweep.solving import reached, watcher
@@ -78,7 +79,18 @@ def _train(task: Task, folder: RunFolder, started: float) -> str:
         raise
     # a resumed run's loop time is of several sessions: its remainder was not measured
     outside = None if result.resumed_from else time.monotonic() - started - result.seconds
-    record = record_of(task, result, outside, tracker.run_id)
+    solved = ended_by_solving(task, result)
+    record = record_of(
+        result,
+        config=task.config,
+        facts=task.facts,
+        seed=task.seed,
+        n_threads=task.n_threads,
+        mlflow=tracker.run.place,
+        stopped_by=task.pruning.key if result.stopped and task.pruning and not solved else None,
+        ended_by=solved,
+        outside_s=outside,
+    )
     folder.finish(record)
     if not result.stopped:
         folder.checkpoint.unlink(missing_ok=True)
@@ -131,34 +143,6 @@ def reason_of(error: TrialFailed | UserError) -> FailureReason:
     return "disk" if isinstance(error, StoreError | CheckpointError) else "data"
 
 
-def record_of(
-    task: Task, result: FitResult, outside_s: float | None, run_id: str | None
-) -> dict[str, Any]:
-    """Return the result file's content."""
-    solved = ended_by_solving(task, result)
-    return {
-        "seed": task.seed,
-        "metrics": result.metrics,
-        "history": result.history,
-        "stopped_by": task.pruning.key if result.stopped and task.pruning and not solved else None,
-        "ended_by": solved,
-        "n_steps": result.n_steps,
-        "seconds": result.seconds,
-        "seconds_outside": outside_s,
-        "tokens_per_second": result.tokens_per_second,
-        "mlflow": {"uri": task.tracking_uri, "experiment_id": task.experiment_id, "run_id": run_id},
-        "code_version": CODE_VERSION,
-        "commit": commit().sha,
-        "dirty": commit().dirty,
-        "hardware": hardware(),
-        **chosen(),
-        "versions": versions(),
-        "n_threads": task.n_threads,
-        "config": task.config,
-        **task.facts,
-    }
-
-
 def ended_by_solving(task: Task, result: FitResult) -> dict[str, Any] | None:
     """Return the level at which the run ended before its budget, None where it did not."""
     if not result.stopped or task.stop is None or not reached(task.stop, result.metrics):
@@ -180,24 +164,18 @@ class Tracker:
 
     def __init__(self, task: Task, folder: RunFolder) -> None:
         self.task = task
-        self.run: Run | None = None
-        self._outbox: Outbox | None = None
-        try:
+        run: Run | None = None
+        with suppress(StoreError):
             store = Store(task.tracking_uri, Path(task.root), patience_s=_OPENING_S)
-            self.run = store.open_run(
+            run = store.open_run(
                 task.experiment_id, task.run_name, task.identity, task.tags, task.parent_run
             )
-            describe(self.run, task)
-            store.patience_s = PATIENCE_S
-            lease = folder.lease
-            self._outbox = Outbox(self.run, (lambda: lease.valid) if lease else None)
-        except StoreError:
-            self.run = None
-
-    @property
-    def run_id(self) -> str | None:
-        """MLflow's id of the run, None when the store could not be reached."""
-        return self.run.id if self.run else None
+        self.run = MirroredRun(run, task.experiment_id)
+        describe(self.run, task)
+        if run is not None:
+            run.store.patience_s = PATIENCE_S
+        lease = folder.lease
+        self._outbox = Outbox(self.run, (lambda: lease.valid) if lease else None)
 
     def train(self, folder: RunFolder) -> FitResult:
         """Fit, reporting to the run and to the folder's progress file."""
@@ -205,16 +183,13 @@ class Tracker:
 
         def log(metrics: dict[str, float], step: int) -> None:
             nonlocal reported
-            if self._outbox:
-                self._outbox.log(metrics, step)
+            self._outbox.log(metrics, step)
             if time.monotonic() - reported > 1:
                 reported = time.monotonic()
                 folder.report({"step": step, "metrics": metrics})
 
         task = self.task
-        with ExitStack() as stack:
-            if self.run:
-                stack.enter_context(self.run.system_metrics())
+        with self.run.system_metrics():
             config = from_resolved(task.config)
             return fit(
                 config,
@@ -229,17 +204,15 @@ class Tracker:
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
         """Close the run; where the store is away for long, the coordinator does it later."""
-        if self._outbox:
-            self._outbox.describe({}, tags)
-            self._outbox.end(status)
+        self._outbox.describe({}, tags)
+        self._outbox.end(status)
 
     def leave(self) -> None:
         """Send what waits, and leave the run open."""
-        if self._outbox:
-            self._outbox.close()
+        self._outbox.close()
 
 
-def describe(run: Run, task: Task) -> None:
+def describe(run: MirroredRun, task: Task) -> None:
     """Write what a reader of MLflow compares by, and the resolved configuration."""
     run.describe(task.params, task.tags)
     run.artifact("config.json", json.dumps(task.config, indent=1))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from hymba_lab.stats import Comparison, Looks, all_alike_by_luck, two_levels
+from hymba_lab.stats import Comparison, Looks, Pairing
 
 UNEVEN_SPEED = 1.5  # fastest through slowest seed of one row: more is the machine, not the model
 PARAMS_TOLERANCE = 2.0  # percent; beyond it a row may win by size alone
@@ -26,12 +26,12 @@ def scale_note(runs: pd.DataFrame) -> str:
     return f"Results at scale {scale!r}, {told} training tokens per run; not the paper's scale."
 
 
-def method_note(baseline: str, n_rows: int, alpha: float) -> str:
+def method_note(baseline: str, n_rows: int, alpha: float, pairing: Pairing) -> str:
     """How verdicts and intervals were made."""
     return (
-        f"Effect: row minus {baseline!r}, paired by seed; verdicts by two-sided paired t-tests at "
-        f"alpha = {alpha:g} over the table's {n_rows} comparisons (Holm), the intervals of effects "
-        f"simultaneous to match; intervals of means each at {100 * (1 - alpha):g} %."
+        f"Effect: row minus {baseline!r}; verdicts by two-sided t-tests with moderated variances, "
+        f"alpha = {alpha:g} over the table's {n_rows} comparisons (Holm), intervals of effects "
+        f"simultaneous to match; intervals of means each at {100 * (1 - alpha):g} %. {pairing}"
     )
 
 
@@ -40,7 +40,7 @@ def equivalence_notes(n_rows: int, alpha: float, margin: float | None) -> list[s
     if margin is None:
         return []
     return [
-        f"Equivalent within {margin:g}: by two one-sided paired t-tests (TOST) at alpha = "
+        f"Equivalent within {margin:g}: by two one-sided t-tests (TOST) at alpha = "
         f"{alpha:g} of their own over the table's {n_rows} comparisons (Holm); the two-sided "
         "interval beside it is wider and may reach beyond the margin."
     ]
@@ -128,22 +128,3 @@ def speed_notes(runs: pd.DataFrame) -> list[str]:
         f"tokens/s is not comparable here: {' and '.join(filter(None, why))}. Rows cost what their "
         "FLOPs say; benchmarks/ measures speed."
     ]
-
-
-def jump_notes(values: Values, comparisons: Sequence[Comparison], alpha: float) -> list[str]:
-    """Whether seeds jump between two levels, where a t-test may be misled."""
-    levels = two_levels(values)
-    n = min((found.n for found in comparisons if found.n >= 2), default=0)
-    if levels is None or n == 0:
-        return []
-    note = (
-        f"Seeds jump between about {levels[0]:.3g} and {levels[1]:.3g}: a mean is no typical run."
-    )
-    luck = all_alike_by_luck(n, len(comparisons))
-    if luck > alpha:
-        note += (
-            f" The t-test assumes a bell shape; with {n} seeds, luck alone can put all of a row and"
-            f" all of the baseline on opposite levels (probability up to {luck:.2g}): add seeds, or"
-            " compare the step at which a level is reached."
-        )
-    return [note]

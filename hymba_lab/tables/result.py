@@ -13,14 +13,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from hymba_lab.errors import UserError
-from hymba_lab.stats import Comparison, Goal, Looks, compare, mean_interval
+from hymba_lab.stats import Comparison, Goal, Looks, compare, mean_interval, pairing_of
 from hymba_lab.tables.interactions import interaction_table
 from hymba_lab.tables.notes import (
     PARAMS_TOLERANCE,
     equivalence_notes,
     expected_seeds,
     flag_notes,
-    jump_notes,
     known_value,
     look_notes,
     method_note,
@@ -113,13 +112,12 @@ def result_table(
     n_tests = len(found) if looks else sum(not math.isnan(one.p) for one in found)
     notes = [
         scale_note(runs),
-        method_note(baseline, n_tests, alpha),
+        method_note(baseline, n_tests, alpha, pairing_of(values, baseline)),
         *equivalence_notes(n_tests, alpha, margin),
         *look_notes(found, looks, alpha),
         *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
         *flag_notes(frame),
         *speed_notes(runs),
-        *jump_notes(values, found, alpha),
     ]
     more = []
     if len(factorial) > 1:

@@ -85,6 +85,7 @@ def fit(
     make_folder(folder)
     with all_ranks(config, seed=seed, folder=folder) as place, _memory_errors(config):
         mixture = mixture or build_sources(config.data, config.training.seq_len)
+        mixture.begin(config.n_steps)
         module = LitLanguageModel(_model(config, seed, mixture), mixture, config, seed)
         milestones = Milestones(folder / CHECKPOINT, stop if place.is_first else None)
         _train(module, milestones, log, progress and place.is_first, guard)

@@ -21,19 +21,27 @@ class Scored(NamedTuple):
     """(S,) int64: the scored positions of the flattened batch, in order."""
     targets: Tensor
     """(S,) int64: what to predict there."""
+    starts: Tensor | None = None
+    """(B, T) bool: where documents begin that see nothing earlier; None = nowhere."""
+
+    def to(self, device: torch.device) -> "Scored":
+        """Return it on another device."""
+        starts = None if self.starts is None else self.starts.to(device)
+        return Scored(self.tokens.to(device), self.at.to(device), self.targets.to(device), starts)
 
 
 def pick(batch: Batch) -> Scored:
     """Return the batch with its scored positions."""
     targets = batch.targets.flatten()
     at = (targets != IGNORED).nonzero().squeeze(1)
-    return Scored(batch.tokens, at, targets[at])
+    return Scored(batch.tokens, at, targets[at], batch.starts)
 
 
 def scored_features(model: LanguageModel, batch: Scored) -> Tensor:
     """Return the features (S, D) of the scored positions."""
     # index_select, because the backward of fancy indexing is several times slower on a CPU
-    return model.features(batch.tokens).flatten(0, 1).index_select(0, batch.at)
+    features = model.features(batch.tokens, starts=batch.starts)
+    return features.flatten(0, 1).index_select(0, batch.at)
 
 
 def scored_logits(model: LanguageModel, batch: Scored) -> Tensor:

@@ -11,13 +11,14 @@ from rich.console import Console
 
 from hymba_lab.config import Config, load_config
 from hymba_lab.config.shipped import shipped
-from hymba_lab.cost import measure_costs
+from hymba_lab.cost import Costs, measure_costs
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
-from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder, run_identity
-from hymba_lab.runs.provenance import CODE_VERSION, commit
-from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri, record_tags
+from hymba_lab.runs.mirrored import MirroredRun
+from hymba_lab.runs.provenance import commit
+from hymba_lab.runs.record import record_of, run_facts
+from hymba_lab.runs.tracking import IDENTITY, ROLE, Store, default_uri, record_tags
 from hymba_lab.training.fit import fit
 from hymba_lab.training.world import world
 
@@ -59,7 +60,7 @@ def train(
         torch.set_num_threads(threads)
     if not isinstance(config, Config):
         config = load_config(shipped(config, "experiments"), overrides)
-    mixture = _checked_sources(config)
+    mixture, costs = _checked_sources(config)
     folder = RunFolder(Path(root), run_identity(config, seed, mixture.fingerprint))
     if not world().is_first:
         return Trained(folder.path, _follow(config, mixture, folder, seed))
@@ -69,7 +70,7 @@ def train(
             console.print(f"this run is finished; reading {folder.path}")
         else:
             run = _open_run(config, mixture, folder.identity, seed, root, tracking_uri)
-            record = _train(config, mixture, folder, seed, run)
+            record = _train(config, mixture, costs, folder, seed, run)
     return Trained(folder.path, record)
 
 
@@ -82,7 +83,12 @@ def _follow(config: Config, mixture: Mixture, folder: RunFolder, seed: int) -> M
 
 
 def _train(
-    config: Config, mixture: Mixture, folder: RunFolder, seed: int, run: Run
+    config: Config,
+    mixture: Mixture,
+    costs: Costs,
+    folder: RunFolder,
+    seed: int,
+    run: MirroredRun,
 ) -> dict[str, Any]:
     try:
         result = fit(
@@ -100,34 +106,23 @@ def _train(
     except BaseException:
         run.end("KILLED")
         raise
-    record = {
-        "seed": seed,
-        "metrics": result.metrics,
-        "history": result.history,
-        "stopped_by": None,
-        "n_steps": result.n_steps,
-        "seconds": result.seconds,
-        "tokens_per_second": result.tokens_per_second,
-        "mlflow": {"uri": run.store.uri, "experiment_id": "", "run_id": run.id},
-        "code_version": CODE_VERSION,
-        "commit": commit().sha,
-        "dirty": commit().dirty,
-        **chosen(),
-        "config": config.resolved(),
-        "digest": config.digest,
-        "data_fingerprint": mixture.fingerprint,
-        "scale": config.scale,
-        "tokens": config.training.tokens,
-    }
+    record = record_of(
+        result,
+        config=config.resolved(),
+        facts=run_facts(config, mixture.fingerprint, costs),
+        seed=seed,
+        n_threads=torch.get_num_threads(),
+        mlflow=run.place,
+    )
     folder.finish(record)
     run.describe({}, record_tags(record))
-    run.end()
+    run.end("FINISHED")
     return record
 
 
 def _open_run(
     config: Config, mixture: Mixture, identity: str, seed: int, root: Path, uri: str | None
-) -> Run:
+) -> MirroredRun:
     store = Store(uri or default_uri(root), Path(root))
     tags = {
         ROLE: "trial",
@@ -136,17 +131,18 @@ def _open_run(
         "mlflow.source.git.commit": commit().sha,
     }
     experiment = store.experiment(EXPERIMENT)
-    run = store.open_run(experiment, f"{config.name}, seed {seed}", identity, tags)
-    run.describe({"seed": seed, "digest": config.digest[:12]})
+    opened = store.open_run(experiment, f"{config.name}, seed {seed}", identity, tags)
+    run = MirroredRun(opened, experiment, tell=print)
+    run.describe({"seed": seed, "digest": config.digest[:12]}, {})
     run.artifact("config.json", json.dumps(config.resolved(), indent=1))
     return run
 
 
-def _checked_sources(config: Config) -> Mixture:
+def _checked_sources(config: Config) -> tuple[Mixture, Costs]:
     """Build the data and the model's shape, so that what does not fit is said at its line."""
     try:
         mixture = build_sources(config.data, config.training.seq_len)
-        measure_costs(config.model, mixture.vocab, config.training.seq_len)
+        costs = measure_costs(config.model, mixture.vocab, config.training.seq_len)
     except ConfigError as error:
         raise config.blame(error) from None
-    return mixture
+    return mixture, costs

@@ -23,16 +23,20 @@ class Tally:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.count = torch.zeros(n_groups, dtype=torch.int64, device=device)
         self.right = torch.zeros(n_groups, dtype=torch.int64, device=device)
+        self.losses = torch.zeros(n_groups, dtype=torch.float64, device=device)
 
     def add(self, logits: Tensor, targets: Tensor, group: Tensor) -> None:
         """Count positions with logits (S, vocab), targets (S,) and groups (S,)."""
-        self.loss += F.cross_entropy(logits, targets, reduction="none").double().sum()
+        each = F.cross_entropy(logits, targets, reduction="none").double()
+        self.loss += each.sum()
+        self.losses.index_add_(0, group, each)
         self.count.index_add_(0, group, torch.ones_like(group))
         self.right.index_add_(0, group, (logits.argmax(-1) == targets).long())
 
     def gather(self) -> None:
         """Add what the other ranks have counted."""
         self.loss, self.count, self.right = map(summed, (self.loss, self.count, self.right))
+        self.losses = summed(self.losses)
 
 
 @torch.no_grad()  # not inference_mode: a mask cached now may serve a training step later
@@ -42,7 +46,8 @@ def evaluate(model: LanguageModel, mixture: Mixture, device: torch.device) -> di
     `val/<label>_loss` is the mean cross-entropy [nats] over all scored positions of the label, and
     `val/loss` the mean over labels. Recall tasks add `val/<label>_accuracy`, over all positions and
     per group (`/<group>`, left out where nothing of it was scored). Text adds
-    `val/<label>_bits_per_byte` = loss / ln 2 / (bytes per token). Several ranks share the rows of
+    `val/<label>_bits_per_byte` = loss / ln 2 / (bytes per token), and of several corpora both per
+    corpus (`/<corpus>`). Several ranks share the rows of
     every batch and end with the same metrics.
     """
     tallies = {
@@ -50,7 +55,7 @@ def evaluate(model: LanguageModel, mixture: Mixture, device: torch.device) -> di
     }
     for label, whole in mixture.val_batches():
         batch = _of_this_rank(whole)
-        scored = Scored(*(part.to(device) for part in pick(batch)))
+        scored = pick(batch).to(device)
         group = _group_of_each(batch, scored)
         tallies[label].add(scored_logits(model, scored), scored.targets, group)
     metrics: dict[str, float] = {}
@@ -89,6 +94,9 @@ def metric_names(mixture: Mixture) -> list[str]:
             groups += [f"val/{label}_accuracy/{group}" for group in source.groups]
         if source.bytes_per_token is not None:
             each.append(f"val/{label}_bits_per_byte")
+        if hasattr(source, "group_bytes_per_token"):
+            kinds = (f"val/{label}_loss", f"val/{label}_bits_per_byte")
+            groups += [f"{kind}/{group}" for group in source.groups for kind in kinds]
     return [*each, *groups, *(f"{name}_auc" for name in each)]
 
 
@@ -124,4 +132,15 @@ def _metrics(label: str, source: Source, tally: Tally) -> dict[str, float]:
                 metrics[f"val/{label}_accuracy/{group}"] = right / count
     if source.bytes_per_token is not None:
         metrics[f"val/{label}_bits_per_byte"] = loss / math.log(2) / source.bytes_per_token
+    return metrics | _of_corpora(label, source, tally)
+
+
+def _of_corpora(label: str, source: Source, tally: Tally) -> dict[str, float]:
+    """Return the loss and the bits per byte of each corpus of a source that has several."""
+    metrics = {}
+    sizes = getattr(source, "group_bytes_per_token", ())
+    sums = zip(source.groups, sizes, tally.losses.tolist(), tally.count.tolist(), strict=False)
+    for group, n_bytes, total, count in sums:
+        metrics[f"val/{label}_loss/{group}"] = total / count
+        metrics[f"val/{label}_bits_per_byte/{group}"] = total / count / math.log(2) / n_bytes
     return metrics

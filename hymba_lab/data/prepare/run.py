@@ -15,12 +15,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
 
+from hymba_lab.data.given import given
 from hymba_lab.data.index import INDEX, TokenIndex, read_index
 from hymba_lab.data.prepare.finish import clear, finish
 from hymba_lab.data.prepare.inputs import Unit, cut
 from hymba_lab.data.prepare.marks import copies, save_marks
 from hymba_lab.data.prepare.schema import TokenizeConfig
-from hymba_lab.data.prepare.tokenizer import known, make_tokenizer
+from hymba_lab.data.prepare.tokenizer import make_tokenizer
 from hymba_lab.data.prepare.unit import Place, make_unit
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
@@ -48,7 +49,7 @@ def tokenize(config: TokenizeConfig, *, workers: int, report: Report) -> TokenIn
         if not place.tokenizer.exists():
             report("tokenizer", 0, 1)
             make_tokenizer(config, units, place.tokenizer)
-        known(place.tokenizer, config.tokenizer.end_of_text)
+        given(place.tokenizer, config.tokenizer.end_of_text)
         if config.deduplicate:
             _find_copies(config, units, workers, report)
         jobs = [n for n in range(len(units)) if not place.done(n).exists()]
@@ -68,7 +69,7 @@ def _settings(config: TokenizeConfig) -> dict[str, Any]:
     """Return what determines the files, but for where they and the text lie."""
     settings = config.model_dump(mode="json", exclude={"out", "paths", "name", "description"})
     if config.tokenizer.file is not None:
-        settings["tokenizer"]["file"] = known(
+        settings["tokenizer"]["file"] = given(
             Path(config.tokenizer.file), config.tokenizer.end_of_text
         ).sha256
     return settings

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hymba_lab.data.given import GivenTokenizer, given
 from hymba_lab.data.index import TOKENIZER, Part
 from hymba_lab.data.prepare.inputs import Unit
 from hymba_lab.data.prepare.marks import Mask, marked, validates
 from hymba_lab.data.prepare.schema import TokenizeConfig
-from hymba_lab.data.prepare.tokenizer import Known, known
 from hymba_lab.data.shard_file import ShardWriter
 
 BATCH = 1 << 20
@@ -54,7 +54,7 @@ class Place:
 def make_unit(config: TokenizeConfig, unit: Unit, number: int) -> None:
     """Write the shards of a unit and then its facts."""
     place = Place(Path(config.out))
-    tokenizer = known(place.tokenizer, config.tokenizer.end_of_text)
+    tokenizer = given(place.tokenizer, config.tokenizer.end_of_text)
     mask = np.load(place.mask(number)) if config.deduplicate else None
     parts: dict[Part, _Shards] = {
         "train": _Shards(place.out, f"train-{number:05d}", tokenizer, config.shard_tokens),
@@ -103,7 +103,7 @@ def _write(file: Path, text: str) -> None:
 class _Shards:
     """Texts to shards of at most about `most` tokens, named `<stem>.bin`, `<stem>-1.bin`, ..."""
 
-    def __init__(self, folder: Path, stem: str, tokenizer: Known, most: int) -> None:
+    def __init__(self, folder: Path, stem: str, tokenizer: GivenTokenizer, most: int) -> None:
         self.folder, self.stem, self.tokenizer, self.most = folder, stem, tokenizer, most
         self.counts = np.zeros(tokenizer.vocab, dtype=np.int64)
         self.made: list[dict[str, object]] = []
@@ -150,7 +150,7 @@ class _Shards:
             self._writer = None
 
 
-def encode(tokenizer: Known, texts: list[str]) -> list[list[int]]:
+def encode(tokenizer: GivenTokenizer, texts: list[str]) -> list[list[int]]:
     """Return the ids of each text; a long one is encoded in pieces cut after line ends."""
     pieces = [list(_pieces(text)) for text in texts]
     flat = [piece for some in pieces for piece in some]

@@ -3,12 +3,13 @@
 import json
 import math
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hymba_lab.errors import StoreError, TrialInterrupted
 from hymba_lab.runs.provenance import commit
+from hymba_lab.runs.record import run_facts
 from hymba_lab.runs.tracking import (
     IDENTITY,
     ROLE,
@@ -19,7 +20,7 @@ from hymba_lab.runs.tracking import (
     param_name,
     record_tags,
 )
-from hymba_lab.sweep.jobs import Job, Outcome, task_facts
+from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.pruning import Pruning
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.task import Task
@@ -32,13 +33,24 @@ _PARENT_S = 60.0
 
 
 class Mirror:
-    """Keeps one experiment of the store equal to the runs' folders."""
+    """Keeps one experiment of the store equal to the runs' folders.
+
+    Its store must open; what goes wrong with it later is told once and stops nothing: the table
+    comes from the runs' folders, and the same command mirrors what is missing.
+    """
 
     def __init__(
-        self, session: Session, uri: str | None, n_threads: int, *, leads: bool = True
+        self,
+        session: Session,
+        uri: str | None,
+        n_threads: int,
+        tell: Callable[[str], None] = print,
+        *,
+        leads: bool = True,
     ) -> None:
         """`leads`: of several processes that run one sweep, one alone mirrors it."""
-        self.session, self.n_threads, self.leads = session, n_threads, leads
+        self.session, self.n_threads, self._tell = session, n_threads, tell
+        self.leads, self._told = leads, False
         self.store = Store(uri or default_uri(session.root), session.root)
         self.uri = self.store.uri
         self.experiment = self.store.experiment(session.name)
@@ -50,7 +62,8 @@ class Mirror:
         self.parent = self.store.open_run(
             self.experiment, session.name, f"sweep:{session.name}", self._parent_tags()
         )
-        self.parent.artifact("sweep.resolved.json", resolved_sweep(session))
+        with self._told_once():
+            self.parent.artifact("sweep.resolved.json", resolved_sweep(session))
         found = self.store.runs_by_identity(self.experiment)
         self._status |= {identity: run.info.status for identity, run in found.items()}
 
@@ -62,7 +75,7 @@ class Mirror:
             config=job.config.resolved(),
             seed=job.seed,
             n_threads=self.n_threads,
-            facts=task_facts(job, self.session.mixture.fingerprint),
+            facts=run_facts(job.config, self.session.mixture.fingerprint, job.cell.costs),
             tracking_uri=self.uri,
             experiment_id=self.experiment,
             parent_run=self.parent.id,
@@ -88,12 +101,34 @@ class Mirror:
         self._open.discard(job.identity)
         if not self.leads:
             return
-        if trained:
-            self._status[job.identity] = self.store.status(self.experiment, job.identity)
-        closed = "FAILED" if outcome.status == "failed" else "FINISHED"
-        if self._status.get(job.identity) != closed:
+        with self._told_once():
+            if trained:
+                self._status[job.identity] = self.store.status(self.experiment, job.identity)
+            closed = "FAILED" if outcome.status == "failed" else "FINISHED"
+            if self._status.get(job.identity) != closed:
+                self._copied(job, outcome)
+                self._status[job.identity] = closed
+
+    @contextmanager
+    def _told_once(self) -> Iterator[None]:
+        """Say what a store refuses, the first time, and go on."""
+        try:
+            yield
+        except StoreError as error:
+            if not self._told:
+                self._tell(f"MLflow: {error} The sweep goes on; run it again to mirror the rest.")
+            self._told = True
+
+    def _copied(self, job: Job, outcome: Outcome) -> None:
+        """Copy a run; what was mirrored under other names (MLflow keeps them) is mirrored anew."""
+        try:
             self._copy(job, outcome)
-            self._status[job.identity] = closed
+        except StoreError:
+            stale = self.store.find(self.experiment, job.identity)
+            if stale is None:
+                raise
+            self.store.retire(stale)
+            self._copy(job, outcome)
 
     def _copy(self, job: Job, outcome: Outcome) -> None:
         """Write a run from its folder: killed before it could, or trained in another sweep."""
@@ -104,7 +139,8 @@ class Mirror:
         run = self.store.open_run(self.experiment, job.name, job.identity, tags, self.parent.id)
         if outcome.record:
             run.describe(self._params(job), tags)
-            run.artifact("config.json", json.dumps(outcome.record["config"], indent=1))
+            with self._told_once():
+                run.artifact("config.json", json.dumps(outcome.record["config"], indent=1))
             for step, metrics in outcome.record["history"]:
                 run.log(metrics, step)
             run.log(outcome.record["metrics"], outcome.record["n_steps"])
@@ -115,10 +151,12 @@ class Mirror:
 
     def finish(self, report: "Report") -> None:
         """Attach the table to the parent run and close it."""
-        for name, text in report.files.items():
-            self.parent.artifact(name, text)
-        self.parent.describe({}, {"hymba_lab.answer": report.answer[:5000]})
-        self.parent.end()
+        with self._told_once():
+            for name, text in report.files.items():
+                self.parent.artifact(name, text)
+        with self._told_once():
+            self.parent.describe({}, {"hymba_lab.answer": report.answer[:5000]})
+            self.parent.end()
 
     def interrupted(self) -> None:
         """Say that the sweep and what it was training have stopped, if the store still answers."""

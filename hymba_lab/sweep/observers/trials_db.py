@@ -1,10 +1,12 @@
-"""Every cell's trials as an Optuna study, for `optuna-dashboard` and Optuna's own plots.
+"""Every cell's trials as Optuna studies, for `optuna-dashboard` and Optuna's own plots.
 
-The study is a record: what to run next is derived from the runs' folders (`study.Planner`), so a
-lost or half-written study loses nothing and is filled again.
+Tuning trials and the compared seeds are two studies, `<sweep>-<scale>` and the same with ` seeds`:
+in one they would share a history, and an importance computed from both would be of neither. The
+studies are a record: what to run next is derived from the runs' folders (`planner.Planner`), so a
+lost, damaged or half-written file loses nothing, stops nothing and is filled again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,23 +18,34 @@ from optuna.distributions import (
 )
 
 from hymba_lab.errors import StoreError, TrialInterrupted
+from hymba_lab.runs.database import fault_of, make_whole, url_of
 from hymba_lab.runs.postgres import sole_maker
-from hymba_lab.runs.store_uri import whole
-from hymba_lab.sweep.jobs import Job, Outcome
+from hymba_lab.runs.store_uri import whole, without_passwords
+from hymba_lab.sweep.jobs import Job, Outcome, Stage
 from hymba_lab.sweep.session import Session
 from hymba_lab.sweep.suggest import distribution, frozen_trial
 from hymba_lab.sweep.widening import reachable
 
+_LOCKED_S = 10  # how long a write waits for another process
+
 
 class TrialsDB:
-    """The study `<sweep>-<scale>` in the sweep's folder, a sqlite file of its own."""
+    """The studies of a sweep in its folder, a sqlite file of their own."""
 
-    def __init__(self, session: Session, uri: str | None = None) -> None:
-        """`uri` names another database than the sweep's own file."""
+    def __init__(
+        self,
+        session: Session,
+        uri: str | None = None,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        """`uri` names another database than the sweep's own file.
+
+        `tell` gets one line where it cannot be used; the sweep goes on without it.
+        """
         file = session.sweep.file
         self.goals = file.objectives or [file.metric]
-        self.shown = uri or f"sqlite:///{session.folder / 'optuna.db'}"
-        self.url = whole(self.shown)
+        self.file = (session.folder / "optuna.db").resolve()
+        self.uri, self._tell = uri, tell
         self._distributions: dict[str, BaseDistribution] = {
             **{axis: CategoricalDistribution(list(labels)) for axis, labels in file.axes.items()},
             **{
@@ -40,24 +53,42 @@ class TrialsDB:
                 for path, span in file.search.items()
             },
         }
-        with self._readable_errors(), sole_maker(self.shown, "optuna"):
-            self.study = self._opened(session.name)
-            trials = self.study.get_trials(deepcopy=False)
-        self._known = {(trial.user_attrs.get("identity"), trial.state) for trial in trials}
+        self.studies: dict[Stage, optuna.Study] = {}
+        self._known: set[tuple[Any, Any]] = set()
+        with self._told_once():
+            storage = self._storage(session.name)
+            names: dict[Stage, str] = {"tune": session.name, "seed": f"{session.name} seeds"}
+            for stage, name in names.items():
+                if stage == "seed" or file.trials_per_cell or file.n_trials:
+                    self.studies[stage] = self._study(name, storage)
+            self._known = {
+                (trial.user_attrs.get("identity"), trial.state)
+                for study in self.studies.values()
+                for trial in study.get_trials(deepcopy=False)
+            }
 
-    def _opened(self, name: str) -> optuna.Study:
+    def _storage(self, name: str) -> optuna.storages.RDBStorage:
+        if self.uri is None:
+            make_whole(self.file, _make_tables, f"study of {name}")
+            return _opened(url_of(self.file))
+        with sole_maker(self.uri, "optuna"):
+            return optuna.storages.RDBStorage(
+                whole(self.uri), engine_kwargs={"pool_pre_ping": True}
+            )
+
+    def _study(self, name: str, storage: optuna.storages.RDBStorage) -> optuna.Study:
         """Return the study; one of an earlier sweep file, with other choices, is made anew."""
         space = {path: distribution_to_json(d) for path, d in self._distributions.items()}
         shape = {"space": space, "goals": [goal.model_dump() for goal in self.goals]}
         try:
-            study = optuna.load_study(study_name=name, storage=self.url)
+            study = optuna.load_study(study_name=name, storage=storage)
             if study.user_attrs == shape:
                 return study
-            optuna.delete_study(study_name=name, storage=self.url)
+            optuna.delete_study(study_name=name, storage=storage)
         except KeyError:
             pass
         directions = [goal.goal for goal in self.goals]
-        study = optuna.create_study(study_name=name, storage=self.url, directions=directions)
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions)
         for key, value in shape.items():
             study.set_user_attr(key, value)
         return study
@@ -73,6 +104,8 @@ class TrialsDB:
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Add the trial, once for each way in which it ended."""
+        if job.stage not in self.studies:
+            return
         params = {**job.cell.choice, **job.params}
         mine = {path: span for path, span in self._distributions.items() if path in params}
         attributes: dict[str, Any] = {
@@ -83,15 +116,35 @@ class TrialsDB:
         if (job.identity, trial.state) in self._known:
             return
         self._known.add((job.identity, trial.state))
-        with self._readable_errors():
-            self.study.add_trial(trial)
+        with self._told_once():
+            self.studies[job.stage].add_trial(trial)
 
     @contextmanager
-    def _readable_errors(self) -> Iterator[None]:
+    def _told_once(self) -> Iterator[None]:
+        """Say once why the file cannot be used, and go on without it."""
         try:
             yield
         except Exception as error:  # Optuna lets several database packages' errors through
-            said = " ".join(str(error).split())[:300]
-            raise StoreError(
-                f"{self.url}: {type(error).__name__}: {said}; delete the file, it is filled again."
-            ) from None
+            self.studies = {}
+            said = without_passwords(" ".join(str(error).split()))[:300]
+            self._tell(f"Optuna's study {self.uri or self.file}: {said} {self._way_out(error)}")
+
+    def _way_out(self, error: Exception) -> str:
+        if isinstance(error, StoreError) or self.uri is not None:
+            return "The sweep goes on without it."
+        fault = fault_of(self.file) if self.file.is_file() else "is no file"
+        if fault is None and "locked" in str(error):
+            return "Another process holds it. The sweep goes on; run it again to fill in the rest."
+        return "The sweep goes on; delete the file and run it again: it is filled from runs/."
+
+
+def _opened(url: str) -> optuna.storages.RDBStorage:
+    patience = {"connect_args": {"timeout": _LOCKED_S}}
+    return optuna.storages.RDBStorage(url, engine_kwargs=patience)
+
+
+def _make_tables(url: str) -> None:
+    """Fill a new sqlite file with Optuna's tables; the engine lets go of it again."""
+    storage = _opened(url)
+    storage.remove_session()
+    storage.engine.dispose()

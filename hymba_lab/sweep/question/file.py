@@ -23,6 +23,7 @@ from hymba_lab.sweep.question.paper import Paper, looked_up
 from hymba_lab.sweep.question.scale import at_scale
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 Goal = Literal["maximize", "minimize"]
 Design = Literal["one_factor", "factorial", "cumulative", "leave_one_out", "search"]
 
@@ -30,43 +31,43 @@ Design = Literal["one_factor", "factorial", "cumulative", "leave_one_out", "sear
 class Metric(Section):
     """What is better: a metric of the runs (`val/...`) or a cost (`cost/cache_bytes`)."""
 
-    name: str
-    goal: Goal
+    name: str  # `val/...` of the runs, or `cost/...`
+    goal: Goal  # which way is better
 
 
 class Stop(Section):
     """A level at which a run has solved its task and may end: `{metric, at}`."""
 
-    metric: str
-    at: float
-    goal: Goal = "maximize"
+    metric: str  # a metric of every validation
+    at: float  # the level
+    goal: Goal = "maximize"  # on which side of it the task is solved
 
 
 class Range(Section):
     """A searched number between low and high (whole when both are), or one of the choices."""
 
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    choices: list[str | int | float | bool] | None = None
+    low: int | float | None = None  # smallest value
+    high: int | float | None = None  # largest value
+    log: bool = False  # draw on a logarithmic scale
+    choices: list[str | int | float | bool] | None = None  # or these values only
 
 
 class Held(Section):
     """An integer that keeps its ratio to the free one: `ratio` times it, to a multiple of `of`."""
 
-    ratio: Annotated[float, Field(gt=0)]
-    of: Count = 1
+    ratio: Annotated[float, Field(gt=0)]  # times the free integer
+    of: Count = 1  # rounded to a multiple of this
 
 
 class Match(Section):
     """Every row gets one budget, the baseline's or a number, by solving one free integer."""
 
     params: int | str | None = None  # "baseline" or a number
-    flops: int | str | None = None
-    by: str
+    flops: int | str | None = None  # "baseline" or a number of forward FLOPs a token
+    by: str  # path of the free integer
     rows: dict[str, str] = {}  # rows that free another integer than `by`, e.g. for want of an MLP
     hold: dict[str, dict[str, Held]] = {}  # row -> what moves with `by`: shares stay as they are
-    tolerance: str = "0.5%"
+    tolerance: str = "0.5%"  # largest difference allowed
 
     @property
     def fraction(self) -> float:
@@ -77,53 +78,53 @@ class Match(Section):
 class Sampler(Section):
     """How `search` is sampled: Optuna's TPE with every option named, at random, or all choices."""
 
-    name: Literal["tpe", "random", "grid"] = "tpe"
+    name: Literal["tpe", "random", "grid"] = "tpe"  # grid: all choices
     n_startup_trials: Count = 4  # these look at no result and are the same in every cell
-    multivariate: bool = True
-    n_ei_candidates: Count = 24
+    multivariate: bool = True  # TPE: all values together
+    n_ei_candidates: Count = 24  # TPE: candidates a trial
     lag: Count = 4  # a trial knows the results of those at least so many places before it
 
 
 class Pruner(Section):
     """When a tuning trial is given up early; never used on the compared runs."""
 
-    name: Literal["none", "median", "successive_halving"] = "none"
-    n_startup_trials: Count = 2
+    name: Literal["none", "median", "successive_halving"] = "none"  # the rule
+    n_startup_trials: Count = 2  # trials before the first is given up
     n_warmup_steps: Annotated[int, Field(ge=0)] = 0  # median: training steps before the first look
     min_resource: Count = 1  # halving: training steps of the first rung
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    reduction_factor: Annotated[int, Field(ge=2)] = 3  # halving: one of so many goes on
 
 
 class SweepFile(Section):
     """One sweep, as written."""
 
-    question: str
-    source: str = ""
+    question: str  # what the table answers, in one sentence
+    source: str = ""  # where the question comes from
     scale: str | None = None  # see `scale`: gives base and defaults
-    base: str
-    metric: Metric
+    base: str  # the experiment that the rows vary, beside this file or hymba_lab:NAME
+    metric: Metric  # what decides
     also: list[str] = []  # further metrics, shown without a verdict
     objectives: list[Metric] = []  # design: search with several goals
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    tune_seed: Annotated[int, Field(ge=0)] = 1000
-    axes: dict[str, dict[str, dict[str, Any]]]
-    baseline: str | None = None
+    seeds: Annotated[list[Seed], Field(min_length=1)]  # each trains every row
+    tune_seed: Seed = 1000  # seed of the tuning trials; never one of `seeds`
+    axes: dict[str, dict[str, dict[str, Any]]]  # axis -> row label -> the values it sets, by path
+    baseline: str | None = None  # others are compared with it; by default the first row
     control: str | None = None  # a row known to solve the task: else none is judged
     stop: Stop | None = None  # end a run that has solved its task; no part of its identity
-    search: dict[str, Range] = {}
-    trials_per_cell: Annotated[int, Field(ge=0)] = 0
+    search: dict[str, Range] = {}  # path -> values tried alike in every row
+    trials_per_cell: Annotated[int, Field(ge=0)] = 0  # tuning trials of each row
     widen: bool = False  # go on past an edge of the choices until the winner is inside
-    n_trials: Count | None = None
-    sampler: Sampler = Sampler()
-    pruner: Pruner = Pruner()
-    match: Match | None = None
-    design: Design = "one_factor"
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    n_trials: Count | None = None  # design search: trials over all axes
+    sampler: Sampler = Sampler()  # how `search` is sampled
+    pruner: Pruner = Pruner()  # when a tuning trial is given up
+    match: Match | None = None  # one budget for every row
+    design: Design = "one_factor"  # which combinations of the axes are rows
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # chance of any false verdict in the table
     margin: Annotated[float, Field(gt=0)] | None = None  # show "equivalent within", metric's unit
     until_decided: Annotated[int, Field(ge=2, le=1000)] | None = None  # seeds a row at most
-    trial_timeout_minutes: Annotated[float, Field(gt=0)] | None = None
+    trial_timeout_minutes: Annotated[float, Field(gt=0)] | None = None  # a trial's time limit
     retries: Annotated[int, Field(ge=0)] = 1  # after a crash; a nan is never tried again
-    paper: Paper | None = None
+    paper: Paper | None = None  # numbers of a paper beside ours
 
     @property
     def looks(self) -> Looks | None:

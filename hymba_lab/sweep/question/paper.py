@@ -16,7 +16,7 @@ _CACHE = "cache_mb"  # the tables' name for the cache [MB = 1e6 bytes]
 class Paper(Section):
     """Numbers of a paper, shown beside ours and never mixed with them."""
 
-    label: str
+    label: str  # the column's heading: paper, metric, scale
     values: dict[str, float] = {}  # our row -> number
     table: str | None = None  # a CSV file, relative to the sweep
     of: str | None = None  # its column, or its row

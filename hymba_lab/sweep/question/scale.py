@@ -29,9 +29,9 @@ _WORD = re.compile(r"\$(\w+)")
 class ScaleFile(Section):
     """What changes from scale to scale; the question does not."""
 
-    base: str
-    defaults: dict[str, Any] = {}
-    words: dict[str, Any] = {}
+    base: str  # the experiment, relative to the scale file
+    defaults: dict[str, Any] = {}  # keys of the sweep, where it has none itself
+    words: dict[str, Any] = {}  # word -> value of what the sweep writes as $word
 
 
 def at_scale(document: Document, path: Path, scale: str | None) -> Document:

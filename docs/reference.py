@@ -1,0 +1,197 @@
+"""Writes the pages of docs/reference/ from the schema, the registries and the commands' parsers.
+
+`python docs/reference.py` writes them; a test compares them with what stands there.
+"""
+
+import inspect
+import io
+import re
+import sys
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+FOLDER = Path(__file__).parent / "reference"
+
+EXAMPLES = {  # of every key of a sweep file, as YAML
+    "question": "question: Do meta tokens help recall?",
+    "source": "source: arXiv:2411.13676 table 10",
+    "scale": "scale: nano",
+    "base": "base: ../experiments/nano.yaml",
+    "set": "set: {training.tokens: 512000}",
+    "metric": "metric: {name: val/recall_accuracy, goal: maximize}",
+    "also": "also: [val/text_bits_per_byte]",
+    "objectives": "objectives: [{name: val/loss, goal: minimize}]",
+    "seeds": "seeds: [0, 1, 2]",
+    "tune_seed": "tune_seed: 1000",
+    "axes": "axes: {fusion: {mean: {}, gate: {model.fusion: {name: gate}}}}",
+    "baseline": "baseline: mean",
+    "control": "control: gate",
+    "stop": "stop: {metric: val/recall_accuracy, at: 0.95}",
+    "search": "search: {optimizer.lr: {choices: [2.0e-3, 4.0e-3]}}",
+    "trials_per_cell": "trials_per_cell: 2",
+    "widen": "widen: true",
+    "n_trials": "n_trials: 40",
+    "sampler": "sampler: {name: grid}",
+    "pruner": "pruner: {name: median, n_warmup_steps: 100}",
+    "match": "match: {params: baseline, by: model.mlp.d_ff, tolerance: 0.5%}",
+    "design": "design: factorial",
+    "alpha": "alpha: 0.05",
+    "margin": "margin: 0.05",
+    "until_decided": "until_decided: 12",
+    "trial_timeout_minutes": "trial_timeout_minutes: 30",
+    "retries": "retries: 1",
+    "paper": 'paper: {label: "arXiv:2411.13676", values: {mean: 49.5}}',
+}
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page by its file name."""
+    return {
+        "sweep_file.md": sweep_file(),
+        "components.md": components(),
+        "commands.md": commands(),
+    }
+
+
+def sweep_file() -> str:
+    """Every key of a sweep file, with type, default, meaning and an example."""
+    from hymba_lab.sweep.question import file
+    from hymba_lab.sweep.question.scale import ScaleFile
+
+    parts = [
+        "# The sweep file\n\n"
+        "One YAML file is one question and one table. Paths in it are relative to it. This page is "
+        "made from the schema (`python docs/reference.py`).\n\n",
+        _keys(file.SweepFile, EXAMPLES),
+    ]
+    for model in _models(file.SweepFile):
+        parts.append(f"\n## {model.__name__}\n\n{inspect.getdoc(model)}\n\n{_keys(model)}")
+    parts.append(
+        "\n## A scale file\n\nA sweep that writes `scale: nano` in place of `base:` reads "
+        f"`scales/nano.yaml` beside it.\n\n{_keys(ScaleFile)}"
+    )
+    return "".join(parts)
+
+
+def components() -> str:
+    """Every component by the slot it fills, with its options."""
+    from hymba_lab.config import all_registries
+
+    parts = [
+        "# Components and their options\n\n"
+        "What stands under `name:` in an experiment, slot by slot; options are the keyword-only "
+        "parameters of the class or function. Made from the registries.\n"
+    ]
+    for path, registry in all_registries().items():
+        parts.append(f"\n## `{path}`\n\n")
+        for name in registry:
+            entry = registry.entry(name)
+            said = (inspect.getdoc(entry) or "").split("\n\n", 1)[0].replace("\n", " ")
+            options = [
+                f"`{parameter.name}`"
+                + ("" if parameter.default is parameter.empty else f" = `{parameter.default!r}`")
+                for parameter in inspect.signature(entry).parameters.values()
+                if parameter.kind is parameter.KEYWORD_ONLY
+            ]
+            parts.append(
+                f"- **{name}**: {said}"
+                + (f" Options: {', '.join(options)}." if options else "")
+                + "\n"
+            )
+    return "".join(parts)
+
+
+def commands() -> str:
+    """Every command's own help."""
+    from hymba_lab.__main__ import COMMANDS
+
+    parts = [
+        "# Commands\n\n`hymba-lab COMMAND` = `python -m hymba_lab COMMAND`. Made from `--help`.\n"
+    ]
+    for aim, group in COMMANDS.items():
+        parts.append(f"\n## {aim}\n")
+        for name, (module, said) in group.items():
+            parts.append(
+                f"\n### {name}\n\n{said[0].upper()}{said[1:]}.\n\n```text\n{_help(module)}```\n"
+            )
+    return "".join(parts)
+
+
+def _help(module: str) -> str:
+    text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        import_module(module).main(["--help"])
+    return text.getvalue()
+
+
+def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """Return the sections that stand below a model, each once, in the order of its keys."""
+    found: list[type[BaseModel]] = []
+    for info in model.model_fields.values():
+        for inner in _sections(info.annotation):
+            found += [one for one in [inner, *_models(inner)] if one not in found]
+    return found
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [one for inner in getattr(annotation, "__args__", ()) for one in _sections(inner)]
+
+
+def _keys(model: type[BaseModel], examples: dict[str, str] = {}) -> str:
+    said = comments(model)
+    head = "| key | type | default | what it is |\n|---|---|---|---|\n"
+    lines = []
+    for name, info in model.model_fields.items():
+        default = "required" if info.is_required() else f"`{_plain(info.default)}`"
+        example = f"<br>`{examples[name]}`" if examples else ""
+        cells = [f"`{name}`", f"`{_type(info.annotation)}`", default, said[name] + example]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    return head + "".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return (
+        "{" + ", ".join(f"{k}: {v}" for k, v in value.model_dump().items()) + "}"
+        if isinstance(value, BaseModel)
+        else repr(value)
+    )
+
+
+def _type(annotation: Any) -> str:
+    text = (
+        annotation.__name__
+        if isinstance(annotation, type) and not hasattr(annotation, "__origin__")
+        else str(annotation)
+    )
+    text = re.sub(r"typing\.|hymba_lab(\.\w+)*\.", "", text)
+    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", text)
+    return re.sub(r"Annotated\[(\w+), [^\]]*\]\)?\]?", r"\1", text).replace("NoneType", "None")
+
+
+def comments(model: type[BaseModel]) -> dict[str, str]:
+    """Return the comment behind every key of a model's source: its meaning."""
+    said = dict.fromkeys(model.model_fields, "")
+    for line in inspect.getsource(model).splitlines():
+        found = re.match(r"    (\w+): .*?  # (.+)$", line)
+        if found and found[1] in said:
+            said[found[1]] = found[2]
+    return said
+
+
+def main() -> int:
+    """Write the pages."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+        print(FOLDER / name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""What values say of one effect by themselves, before any correction: error, p-value, interval."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.special import comb, stdtr, stdtrit
+
+from hymba_lab.stats.moderated import Spread, moderate, spread_of
+from hymba_lab.stats.pairing import Pairing, choose_pairing, residuals
+from hymba_lab.stats.power import RESOLUTION
+
+LEAST_SEEDS = 3  # two runs that happen to be alike show no spread worth the name
+LEAST_ROWS = 4  # fewer cannot show whether this table is as noisy as the others of its scale
+
+
+class Interval(NamedTuple):
+    """A mean with its confidence interval; `low` and `high` are NaN when n < 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Evidence(NamedTuple):
+    """What the runs say of one effect; `share` is the part of alpha that may be spent on it.
+
+    `p` is two-sided, against an effect of 0. Where no row of the table shows a spread there is no
+    t-test: all equal give p = 1, otherwise the exact permutation test's p, and the standard error
+    that a t-test with this p would have.
+    """
+
+    n: int
+    effect: float
+    error: float  # standard error of the effect
+    freedom: float
+    p: float
+    spread: Literal["seen", "unseen", "too few"]
+    share: float = 1.0
+    least_p: float = math.nan  # without spread: the smallest p that the exact test can give
+
+    @property
+    def p_spent(self) -> float:
+        """The p-value as if all of alpha were spent on it."""
+        return self.p / self.share
+
+    def p_within(self, margin: float) -> float:
+        """The p-value of "the effect lies within -+ margin", as if all of alpha were spent on it.
+
+        Two one-sided t-tests (TOST): the larger of the p-values against effect <= -margin and
+        effect >= margin; without spread half the exact test's.
+        Source: Schuirmann 1987 (J. Pharmacokinet. Biopharm. 15:657).
+        """
+        if self.spread == "too few":
+            return math.nan
+        if self.spread == "unseen":
+            p = self.least_p / 2 if abs(self.effect) < margin else 1.0
+        else:
+            p = float(stdtr(self.freedom, (abs(self.effect) - margin) / self.error))
+        return p / self.share
+
+    def half_width(self, alpha: float) -> float:
+        """Half the interval of the effect at 1 - alpha, of which `share` is spent here."""
+        return -float(stdtrit(self.freedom, alpha * self.share / 2)) * self.error
+
+
+def against(
+    rows: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    *,
+    others: Sequence[Spread] = (),
+    share: float = 1.0,
+) -> tuple[dict[str, Evidence], Pairing]:
+    """Return every row's evidence against the baseline, and how rows were compared.
+
+    effect_r = mean(row r) - mean(baseline),  error_r^2 = v_r / n_r + v_0 / n_0,
+
+    with the moderated variances v (`moderated`) and Satterthwaite's degrees of freedom. `rows`
+    holds finite values; `others` are variances of further rows of the same scale, used where the
+    table has four rows itself. Paired
+    (`pairing`), the variances are those of the residuals of the layout rows by seeds, with
+    (n - 1)(R - 1)/R degrees of freedom a row: of two rows this is the paired t-test.
+    """
+    pairing = choose_pairing(rows)
+    spreads = _residual_spreads(rows) if pairing.paired else _spreads(rows)
+    largest = max((abs(v) for row in rows.values() for v in row.values()), default=0.0)
+    seen = sum(one.variance > 0 for one in spreads)
+    further = others if seen >= LEAST_ROWS and not pairing.paired else ()
+    table = {
+        label: Row(list(row.values()), own, steady)
+        for (label, row), own, steady in zip(
+            rows.items(), spreads, moderate(spreads, further), strict=True
+        )
+    }
+    total = sum(one.freedom for one in (*spreads, *further) if one.variance > 0)
+    return {
+        label: _evidence(row, table[baseline], largest, total, share)
+        for label, row in table.items()
+        if label != baseline
+    }, pairing
+
+
+class Row(NamedTuple):
+    """One row's values, their variance and their moderated variance."""
+
+    values: Sequence[float]
+    own: Spread
+    steady: Spread
+
+
+def _evidence(row: Row, base: Row, largest: float, total: float, share: float) -> Evidence:
+    n, n_base = len(row.values), len(base.values)
+    if not n or not n_base:
+        return Evidence(n, math.nan, math.nan, math.nan, math.nan, "too few", share)
+    effect = math.fsum(row.values) / n - math.fsum(base.values) / n_base
+    if min(n, n_base) < LEAST_SEEDS:
+        return Evidence(n, effect, math.nan, math.nan, math.nan, "too few", share)
+    error = math.sqrt(row.steady.variance / n + base.steady.variance / n_base)
+    if error <= RESOLUTION * largest:
+        least_p = min(1.0, 2 / float(comb(n + n_base, n)))  # groups that do not overlap
+        return without_spread(n, n + n_base - 2.0, effect, largest, share, least_p)
+    freedom = min(
+        _satterthwaite((row.steady, n), (base.steady, n_base)),
+        # The two rows' own freedom (Welch's) and that of all others: no prior knows more.
+        _satterthwaite((row.own, n), (base.own, n_base))
+        + total
+        - sum(one.freedom for one in (row.own, base.own) if one.variance > 0),
+    )
+    p = 2 * float(stdtr(freedom, -abs(effect) / error))
+    return Evidence(n, effect, error, freedom, p, "seen", share)
+
+
+def _satterthwaite(*sides: tuple[Spread, int]) -> float:
+    """The degrees of freedom of v_1 / n_1 + v_2 / n_2; 0 where both are 0."""
+    parts = [(one.variance / n, one.freedom) for one, n in sides if one.variance > 0]
+    largest = max((part for part, _ in parts), default=1.0)  # squares of tiny ones underflow
+    shares = [(part / largest, freedom) for part, freedom in parts]
+    below = sum(share**2 / freedom for share, freedom in shares)
+    return sum(share for share, _ in shares) ** 2 / below if below else 0.0
+
+
+def without_spread(
+    n: int, freedom: float, effect: float, largest: float, share: float, least_p: float
+) -> Evidence:
+    """The evidence of values among which no spread was seen, at most `largest` in size."""
+    if abs(effect) <= RESOLUTION * largest:
+        return Evidence(n, 0.0, 0.0, freedom, 1.0, "unseen", share, least_p)
+    error = -abs(effect) / float(stdtrit(freedom, least_p / 2))
+    return Evidence(n, effect, error, freedom, least_p, "unseen", share, least_p)
+
+
+def _spreads(rows: Mapping[str, Mapping[int, float]]) -> list[Spread]:
+    return [_seen(spread_of(list(row.values())), row.values()) for row in rows.values()]
+
+
+def _residual_spreads(rows: Mapping[str, Mapping[int, float]]) -> list[Spread]:
+    y = np.array([list(row.values()) for row in rows.values()])
+    freedom = (y.shape[1] - 1) * (1 - 1 / y.shape[0])
+    squares = (residuals(y) ** 2).sum(axis=1)
+    return [
+        _seen(Spread(float(square) / freedom, freedom), row)
+        for square, row in zip(squares, y, strict=True)
+    ]
+
+
+def _seen(spread: Spread, values: Iterable[float]) -> Spread:
+    """A spread below the resolution of float32 is none."""
+    largest = max(map(abs, values), default=0.0)
+    return spread if math.sqrt(spread.variance) > RESOLUTION * largest else Spread(0.0, spread[1])
+
+
+def mean_interval(values: Iterable[float], *, alpha: float = 0.05) -> Interval:
+    """mean -+ t(1 - alpha/2, n - 1) sd / sqrt(n) over the finite values, on its own (uncorrected).
+
+    Equal values give a width of 0: their spread was not seen, which is not to say there is none.
+    The ends of a fraction may leave 0..1; that is what few seeds look like.
+    """
+    found = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
+    n = len(found)
+    mean = float(found.mean()) if n else math.nan
+    if n < 2:
+        return Interval(mean, math.nan, math.nan, n)
+    margin = -float(stdtrit(n - 1, alpha / 2)) * float(found.std(ddof=1)) / math.sqrt(n)
+    return Interval(mean, mean - margin, mean + margin, n)

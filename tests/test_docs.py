@@ -1,0 +1,61 @@
+"""The pages of docs/: generated ones are current, links lead somewhere, what they show works."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from hymba_lab.config.yaml_file import parse_yaml
+from hymba_lab.sweep.question.file import SweepFile
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+import reference  # noqa: E402
+
+PAGES = sorted(DOCS.rglob("*.md"))
+WHOLE = {
+    "question": "q", "base": "b.yaml", "metric": {"name": "val/loss", "goal": "minimize"},
+    "seeds": [0], "axes": {"fusion": {"mean": {}}},
+}  # fmt: skip
+
+
+def test_generated_pages_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, text in reference.pages().items():
+        stands = (reference.FOLDER / name).read_text(encoding="utf-8")
+        assert stands == text, f"docs/reference/{name} is old: make docs-reference"
+
+
+@pytest.mark.parametrize("model", [SweepFile, *reference._models(SweepFile)])
+def test_every_key_says_what_it_is(model: type[BaseModel]) -> None:
+    silent = [name for name, said in reference.comments(model).items() if not said]
+    assert not silent, f"{model.__name__}: say behind it what {silent} is"
+
+
+@pytest.mark.parametrize("key", SweepFile.model_fields)
+def test_every_key_of_a_sweep_has_an_example_that_the_schema_takes(key: str) -> None:
+    example = parse_yaml(reference.EXAMPLES[key], "example").data
+    assert list(example) == [key]
+    SweepFile.model_validate_json(json.dumps({**WHOLE, **example}))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    done = subprocess.run(
+        [*command, "-d", str(tmp_path / "site")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "reference" / "sweep_file.html").is_file()

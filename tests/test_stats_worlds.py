@@ -1,0 +1,191 @@
+"""Error rates in four simulated worlds: false positives, coverage, power.
+
+Log times have the spread of solved rows at nano, sd 0.143 (`docs/how_a_verdict_is_made.md`). In
+every world all rows have the baseline's mean, so each "better", "worse" or "equivalent by less"
+is false, and an interval that leaves out 1 misses.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from hymba_lab.stats import Run, Timed, compare, compare_times, holm_p, spread_of
+
+SD = 0.143
+World = Callable[[np.random.Generator, int, int], np.ndarray]
+
+
+def all_solved(rng: np.random.Generator, n_rows: int, n: int) -> np.ndarray:
+    return SD * rng.normal(size=(n_rows, n))
+
+
+def unequal_variances(rng: np.random.Generator, n_rows: int, n: int) -> np.ndarray:
+    """Two rows in three have spreads within a factor of 2.7 of each other, one in 20 beyond 7."""
+    return SD * np.exp(rng.normal(0, 0.5, n_rows))[:, None] * rng.normal(size=(n_rows, n))
+
+
+def one_bimodal_row(rng: np.random.Generator, n_rows: int, n: int) -> np.ndarray:
+    """Half of one row's seeds jump early, half late, 1.5 times apart."""
+    y = all_solved(rng, n_rows, n)
+    y[1] += math.log(1.5) * (rng.integers(0, 2, n) - 0.5)
+    return y
+
+
+def one_late_seed_in_four(rng: np.random.Generator, n_rows: int, n: int) -> np.ndarray:
+    """As at nano: of the hybrid's six seeds one jumps 1.6 times later than the others."""
+    y = all_solved(rng, n_rows, n)
+    y[1] += math.log(1.6) * ((rng.random(n) < 0.25) - 0.25)
+    return y
+
+
+WORLDS: dict[str, World] = {
+    world.__name__: world
+    for world in (all_solved, unequal_variances, one_bimodal_row, one_late_seed_in_four)
+}
+
+
+def judged(y: np.ndarray, end: float = math.inf, others: np.ndarray | None = None) -> list[Timed]:
+    """`others` are log times of more solved rows of the scale."""
+    rows = {
+        str(i): {seed: Run(math.exp(min(t, end)), bool(t <= end)) for seed, t in enumerate(row)}
+        for i, row in enumerate(y)
+    }
+    spreads = [] if others is None else [spread_of(row.tolist()) for row in others]
+    return compare_times(rows, "0", others=spreads)
+
+
+def rates(
+    world: World, n_rows: int, n: int, sweeps: int, end: float = math.inf, others: int = 0
+) -> tuple[float, float]:
+    """(family false positives, simultaneous coverage)."""
+    rng = np.random.default_rng(n_rows * 100 + n)
+    wrong = missed = 0
+    for _ in range(sweeps):
+        more = world(rng, others, n) if others else None
+        found = [one.comparison for one in judged(world(rng, n_rows, n), end, more)]
+        wrong += any(one.kind in ("better", "worse") for one in found)
+        missed += any(one.low > 1 or one.high < 1 for one in found)
+    return wrong / sweeps, 1 - missed / sweeps
+
+
+def allowed(rate: float, sweeps: int) -> float:
+    """What a procedure with just this rate exceeds once in a hundred simulations."""
+    return float(reference.binom.ppf(0.99, sweeps, rate)) / sweeps
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("n", [3, 6])
+def test_null_rows_are_seldom_called_different(name: str, n: int) -> None:
+    wrong, covered = rates(WORLDS[name], 5, n, 120)
+    assert wrong <= allowed(0.05, 120)
+    assert covered >= 1 - allowed(0.055, 120)
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_half_censored_rows_are_seldom_called_different(n: int) -> None:
+    wrong, covered = rates(all_solved, 5, n, 60, end=0.0)
+    assert wrong <= allowed(0.05, 60)
+    assert covered >= 1 - allowed(0.055, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("n", [3, 6])
+@pytest.mark.parametrize(("n_rows", "others"), [(2, 20), (3, 20), (4, 0), (4, 20), (7, 20)])
+def test_the_four_worlds_at_length(name: str, n: int, n_rows: int, others: int) -> None:
+    wrong, covered = rates(WORLDS[name], n_rows, n, 3000, others=others)
+    assert wrong <= 0.055
+    assert covered >= 0.94
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 6])
+@pytest.mark.parametrize("n_rows", [2, 4, 7])
+@pytest.mark.parametrize("end", [-0.1, 0.0, 0.1])
+def test_half_censored_at_length(n: int, n_rows: int, end: float) -> None:
+    wrong, covered = rates(all_solved, n_rows, n, 1000, end=end)
+    assert wrong <= 0.055
+    assert covered >= 0.94
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 6])
+def test_half_of_the_rows_never_solve(n: int) -> None:
+    """Their verdicts are true; those among the rows that solve must not be false."""
+    rng = np.random.default_rng(n)
+    wrong = missed = 0
+    for _ in range(3000):
+        y = all_solved(rng, 7, n)
+        y[4:] += 2.0
+        found = judged(y, end=0.6)
+        wrong += any(one.comparison.kind in ("better", "worse") for one in found[:3])
+        true = [0.0] * 3 + [2.0] * 3
+        missed += any(
+            not one.comparison.low <= math.exp(t) <= one.comparison.high
+            for t, one in zip(true, found, strict=True)
+        )
+    assert wrong / 3000 <= 0.055
+    assert 1 - missed / 3000 >= 0.94
+
+
+def power(n: int, sweeps: int, others: int) -> tuple[float, float]:
+    """How often a row 1.3 times slower is found beside two rows that are twice as slow.
+
+    Second: by paired t-tests of log times with Holm's correction.
+    """
+    rng = np.random.default_rng(n)
+    ours = paired = 0
+    for _ in range(sweeps):
+        y = all_solved(rng, 4, n)
+        y[1:] += np.log([[1.3], [2.0], [2.0]])
+        more = all_solved(rng, others, n) if others else None
+        ours += judged(y, others=more)[0].comparison.kind == "worse"
+        paired += holm_p([float(reference.ttest_rel(row, y[0]).pvalue) for row in y[1:]])[0] <= 0.05
+    return ours / sweeps, paired / sweeps
+
+
+def test_a_row_1_3_times_slower_is_found_more_often_than_by_paired_tests() -> None:
+    ours, paired = power(3, 150, others=20)
+    assert ours >= 0.4
+    assert paired <= 0.25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("others", [0, 20])
+def test_power_at_length(others: int) -> None:
+    three, paired = power(3, 3000, others)
+    six, _ = power(6, 3000, others)
+    assert three >= 0.4
+    assert paired == pytest.approx(0.14, abs=0.06)
+    assert six >= 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("n", [3, 6])
+def test_choosing_whether_to_pair_costs_no_error(correlation: float, n: int) -> None:
+    rng = np.random.default_rng(n)
+    wrong = missed = 0
+    for _ in range(3000):
+        shared = math.sqrt(correlation) * rng.normal(size=n)
+        y = shared + math.sqrt(1 - correlation) * rng.normal(size=(5, n))
+        rows = {str(i): dict(enumerate(map(float, row))) for i, row in enumerate(y)}
+        found = compare(rows, "0", goal="maximize")
+        wrong += any(one.kind in ("better", "worse") for one in found)
+        missed += any(not one.low <= 0 <= one.high for one in found)
+    assert wrong / 3000 <= 0.055
+    assert 1 - missed / 3000 >= 0.94
+
+
+@pytest.mark.slow
+def test_equivalence_at_the_margin_is_seldom_shown() -> None:
+    rng = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(2000):
+        y = 0.6 * all_solved(rng, 5, 6)
+        y[1:] += math.log(1.2) * rng.choice([-1, 1], 4)[:, None]
+        wrong += any("1.2 times" in one.comparison.verdict.split("(")[0] for one in judged(y))
+    assert wrong / 2000 <= 0.055
