@@ -13,7 +13,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -71,7 +70,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         f"MB/s, {options.workers} workers (wall)": n_bytes / 1e6 / both["wall"],
         "peak of a process [MB]": both["peak"],
         "tokenized twice, equal bytes": same(folder / "alone", folder / "both"),
-        "kills survived with equal bytes": kills(folder, given, both["wall"], options),
+        "kills survived with equal bytes": kills(folder, given, options),
     }
     if options.large:
         shutil.rmtree(folder / "text")
@@ -177,26 +176,28 @@ def same(one: Path, two: Path) -> bool:
     return texts[0] == texts[1] and filecmp.cmpfiles(one, two, others, shallow=False)[0] == others
 
 
-def kills(
-    folder: Path, tokenizer: Mapping[str, object], seconds: float, options: argparse.Namespace
-) -> str:
-    """Kill a tokenization at evenly spread moments and let it go on; return how many came right."""
+def kills(folder: Path, tokenizer: Mapping[str, object], options: argparse.Namespace) -> str:
+    """Kill a tokenization when so many units are done, and let it go on; say how many came right.
+
+    The leader alone is killed: its workers must leave by themselves.
+    """
+    n_units = len(list((folder / "alone").glob("train-*.bin")))
     right = 0
     for number in range(options.kills):
-        name = f"killed{number}"
-        file = write_config(folder, name, "text", tokenizer)
+        out = folder / f"killed{number}"
+        file = write_config(folder, out.name, "text", tokenizer)
         process = subprocess.Popen(
             command(file, options.workers), stderr=subprocess.DEVNULL, start_new_session=True
         )
-        time.sleep(seconds * (number + 1) / (options.kills + 1))
+        done = n_units * number // options.kills
+        while process.poll() is None and len([*out.glob(".work/unit-*.json")]) < done:
+            time.sleep(0.02)
         stood = process.poll() is None
-        os.kill(
-            process.pid, signal.SIGKILL
-        )  # the leader alone: its workers must leave by themselves
+        process.kill()
         process.wait()
         tokenized(file, options.workers)
-        right += stood and same(folder / "alone", folder / name)
-        shutil.rmtree(folder / name)
+        right += stood and same(folder / "alone", out)
+        shutil.rmtree(out)
     return f"{right} of {options.kills}"
 
 

@@ -38,6 +38,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "lm_eval": ("hymba_lab.commands.lm_eval", "the harness's own command, our models known"),
         "bench": ("hymba_lab.commands.bench", "throughput by the paper's protocol"),
     },
+    "check": {
+        "check": ("hymba_lab.commands.check", "whether your own components keep the lab's laws"),
+    },
 }
 
 

@@ -44,6 +44,21 @@ def short_precision(name: str) -> str:
     return {long: short for short, long in PRECISIONS.items()}.get(name, name)
 
 
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Add `--plugin FILE` to a command that loads a run or a checkpoint."""
+    parser.add_argument(
+        "--plugin", type=Path, action="append", default=[], metavar="FILE.py", dest="plugins",
+        help="run this code for the components that the checkpoint names; may be repeated. "
+        "Without it only plugins run that ran in an experiment of yours before",
+    )  # fmt: skip
+
+
+def _plugins_place(error: BaseException) -> str | None:
+    """Return the line of a plugin that an error came from; None where it is no plugin's."""
+    loaded = sys.modules.get("hymba_lab.config.plugins")  # if not, no plugin has run
+    return loaded.place_of(error) if loaded else None
+
+
 def callable_package(name: str, module: str, function: str) -> None:
     """Let a package be called: `hymba_lab.sweep(...)` is `function` of `module`, imported then.
 
@@ -74,4 +89,9 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
     except BrokenPipeError:  # the reader of our output left, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (Exception, SystemExit) as error:
+        if (place := _plugins_place(error)) is None:
+            raise
+        print(f"error: {place}: {type(error).__name__}: {error}", file=sys.stderr)
+        code = 2
     sys.exit(code)

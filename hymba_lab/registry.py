@@ -6,13 +6,15 @@ class or a function. This module knows neither torch nor any component.
 """
 
 import inspect
+import sys
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
 
-from hymba_lab.errors import ConfigError
+from hymba_lab.errors import ConfigError, UserError
 
 T = TypeVar("T")
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -119,6 +121,10 @@ class Registry(Generic[T]):
         """Forget an entry, e.g. one that a plugin's newer version replaces."""
         del self._entries[name], self._specs[name]
 
+    def spec_type(self, name: str) -> type[Spec]:
+        """Return the model of the options that `name` takes."""
+        return self._specs[name]
+
     def options(self, name: str) -> list[str]:
         """Return the names of the options that `name` takes."""
         return [key for key in self._specs[name].model_fields if key != "name"]
@@ -140,13 +146,25 @@ class Registry(Generic[T]):
     def build(self, spec: Spec, *facts: Any) -> T:
         """Construct the component that `spec` names from the program's `facts`.
 
-        Raises `ConfigError` with this axis in front when the component refuses the combination.
+        Raises `ConfigError` with this axis in front when the component refuses the combination,
+        and when one from elsewhere fails.
         """
+        factory = self._entries[spec.name]
         try:
-            return self._entries[spec.name](*facts, **spec.options())
+            return factory(*facts, **spec.options())
         except ConfigError as error:
             error.path = error.path or self.path
             raise
+        except (UserError, KeyboardInterrupt):
+            raise
+        except (Exception, SystemExit) as error:
+            if factory.__module__.startswith("hymba_lab."):
+                raise
+            raise ConfigError(
+                f"{factory.__qualname__}, given {_told(facts)}, raised {type(error).__name__}: "
+                f"{error}{_line(factory, error)}.",
+                self.path,
+            ) from error
 
 
 def _leave_out_later(value: Any, data: Any) -> None:
@@ -165,6 +183,19 @@ def _leave_out_later(value: Any, data: Any) -> None:
     elif isinstance(value, list | tuple):
         for own, written in zip(value, data, strict=True):
             _leave_out_later(own, written)
+
+
+def _told(facts: tuple[Any, ...]) -> str:
+    """Return the facts of a component for a message."""
+    return ", ".join(repr(fact)[:40] for fact in facts) or "nothing"
+
+
+def _line(factory: Callable[..., Any], error: BaseException) -> str:
+    """Return the last line of the component's own file that the error passed."""
+    file = getattr(sys.modules.get(factory.__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+             if frame.filename == file]  # fmt: skip
+    return f" ({file}:{lines[-1]})" if lines else ""
 
 
 def _spec_type(name: str, factory: Callable[..., Any]) -> type[Spec]:

@@ -243,9 +243,9 @@ class TestBadInput:
             source({"a": folders["a"], "c": other})
         (tmp_path / "x.json").write_text("{}")
         with pytest.raises(ConfigError, match=r"a \(.*\) was not made with .*x\.json"):
-            source(folders, tokenizer=str(tmp_path / "x.json"))
+            source(folders, tokenizer_file=str(tmp_path / "x.json"))
         with pytest.raises(ConfigError, match=r"none\.json: cannot be read"):
-            source(folders, tokenizer=str(tmp_path / "none.json"))
+            source(folders, tokenizer_file=str(tmp_path / "none.json"))
 
     def test_too_short(self, folders):
         with pytest.raises(DataError, match=r"a: the validation part has 110 tokens, one window"):

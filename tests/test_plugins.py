@@ -83,7 +83,7 @@ def test_a_file_outside_the_package_adds_a_component(used: Path) -> None:
 def test_a_plugins_component_is_checked_and_suggested(used: Path, write: Write) -> None:
     text = fault(write("a.yaml", USED.replace("maximum", "maximun")))
     assert text.startswith("a.yaml:9:12: model.fusion.name: no component 'maximun'")
-    assert "gate, maximum, mean" in text and "Did you mean 'maximum'?" in text
+    assert "gate, " in text and ", maximum, mean" in text and "Did you mean 'maximum'?" in text
     text = fault(write("b.yaml", USED.replace("gain: 2.0", "gian: 2.0")))
     assert text.startswith(
         "b.yaml:9:27: model.fusion.gian: no key 'gian'; choose one of name, gain"
@@ -209,7 +209,7 @@ def test_a_component_that_a_plugin_dropped_is_gone(used: Path, write: Write) -> 
     load_config(used)
     write("mine.py", PLUGIN.replace('"maximum"', '"largest"'))
     text = fault(used)
-    assert "no component 'maximum'; choose one of concat, difference, gate, largest, mean" in text
+    assert "no component 'maximum'; choose one of concat, " in text and ", largest, mean" in text
 
 
 # --- entry points of installed packages

@@ -166,6 +166,25 @@ def test_an_empty_sequence_leaves_the_state() -> None:
     assert torch.equal(torch.autograd.grad(h_last.sum(), h0)[0], torch.ones_like(h0))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("seed", range(12))
+def test_on_a_gpu_outputs_and_gradients_equal_the_float64_loop(seed: int) -> None:
+    from test_scan import loop, make_inputs, relative_errors, with_gradients
+
+    one = random_case(seed)
+    made = make_inputs(*one["shape"], one["step"], one["seed"])
+    inputs = {name: tensor for name, tensor in made.items() if name not in one["absent"]}
+    expected = with_gradients(loop, inputs, torch.float64)
+
+    def scan(**leaves: Tensor) -> tuple[Tensor, Tensor]:
+        moved = {name: leaves[name].cuda() if name in leaves else None for name in made}
+        y, h_last = scan_triton.selective_scan(**moved, chunk=one["chunk"])  # type: ignore[arg-type]
+        return y.cpu(), h_last.cpu()
+
+    errors = relative_errors(with_gradients(scan, inputs, torch.float32), expected)
+    assert max(error for error in errors.values() if error == error) < 1e-5, errors
+
+
 @pytest.fixture
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Any:
     scan_triton.missing.cache_clear()

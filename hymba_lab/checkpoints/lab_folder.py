@@ -5,6 +5,7 @@ have the lab's names below `model.net.`, and an untied head is `lm_head.weight`.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,26 @@ def is_lab_folder(folder: Path) -> bool:
     return isinstance(content, dict) and content.get("model_type") == MODEL_TYPE
 
 
-def read_lab(folder: Path) -> tuple[Config, dict[str, Any]]:
-    """Return the configuration of a folder and its whole `config.json`."""
+def read_lab(folder: Path, plugins: Sequence[Path] = ()) -> tuple[Config, dict[str, Any]]:
+    """Return the configuration of a folder and its whole `config.json`.
+
+    `plugins` are files of code that may run for its components (`config/trust.py`).
+    """
     content = json.loads((folder / "config.json").read_text("utf-8"))
     if not isinstance(content.get("lab"), dict) or not isinstance(content.get("vocab_size"), int):
         raise CheckpointError(
             f"{folder / 'config.json'}: no `lab`, the resolved configuration, or no vocab_size; "
             "save the model again with save_pretrained."
         )
-    return from_resolved(content["lab"]), content
+    config = from_resolved(content["lab"], plugins=plugins, source=str(folder / "config.json"))
+    return config, content
 
 
-def load_lab_folder(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
+def load_lab_folder(
+    folder: Path, dtype: torch.dtype | None = None, plugins: Sequence[Path] = ()
+) -> LanguageModel:
     """Return the model in evaluation mode; raises `CheckpointError` for tensors of another."""
-    config, content = read_lab(folder)
+    config, content = read_lab(folder, plugins)
     vocab = content["vocab_size"]
     with torch.device("meta"):
         model = build_model(config.model.model_copy(update={"vocab": vocab}), vocab)

@@ -1,6 +1,7 @@
 """A model and its codec from a folder: a run of ours, or a checkpoint in the released format."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,27 @@ from hymba_lab.model import LanguageModel, build_model
 WEIGHTS = "weights.safetensors"
 
 
-def load(path: Path, dtype: str | None, *, texts: bool) -> tuple[LanguageModel, Codec | None]:
+def load(
+    path: Path, dtype: str | None, *, texts: bool, plugins: Sequence[Path] = ()
+) -> tuple[LanguageModel, Codec | None]:
     """Return model and codec of a checkpoint; the codec is None if no `texts` are asked for.
 
-    Raises `CheckpointError` for what is no checkpoint and, with `texts`, has no tokenizer.
+    `plugins` are files whose components it may use; of those that a run of ours names itself, only
+    the user's own are run (`config/trust.py`). Raises `ConfigError` for others, and
+    `CheckpointError` for what is no checkpoint and, with `texts`, has no tokenizer.
     """
     file = path if path.is_file() else path / WEIGHTS
     if file.is_file() and not (path / "config.json").is_file():
-        return _load_run(file, dtype, texts)
+        return _load_run(file, dtype, texts, plugins)
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         raise CheckpointError(
             f"{path}: an adapter without its base model; merge it into the folder that it was "
             "trained on, and give the merged folder."
         )
     lab = is_lab_folder(path)
-    model = load_lab_folder(path, precision_of(dtype)) if lab else load_pretrained(path, dtype)
+    model = (
+        load_lab_folder(path, precision_of(dtype), plugins) if lab else load_pretrained(path, dtype)
+    )
     if not texts:
         return model, None
     if not (path / "tokenizer.json").is_file():
@@ -80,14 +87,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _load_run(file: Path, dtype: str | None, texts: bool) -> tuple[LanguageModel, Codec | None]:
+def _load_run(
+    file: Path, dtype: str | None, texts: bool, plugins: Sequence[Path]
+) -> tuple[LanguageModel, Codec | None]:
     weights, facts = load_weights(file)
     if not {"config", "vocab"} <= facts.keys():
         raise CheckpointError(
             f"{file}: holds no configuration; give the weights.safetensors of a run, or a folder "
             "with config.json."
         )
-    config = from_resolved(facts["config"])
+    config = from_resolved(facts["config"], plugins=plugins, source=str(file))
     with torch.device("meta"):
         model = build_model(config.model, facts["vocab"])
     try:

@@ -51,6 +51,7 @@ def arguments() -> argparse.ArgumentParser:
         help="also fp32, bf16, fp16 (default: the checkpoint's)")  # fmt: skip
     add("--device", metavar="NAME", help="default: cuda where there is one, else cpu")
     add("--threads", type=int, metavar="N", help="torch threads (default: torch's)")
+    cli.add_plugins(parser)
     return parser
 
 
@@ -75,7 +76,7 @@ def _speaker(options: argparse.Namespace) -> Speaker:
     set_threads(options.threads)
     if options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: give at least one prompt.")
-    model, codec = load(options.model, options.dtype, texts=True)
+    model, codec = load(options.model, options.dtype, texts=True, plugins=options.plugins)
     assert codec is not None, "texts were asked for"
     template = template_of(options.model, options.template)
     longest = longest_text(options.model, model) or 2048

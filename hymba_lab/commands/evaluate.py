@@ -46,6 +46,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--run-code", action="store_true", help="let task files of your own run Python code")
     add("--log-samples", action="store_true", help="also write every question and answer")
     add("--root", type=Path, default=Path(), metavar="DIR", help="where mlflow.db stands")
+    cli.add_plugins(parser)
     add("--tracking-uri", metavar="URI", default=os.environ.get("MLFLOW_TRACKING_URI"))
     return parser
 
@@ -95,7 +96,7 @@ def _model(options: argparse.Namespace) -> tuple["HarnessModel", dict[str, Any]]
 
     device = device_of(options.device)
     set_threads(options.threads)
-    net, codec = load(options.model, options.dtype, texts=True)
+    net, codec = load(options.model, options.dtype, texts=True, plugins=options.plugins)
     assert codec is not None, "texts were asked for"
     known = longest_text(options.model, net)
     length = options.max_length or known or 2048

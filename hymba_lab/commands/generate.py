@@ -42,6 +42,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--threads", type=int, metavar="N", help="torch threads (default: torch's)")
     add("--chunk", "--chunk-size", dest="chunk_size", type=int, default=512, metavar="N",
         help="prompt tokens read at once")  # fmt: skip
+    cli.add_plugins(parser)
     return parser
 
 
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     device = device_of(options.device)
     set_threads(options.threads)
-    model, codec = load(options.checkpoint, options.dtype, texts=bool(options.prompt))
+    model, codec = load(
+        options.checkpoint, options.dtype, texts=bool(options.prompt), plugins=options.plugins
+    )
     prompts = [
         codec.encode(said) if codec and kind == "prompt" else _ids(said) for kind, said in given
     ]

@@ -45,11 +45,16 @@ class Recurrence:
     (a step of 0, a key of 0 with a decay of 1): padding gets it. None: there is no such value, and
     rows that end at different places are scanned apart, which is right for every operation and
     slower.
+
+    `values` names the input (B, T, H, V) that the state takes in, where y (B, T, H, V) is linear in
+    it and treats all V channels alike (the v of linear attention and of delta rules, the x of
+    Mamba-2): probes then read off how much of token s is in y at token t.
     """
 
     scan: Callable[..., tuple[Tensor, Any]]
     step: Callable[..., Tensor] | None = None
     no_step: Mapping[str, float] | None = None
+    values: str | None = None
 
 
 class Past(Protocol):

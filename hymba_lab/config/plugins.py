@@ -49,6 +49,24 @@ def load_plugin(path: Path, registries: Sequence[Registry[Any]]) -> str:
     return sha256
 
 
+def place_of(error: BaseException) -> str | None:
+    """Return file:line of the last line of a plugin that an error passed; None for no plugin's."""
+    files = {str(path) for path in _loaded}
+    frames = traceback.extract_tb(error.__traceback__)
+    passed = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in files]
+    return passed[-1] if passed else None
+
+
+def loaded_as(name: str) -> Path | None:
+    """Return the plugin of this file name that was loaded in this process, None for none."""
+    return next((path for path in _loaded if path.name == Path(name).name), None)
+
+
+def added_by(listed: Sequence[Path]) -> Entries:
+    """Return (axis, name) of what the listed plugins have registered in this process."""
+    return [entry for path in listed for entry in _loaded.get(path, ("", []))[1]]
+
+
 def added_by_others(listed: Sequence[Path]) -> set[tuple[str, str]]:
     """Return (axis, name) of what plugins outside the list have registered in this process."""
     return {
@@ -65,7 +83,9 @@ def load_entry_points() -> None:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit, too: it would look like success
             raise ConfigError(
                 f"entry point {point.name} = {point.value} of group {ENTRY_POINTS}: "
                 f"{type(error).__name__}: {error}; mend or uninstall its package."
@@ -93,7 +113,9 @@ def _execute(path: Path, source: bytes, sha256: str) -> None:
     sys.modules[name] = module  # dataclasses and pickles of the plugin look it up here
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit, too: it would look like success
         del sys.modules[name]
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]

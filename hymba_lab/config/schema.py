@@ -9,14 +9,16 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from types import GenericAlias
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from hymba_lab.config.located import locate
 from hymba_lab.config.messages import explain
-from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin
+from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
 from hymba_lab.config.shipped import PREFIX, named
+from hymba_lab.config.trust import refuse_strangers, remember
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry, Section, Spec
@@ -196,6 +198,7 @@ def resolve(document: Document) -> Config:
         tuple(name for name in registry if (registry.path, name) not in foreign)
         for registry in registries
     )
+    remember(hashes)
     schema = _config_type(tuple(names), *hashes)
     document = _with_tokenizer(document)
     data = {**document.data, "plugins": [str(path) for path in paths]}
@@ -224,9 +227,32 @@ def _with_tokenizer(document: Document) -> Document:
     return document
 
 
-def from_resolved(data: dict[str, Any]) -> Config:
-    """Return the configuration that `Config.resolved` wrote."""
-    return resolve(Document(data, {(): "resolved configuration"}))
+def from_resolved(
+    data: dict[str, Any],
+    *,
+    own: bool = False,
+    plugins: Sequence[Path] = (),
+    source: str = "resolved configuration",
+) -> Config:
+    """Return the configuration that `Config.resolved` wrote; `source` names where it stands.
+
+    The plugins that it lists are code, so they run only where they are the user's own
+    (`config/trust.py`): named in `plugins`, which then stand for them; or of a content that ran for
+    the user before; or loaded in this process under the same file name; or when the caller wrote
+    `data` for itself (`own`). Raises `ConfigError` for others, before anything is imported.
+    """
+    listed = data.get("plugins")
+    if plugins:
+        data = {**data, "plugins": [str(path.resolve()) for path in plugins]}
+    elif not own and isinstance(listed, list):
+        here = [
+            str(loaded_as(name) or name) if isinstance(name, str) and not Path(name).is_file()
+            else name
+            for name in listed
+        ]  # fmt: skip
+        refuse_strangers(here, source)
+        data = {**data, "plugins": here}
+    return resolve(Document(data, {(): source}))
 
 
 def all_registries() -> dict[str, Registry[Any]]:
@@ -281,7 +307,7 @@ def _config_type(names: tuple[tuple[str, ...], ...], *plugin_hashes: str) -> typ
         default = Field(default_factory=partial(_absent, key))
         model[key] = (Annotated[model[key][0], LATER], default)
     label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    sources: Any = dict.__class_getitem__((label, slots["data"]))
+    sources: Any = GenericAlias(dict, (label, slots["data"]))  # dict[label, ...], made at run time
     parts: dict[str, Any] = {
         "model": (create_model("ModelConfig", __base__=ModelConfig, **model), ...),
         "data": (Annotated[sources, Field(min_length=1)], ...),

@@ -13,8 +13,8 @@ from hymba_lab.cost.layers import measured
 from hymba_lab.model import LanguageModel
 from hymba_lab.ops.cross_entropy import linear_cross_entropy
 
-BYTES_PER_PARAM = {"fp32": 16, "bf16-mixed": 18}
-"""Weight, gradient and AdamW's two moments, float32 each; autocast adds a bf16 weight."""
+BYTES_PER_PARAM = {"fp32": 16, "bf16-mixed": 18, "bf16-true": 18}
+"""Weight, gradient and AdamW's two moments, float32 each; rounded weights add 2 bytes."""
 
 
 def activation_bytes(config: ModelConfig, vocab: int, seq_len: int, precision: str) -> int:
@@ -23,9 +23,9 @@ def activation_bytes(config: ModelConfig, vocab: int, seq_len: int, precision: s
     Counted once per storage: every tensor that autograd saves up to the cross-entropy loss, but for
     the weights, with fused attention (q, k, v, its output and a float32 log-sum per query and head)
     and a fused scan; norms and scans save float32, as they do on a CPU. Not counted: temporary
-    buffers, gradients in flight, fragmentation. `precision` bf16-mixed stores the rest in 2 bytes.
+    buffers, gradients in flight, fragmentation. In bf16 the rest takes 2 bytes.
     """
-    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     return measured(config, vocab, lambda model: {"bytes": _kept(model.to(dtype), seq_len)})[
         "bytes"
     ]

@@ -8,6 +8,7 @@ from torch import nn
 
 from hymba_lab.config import ModelConfig
 from hymba_lab.model import LanguageModel, build_model
+from hymba_lab.model.outputs import refuse_wrong_outputs
 from hymba_lab.model.plan import LayerPlan
 
 PARTS = (
@@ -29,9 +30,14 @@ _OF_MODEL = {"embedding": "embedding", "meta": "meta_tokens", "norm": "norms"}
 def meta_model(
     config: ModelConfig, vocab: int, plan: Sequence[LayerPlan] | None = None
 ) -> LanguageModel:
-    """Build the model without memory for its tensors; with the layers of `plan`, where given."""
+    """Build the model without memory for its tensors; with the layers of `plan`, where given.
+
+    Raises `ConfigError` for a component of a plugin that fails or returns another shape.
+    """
     with torch.device("meta"):
-        return build_model(config, vocab, plan)
+        model = build_model(config, vocab, plan)
+    refuse_wrong_outputs(model)
+    return model
 
 
 def count(module: nn.Module) -> int:

@@ -12,6 +12,7 @@ from hymba_lab.cost.activations import BYTES_PER_PARAM, activation_bytes
 from hymba_lab.cost.cache import cache_elements, held_bytes, paper_bytes, released_bytes
 from hymba_lab.cost.flops import BACKWARD, decoding_flops, forward_flops
 from hymba_lab.cost.layers import folded_model, measured
+from hymba_lab.cost.memory import device_memory
 from hymba_lab.cost.model import count, params_by_part
 from hymba_lab.cost.totals import CACHE_TOKENS, paper_ratio, ssm_to_attention
 from hymba_lab.errors import ConfigError
@@ -59,6 +60,7 @@ class Report:
     precision: str
     activations_per_row: int
     training_state: int
+    device_memory: int  # of a training step as the file asks for it
 
     @property
     def n_params(self) -> int:
@@ -114,6 +116,7 @@ def report(config: Config, vocab: int, *, context: int, dtype: str) -> Report:
         precision=training.precision,
         activations_per_row=activation_bytes(config.model, vocab, *row),
         training_state=BYTES_PER_PARAM[training.precision] * sum(params.values()),
+        device_memory=device_memory(config, vocab).total,
     )
 
 

@@ -77,6 +77,7 @@ _LINES: tuple[_Line, ...] = (
     ("activations per training row, estimate (MB)", lambda r: _mega(r.activations_per_row)),
     ("weights, gradients, AdamW (MB)", lambda r: _mega(r.training_state)),
     ("  in the precision", lambda r: r.precision),
+    ("training step, memory a device, estimate (MB)", lambda r: _mega(r.device_memory)),
 )
 
 

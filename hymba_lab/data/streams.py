@@ -23,12 +23,12 @@ class TokenFile:
     """
 
     def __init__(self, path: Path, start: int = 0, stop: int | None = None) -> None:
-        self._source = (path, start, stop)
+        self.path, self._part = path, (start, stop)
         ids: npt.NDArray[np.integer] = np.load(path, mmap_mode="r", allow_pickle=False)
         self.ids = np.asarray(ids[start:stop])
 
     def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path, int, int | None]]:
-        return type(self), self._source
+        return type(self), (self.path, *self._part)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -116,5 +116,5 @@ class HymbaLabConfig(HymbaConfig):
                 f"{self.name_or_path or 'this configuration'}: model_type hymba_lab without `lab`, "
                 "the resolved configuration of its experiment; save it with save_pretrained."
             )
-        model = from_resolved(self.lab).model
+        model = from_resolved(self.lab, source=self.name_or_path or "config.json").model
         return build_model(model.model_copy(update={"vocab": self.vocab_size}), self.vocab_size)

@@ -17,6 +17,7 @@ from hymba_lab.model.block import Block, build_block
 from hymba_lab.model.cache import Cache
 from hymba_lab.model.documents import by_document
 from hymba_lab.model.generate import generate, stream
+from hymba_lab.model.memory import refuse_forgetful
 from hymba_lab.model.plan import LayerPlan, plan_layers
 
 
@@ -48,6 +49,7 @@ class LanguageModel(nn.Module):
         self.plan, self.config = plan, config
         self.max_tokens: int | None = None
         self.released: Mapping[str, Any] | None = None
+        self._remembers = False  # not tried yet
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, vocab) of the next token, from tokens (B, T)."""
@@ -84,8 +86,14 @@ class LanguageModel(nn.Module):
         return meta.drop(x) if meta else x
 
     def cache(self, n_rows: int, n_tokens: int) -> Cache:
-        """Return an empty cache for rows of at most `n_tokens` text tokens."""
+        """Return an empty cache for rows of at most `n_tokens` text tokens.
+
+        Raises `UserError` for a component from elsewhere that would forget (`model/memory.py`).
+        """
         n_meta = self.meta.n_meta if self.meta else 0
+        if not self._remembers:
+            refuse_forgetful(self.plan, self.blocks, self.embedding.embedding_dim, n_meta)
+            self._remembers = True
         return Cache(self.blocks, n_meta, self.embedding.weight, n_rows, n_tokens)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -125,6 +133,8 @@ def build_model(
         plan,
         config,
     )
+    if model.embedding.weight.is_meta:
+        return model  # nothing to fill
     _initialize(model, config.init_std)
     nn.init.normal_(model.embedding.weight, std=config.embedding_std or config.init_std)
     return model

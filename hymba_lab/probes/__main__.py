@@ -22,6 +22,7 @@ def arguments() -> argparse.ArgumentParser:
         "--root", type=Path, default=Path(), metavar="DIR", help="where runs/ stands; default: here"
     )
     add("--threads", type=int, default=1, metavar="N", help="default: 1, sums in one order")
+    cli.add_plugins(parser)
     return parser
 
 
@@ -32,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = " ".join(["python -m hymba_lab.probes", *map(str, options.paths)])
     for folder, frames in write_probes(
-        options.paths, out=options.out, root=options.root, threads=options.threads, command=command
-    ):
+        options.paths, out=options.out, root=options.root, threads=options.threads,
+        command=command, plugins=options.plugins,
+    ):  # fmt: skip
         print(f"{folder}: {', '.join(sorted(frames))}")
     return 0
 

@@ -7,7 +7,9 @@ A map M (B, h, T, S) has a row per query that sums to 1: of attention, the softm
     alpha[t, s] = sum_n C[t, n] exp(A[d, n] (Delta_t - Delta_s)) delta_s B[s, n],
     delta = softplus(dt + bias),  Delta_t = delta_1 + ... + delta_t;
 
-the skip D and the gate SiLU(z) are no part of it. Heads h: attention heads, or channels of the SSM.
+the skip D and the gate SiLU(z) are no part of it. Of any other recurrence that is linear in its
+values and treats their channels alike (`Recurrence.values`), alpha[t, s] is what one unit of value
+at token s adds to y at token t. Heads h: attention heads, channels of the SSM, or a recurrence's.
 Only rows of text tokens are read; their columns hold the meta tokens first.
 """
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from hymba_lab.ops.masks import visible
 from hymba_lab.ops.scan_torch import softplus
-from hymba_lab.probes.trace import AttentionSeen, LayerSeen, ScanSeen
+from hymba_lab.probes.trace import AttentionSeen, LayerSeen, RecurrenceSeen, ScanSeen
 
 CATEGORIES = ("Meta", "BOS", "Self", "Cross")
 _AT_ONCE = 2**18  # values of an SSM's maps computed together, so that they stay in a core's cache
@@ -73,12 +75,35 @@ def scan_map(seen: ScanSeen, channels: slice = slice(None)) -> Tensor:
 
 
 @torch.no_grad()
+def recurrence_map(seen: RecurrenceSeen) -> Tensor:
+    """Return alpha (B, H, T, T) of an operation that names its `values`, signed.
+
+    Its T channels of value are given a unit at one token each, so one scan answers for all.
+    """
+    assert seen.op.values is not None
+    values = seen.tokens[seen.op.values]
+    n_rows, n_tokens, n_heads, _ = values.shape
+    units = torch.eye(n_tokens, dtype=values.dtype, device=values.device)[:, None, :]
+    tokens = {**seen.tokens, seen.op.values: units.expand(n_rows, n_tokens, n_heads, n_tokens)}
+    y, _ = seen.op.scan(**tokens, **seen.fixed, state=None)
+    return y.transpose(1, 2)
+
+
+@torch.no_grad()
 def summaries(layer: LayerSeen, n_meta: int) -> dict[str, MapSummary]:
     """Return branch -> summary, for the branches whose maps are known."""
     found = {}
     if layer.attention is not None:
         sees = _sees(layer.attention)
         found["attention"] = _summary([attention_map(layer.attention)], sees, n_meta)
+    for branch, recurrences in layer.recurrences.items():
+        linear = [seen for seen in recurrences.values() if seen.op.values is not None]
+        if len(linear) == 1 and branch not in found:
+            alpha = recurrence_map(linear[0]).abs()
+            rows = alpha / alpha.sum(-1, keepdim=True).clamp(min=1e-30)
+            sees = visible(alpha.shape[2], alpha.shape[2], None, 0, 0, alpha.device)
+            summary = _summary([rows], sees, n_meta)
+            found[branch] = _mean_head(summary) if branch == "ssm" else summary
     if layer.ssm is not None:
         n_tokens = layer.ssm.u.shape[1]
         sees = visible(n_tokens, n_tokens, None, 0, 0, layer.ssm.u.device)

@@ -1,6 +1,6 @@
 """Finished runs: a sweep's folder or a run's, to trained models with their data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,10 @@ def places(path: Path, root: Path) -> list[Place]:
     )
 
 
-def load_run(place: Place, mixtures: dict[str, Mixture]) -> Trained:
+def load_run(place: Place, mixtures: dict[str, Mixture], plugins: Sequence[Path] = ()) -> Trained:
     """Return the model and its data; `mixtures` keeps what several runs share.
 
+    `plugins` are code that may run for it (`config/trust.py`).
     Raises `UserError` where the weights are gone or the data here is not what it was trained on.
     """
     folder = place.folder.path
@@ -65,7 +66,7 @@ def load_run(place: Place, mixtures: dict[str, Mixture]) -> Trained:
             "folder that holds runs/ with --root."
         )
     record = _record(place.folder)
-    config = from_resolved(record["config"])
+    config = from_resolved(record["config"], plugins=plugins, source=str(folder))
     key = str([config.data, config.training.seq_len])
     if key not in mixtures:
         mixtures[key] = build_sources(config.data, config.training.seq_len)
@@ -75,7 +76,7 @@ def load_run(place: Place, mixtures: dict[str, Mixture]) -> Trained:
             f"{mixtures[key].fingerprint[:12]} (another Python's library, or changed files); probe "
             "it where it was trained."
         )
-    model, _ = load(folder, None, texts=False)
+    model, _ = load(folder, None, texts=False, plugins=plugins)
     return Trained(model, config, mixtures[key])
 
 

@@ -21,30 +21,33 @@ def write_probes(
     root: Path = Path(),
     threads: int = 1,
     command: str | None = None,
+    plugins: Sequence[Path] = (),
 ) -> Iterator[tuple[Path, dict[str, pd.DataFrame]]]:
     """Probe runs and the runs of sweeps; yield every folder written, with its frames by probe.
 
     `paths` are `runs/<id>` or a sweep's folder; `root` is where `runs/` stands. One of torch's
-    `threads` sums in one order.
+    `threads` sums in one order. `plugins` are files of code that may run for the runs' components.
     """
     torch.set_num_threads(threads)
     command = command or f"hymba_lab.probes({[str(path) for path in paths]})"
     found = [place for path in paths for place in places(path, root)]
     mixtures: dict[str, Mixture] = {}
     for sweep, own in by_sweep(found):
-        frames = _measured(own, mixtures)
+        frames = _measured(own, mixtures, plugins)
         folder = out / sweep / "probes"
         _write(frames, own, folder, command)
         yield folder, frames
 
 
-def _measured(own: Sequence[Place], mixtures: dict[str, Mixture]) -> dict[str, pd.DataFrame]:
+def _measured(
+    own: Sequence[Place], mixtures: dict[str, Mixture], plugins: Sequence[Path]
+) -> dict[str, pd.DataFrame]:
     """Return probe -> frame over all runs; a probe without lines is left out."""
     lines: Lines = {name: [] for name in COLUMNS}
     for number, place in enumerate(own, start=1):
         print(f"[{number}/{len(own)}] {place.row}, seed {place.seed}", file=sys.stderr, flush=True)
         which = {"sweep": place.sweep, "row": place.row, "seed": place.seed}
-        for name, found in probe(load_run(place, mixtures)).items():
+        for name, found in probe(load_run(place, mixtures, plugins)).items():
             lines[name] += [{**which, **line} for line in found]
     return {
         name: pd.DataFrame(lines[name], columns=["sweep", "row", "seed", *columns])

@@ -15,6 +15,7 @@ from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.runs.provenance import hardware, n_cores
 from hymba_lab.stats import detectable_effect, run_sd, showable_margin
 from hymba_lab.sweep.coordinator import Coordinator
+from hymba_lab.sweep.devices import device_notes, device_rows, device_table
 from hymba_lab.sweep.jobs import Outcomes, value_of
 from hymba_lab.sweep.launch_plan import launch_notes
 from hymba_lab.sweep.launchers.base import Site, launchers
@@ -25,11 +26,15 @@ from hymba_lab.sweep.session import Session, open_session
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will train: its question, a table of its rows, and what to know before."""
+    """What a sweep will train: its question, a table of its rows, and what to know before.
+
+    `devices` is what the rows take on the card that the scale names, None where it names none.
+    """
 
     question: str
     table: Table
     notes: list[str]
+    devices: Table | None = None
 
 
 def plan(
@@ -58,7 +63,11 @@ def plan(
     if cluster.spec.name != "local":
         asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
         notes += launch_notes(session, cluster, asked, outcomes, speeds)
-    return Plan(session.sweep.file.question, _cell_table(session, outcomes, speeds), notes)
+    table, devices = _cell_table(session, outcomes, speeds), None
+    if session.sweep.hardware:
+        rows = device_rows(session)
+        devices, notes = device_table(session, rows), notes + device_notes(session, rows)
+    return Plan(session.sweep.file.question, table, notes, devices)
 
 
 def print_plan(found: Plan) -> None:
@@ -66,6 +75,8 @@ def print_plan(found: Plan) -> None:
     console = Console()
     console.print(found.question, style="bold")
     console.print(found.table)
+    if found.devices:
+        console.print(found.devices)
     for line in found.notes:
         console.print(f"- {line}", markup=False, highlight=False, soft_wrap="\n" in line)
 

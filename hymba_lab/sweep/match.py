@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+from hymba_lab.config import resolve
 from hymba_lab.config.yaml_file import Document
+from hymba_lab.cost import count, meta_model
+from hymba_lab.errors import ConfigError
 from hymba_lab.sweep.cells import Cell, with_document
 from hymba_lab.sweep.question.file import Sweep
 
@@ -56,16 +59,16 @@ def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
     by = free(sweep, cell)
     start = _integer(sweep, cell.document, by)
     held = sweep.file.match is not None and cell.label in sweep.file.match.hold
-    seen: dict[int, Cell] = {} if held else {start: cell}
+    seen: dict[int, float] = {} if held else {start: budget(sweep, cell)}
 
-    def at(value: int) -> Cell:
+    def at(value: int) -> float:
         if value not in seen:
-            seen[value] = with_document(cell, _held(sweep, cell, by, value), vocab)
+            seen[value] = _budget_of(sweep, cell, _held(sweep, cell, by, value), vocab)
         return seen[value]
 
     value = start
     for _ in range(8):  # a line needs one step; a curve converges in a few
-        here, there = budget(sweep, at(value)), budget(sweep, at(value + 1))
+        here, there = at(value), at(value + 1)
         if here == there:
             raise sweep.wrong(["match", "by"], f"{by} does not change row {cell.label!r}.")
         step = round((target - here) / (there - here))
@@ -73,9 +76,21 @@ def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
             break
         value = max(1, value + step)
     near = [n for n in (value - 1, value, value + 1) if n >= 1]
-    best = min(near, key=lambda n: abs(budget(sweep, at(n)) - target))
-    solved = at(best)
+    best = min(near, key=lambda n: abs(at(n) - target))
+    unchanged = best == start and not held
+    solved = cell if unchanged else with_document(cell, _held(sweep, cell, by, best), vocab)
     return replace(solved, residual=budget(sweep, solved) / target - 1)
+
+
+def _budget_of(sweep: Sweep, cell: Cell, document: Document, vocab: int) -> float:
+    """The budget of a changed cell; parameters need no forward pass."""
+    if sweep.file.match is None or not sweep.file.match.params:
+        return budget(sweep, with_document(cell, document, vocab))
+    config = resolve(document)
+    try:
+        return count(meta_model(config.model, vocab))
+    except ConfigError as error:
+        raise config.blame(error) from None
 
 
 def _held(sweep: Sweep, cell: Cell, by: str, value: int) -> Document:

@@ -190,7 +190,7 @@ class Tracker:
 
         task = self.task
         with self.run.system_metrics():
-            config = from_resolved(task.config)
+            config = from_resolved(task.config, own=True)
             return fit(
                 config,
                 seed=task.seed,

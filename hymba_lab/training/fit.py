@@ -16,6 +16,7 @@ from hymba_lab.errors import ConfigError, TrialFailed
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.registry import Spec
 from hymba_lab.training.checkpoint import RunCheckpointIO
+from hymba_lab.training.gauges import Gauges
 from hymba_lab.training.logger import Log
 from hymba_lab.training.memory import keep_memory
 from hymba_lab.training.milestones import Metrics, Milestones, Stop
@@ -130,7 +131,7 @@ def _train(
         "seed": module.seed,
         "data": module.mixture.fingerprint,
     }
-    callbacks: list[Callback] = [milestones]
+    callbacks: list[Callback] = [milestones, Gauges(milestones)]
     if progress:
         callbacks.append(ProgressLine(milestones))
     with quiet_lightning(), usual_exits():

@@ -24,7 +24,7 @@ def main() -> int:
     told = json.loads(sys.stdin.readline())
     threading.Thread(target=_ends_with_rank_0, daemon=True).start()
     try:
-        fit(from_resolved(told["config"]), seed=told["seed"], folder=Path(told["folder"]))
+        fit(from_resolved(told["config"], own=True), seed=told["seed"], folder=Path(told["folder"]))
     except (TrialFailed, UserError):
         return 2  # rank 0 says why
     return 0

@@ -20,7 +20,7 @@ from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Section
 from hymba_lab.stats import Looks, plan_looks
 from hymba_lab.sweep.question.paper import Paper, looked_up
-from hymba_lab.sweep.question.scale import at_scale
+from hymba_lab.sweep.question.scale import Hardware, at_scale, hardware_of
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -143,6 +143,7 @@ class Sweep:
     document: Document
     base_document: Document
     base: Config
+    hardware: Hardware | None = None
 
     def wrong(self, place: Sequence[str | int], said: str) -> ConfigError:
         """Return an error that stands at a place of the sweep file."""
@@ -166,7 +167,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = No
         file = file.model_copy(update={"paper": paper})
     base_document = _base(path, file.base, document, [t for t in overrides if t not in own])
     base = resolve(base_document)
-    return Sweep(path.stem, file, document, _complete(base_document, base), base)
+    complete = _complete(base_document, base)
+    return Sweep(path.stem, file, document, complete, base, hardware_of(path, document))
 
 
 def _names_own_key(override: str) -> bool:

@@ -12,9 +12,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from hymba_lab.config import load_document
 from hymba_lab.config.messages import explain
@@ -26,10 +26,23 @@ _FOLDER = "scales"
 _WORD = re.compile(r"\$(\w+)")
 
 
+class Hardware(Section):
+    """What a plan counts with: a card of `hymba_lab.cost.cards`, and the share of its peak rate.
+
+    `mfu` is what a run is expected to reach: training FLOPs a second over the peak rate of matrix
+    products. `measured` says where it was measured; without it the plan calls it assumed.
+    """
+
+    card: str
+    mfu: Annotated[float, Field(gt=0, le=1)]
+    measured: str | None = None
+
+
 class ScaleFile(Section):
     """What changes from scale to scale; the question does not."""
 
     base: str  # the experiment, relative to the scale file
+    hardware: Hardware | None = None  # what --plan counts GPU-hours with
     defaults: dict[str, Any] = {}  # keys of the sweep, where it has none itself
     words: dict[str, Any] = {}  # word -> value of what the sweep writes as $word
 
@@ -63,6 +76,15 @@ def at_scale(document: Document, path: Path, scale: str | None) -> Document:
     }
     base: dict[Place, str] = {("base",): marks.get(("base",), str(path))}
     return Document(data, {**defaults, **_renamed(document, file.words), **base})
+
+
+def hardware_of(path: Path, document: Document) -> Hardware | None:
+    """Return what the scale of a sweep says about machines, None where nothing is said."""
+    scale = document.data.get("scale")
+    file = path.parent / _FOLDER / f"{scale}.yaml"
+    if scale is None or not file.is_file():
+        return None
+    return _read(path, str(scale), document)[0].hardware
 
 
 def _read(path: Path, scale: str, document: Document) -> tuple[ScaleFile, Mapping[Place, str]]:

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Everything that needs an NVIDIA GPU, in one go: tests, scan, attention, training.
+#
+#     bash benchmarks/gpu.sh [OUT]        OUT: folder of the figures, default results
+#
+# Needs: one card of Ampere or later with 24 GB or more, Linux, Python 3.11 or newer, torch 2.11 or
+# newer for CUDA, and of this project's packages lightning, numpy, pandas, pydantic, ruamel.yaml,
+# rich, safetensors, filelock, psutil, tokenizers, pytest, hypothesis. triton comes with torch.
+# mamba-ssm is compared where it imports. No network, no data. About ten minutes on an H100.
+# Writes OUT/gpu-<card>.md: tests passed, times of the scan beside the memory's limit and mamba-ssm,
+# of windowed attention beside the mask, tokens/s, MFU and peak memory of the 125M and 350M shapes
+# at 2048 tokens in bf16 beside the estimate of `inspect`, each with commit and card.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-results}
+python=${PYTHON:-python3}
+[ -x .venv/bin/python ] && python=${PYTHON:-.venv/bin/python}
+if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  echo "benchmarks/gpu.sh: torch finds no CUDA device here. Nothing was run or written." >&2
+  sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+  exit 3
+fi
+mkdir -p "$out"
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+missing=$("$python" -c 'import importlib.util as u
+print(*(n for n in ("triton", "lightning", "ruamel.yaml", "pydantic", "pytest", "hypothesis", "psutil")
+        if u.find_spec(n.split(".")[0]) is None))')
+[ -z "$missing" ] || { echo "benchmarks/gpu.sh: install first: $missing" >&2; exit 3; }
+tests=$("$python" -m pytest -q -m gpu -p no:cacheprovider tests 2>&1 | tail -1) || true
+"$python" benchmarks/gpu.py --out "$out" --tests "$tests"

@@ -1,0 +1,25 @@
+"""Claims of later papers: every file loads, and names rows that its sweeps have."""
+
+from pathlib import Path
+
+import pytest
+
+from hymba_lab.claims.file import load_claims
+from hymba_lab.sweep.question.file import load_sweep
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "analysis" / "claims").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_rows_of_a_claim_are_rows_of_its_sweep(path: Path) -> None:
+    for name, claim in load_claims(path).file.claims.items():
+        sweep = load_sweep(ROOT / "sweeps" / f"{claim.sweep}.yaml")
+        rows = {row for axis in sweep.file.axes.values() for row in axis}
+        assert {claim.row, *claim.others} <= rows, name
+
+
+def test_there_is_a_file_for_each_paper_whose_axes_are_here() -> None:
+    assert {path.stem for path in FILES} >= {
+        "2505.06708", "2507.22448", "2510.04800", "2510.26692",
+    }  # fmt: skip
