@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "inspect": ("hymba_lab.commands.inspect", "layer plan and costs of a model"),
         "probes": ("hymba_lab.probes.__main__", "what trained models do inside"),
         "report": ("hymba_lab.report.__main__", "tables, figures and pages from exported runs"),
+        "verdict": ("hymba_lab.commands.verdict", "who wins in anybody's table of runs"),
         "claims": ("hymba_lab.claims.__main__", "what became of the paper's claims"),
         "lengths": ("hymba_lab.commands.lengths", "cache against the length of the sequence"),
         "doctor": ("hymba_lab.commands.doctor", "what runs fast on this machine, and what not"),
