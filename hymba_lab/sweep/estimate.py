@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.runs.provenance import hardware, n_cores
@@ -90,8 +91,20 @@ def plan_notes(
         _time_note(session, outcomes, speeds, n_workers),
         *_power_notes(session, outcomes),
         *_budget_notes(session),
+        *_course_notes(session),
         *stop_notes(session),
         *_repeat_notes(session),
+    ]
+
+
+def _course_notes(session: Session) -> list[str]:
+    """Warn of runs whose course is one point: an area under it is its last value."""
+    training, n_steps = session.sweep.base.training, session.sweep.base.n_steps
+    if training.val_every < n_steps:
+        return []
+    return [
+        f"Warning: training.val_every = {training.val_every} gives {n_steps} steps one validation: "
+        "there is no learning curve, and every `_auc` is the last value; validate more often."
     ]
 
 
@@ -182,9 +195,13 @@ def _time_note(
 
 def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float]) -> Table:
     table = Table(
-        "row", "params", "vs first", "SSM:attn", "MFLOP/tok", "cache kB", "done", "ms/step",
-        box=SIMPLE, caption="cache: fp16 after 8000 tokens; MFLOP: forward", caption_justify="left",
+        "row", "params", "vs first", "SSM:attn", "MFLOP/tok", "cache kB", "done",
+        *(["ms/step"] if speeds else []), box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False,
+        caption="cache: fp16 after 8000 tokens; MFLOP: forward", caption_justify="left",
     )  # fmt: skip
+    for column in table.columns[1:]:  # numbers stay whole; labels are broken where room is short
+        column.no_wrap, column.justify = True, "right"
+    table.columns[0].overflow = "fold"
     file = session.sweep.file
     planned = f"/{file.trials_per_cell + len(file.seeds)}" if file.design != "search" else ""
     finished: dict[str, int] = {}
@@ -195,14 +212,14 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
     for cell in session.cells:
         costs, ratio = cell.costs, cell.costs.ssm_to_attention
         table.add_row(
-            cell.label,
+            Text(cell.label),
             f"{costs.params:,}",
             f"{costs.params / first.params - 1:+.2%}",
             "" if math.isnan(ratio) else f"{ratio:.2f}",
             f"{costs.flops_per_token / 1e6:.3f}",
             f"{costs.cache_bytes / 1e3:,.1f}",
             f"{finished.get(cell.label, 0)}{planned}",
-            f"{1e3 * speeds[cell.label]:.0f}" if cell.label in speeds else "",
+            *([f"{1e3 * speeds[cell.label]:.0f}"] if cell.label in speeds else []),
         )
     return table
 

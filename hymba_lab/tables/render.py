@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import rich.box
@@ -82,7 +82,16 @@ class Table:
 
 def to_csv(table: Table) -> str:
     """The raw numbers, exact to the last bit; empty where nothing was measured."""
-    return str(table.frame.to_csv(index=False, lineterminator="\n"))
+    frame = table.frame.copy()
+    for name in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            frame[name] = frame[name].map(_no_formula)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(cell: Any) -> Any:
+    """Return text that a spreadsheet would run as a formula with an apostrophe in front."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "@", "\t")) else cell
 
 
 def to_markdown(table: Table) -> str:

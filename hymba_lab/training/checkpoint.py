@@ -19,6 +19,8 @@ from hymba_lab.checkpoints.weights import FORMAT, HEADER
 from hymba_lab.errors import CheckpointError
 from hymba_lab.training.shards import SHARDS, joined, remove_shards
 
+_PARTS = {"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list}
+
 
 class RunCheckpointIO(CheckpointIO):
     """Lightning's checkpoint dict, with the identity of the run it belongs to."""
@@ -50,7 +52,7 @@ class RunCheckpointIO(CheckpointIO):
                     f"{path}: belongs to another run: its {key} is {_short(header.get(key))}, this "
                     f"run has {_short(ours)}; use another folder, or delete the file to start over."
                 )
-        return joined(checkpoint, path)
+        return _whole(joined(checkpoint, path), path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the file, and its shards, if they are there."""
@@ -67,7 +69,12 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain values, so it is not read; delete it and "
+            "the run starts again from step 0."
+        ) from error
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: the checkpoint is damaged ({str(error).splitlines()[0]}); delete it and the "
             "run starts again from step 0."
@@ -75,6 +82,20 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint of a run; delete it to start from step 0.")
     return content
+
+
+def _whole(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a checkpoint that holds what a run continues from; without a part it would go wrong.
+
+    A missing `loops`, e.g., would start the count of steps anew and train another run in silence.
+    """
+    for part, kind in _PARTS.items():
+        if not isinstance(checkpoint.get(part), kind):
+            raise CheckpointError(
+                f"{path}: the checkpoint lacks {part}; delete it and the run starts again from "
+                "step 0."
+            )
+    return checkpoint
 
 
 def _short(value: object) -> str:

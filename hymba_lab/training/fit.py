@@ -74,7 +74,8 @@ def fit(
     steps; a resumed run repeats the records after its checkpoint. `stop(step, metrics)` is asked
     at every validation and ends the run early. `mixture` saves building the data a second time.
     Seeds the global random generators. On a CPU a run is a function of (config, seed, data),
-    interrupted or not, to the last bit; on a GPU torch's kernels may differ in the last bits.
+    interrupted or not, to the last bit, with one number of torch threads (1 and 2 agree, more may
+    not: sums are split otherwise); on a GPU torch's kernels may differ in the last bits.
 
     Raises `ConfigError` (budget below one step, parts that do not fit), `DataError`,
     `CheckpointError` (of another run, damaged), `TrialFailed` (nan, out_of_memory, disk).
