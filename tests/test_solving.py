@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from hymba_lab.claims.file import load_claims
+from hymba_lab.claims.judge import answers
+from hymba_lab.claims.sides import Results
 from hymba_lab.data.draws import choose_weighted, generator
 from hymba_lab.stats import Run
 from hymba_lab.stats.position_guess import guess_of, order_of_slots, position_guess
@@ -96,6 +99,19 @@ def test_no_committed_verdict_compares_a_level_with_a_run_that_was_stopped() -> 
             if verdict.startswith("no detectable"):
                 assert all(run.solved for run in row)
                 assert "seeds would tell" in verdict
+
+
+def test_claims_about_runs_that_were_stopped_or_learned_nothing_are_not_judged() -> None:
+    claims = load_claims(ROOT / "analysis" / "claims.yaml")
+    found = answers(claims, Results(claims, ROOT / "results", "nano"))
+    status = {answer.name: answer.status for answer in found}
+    assert status["hymba_beats_llama"] == status["hybrid_beats_attention"] == "censored"
+    assert status["samba_recalls_less_than_llama"] == "not learned"
+    assert status["meta_tokens_do_little_for_ssm_recall"] == "not learned"
+    assert status["hybrid_beats_attention_on_text"] == "reproduced"
+    gated = [a for a in found if a.status in ("censored", "not learned")]
+    alike = [one for a in gated for one in a.comparisons if one.status == a.status]
+    assert all(math.isnan(one.p_holm) for one in alike)
 
 
 def test_the_terminal_shows_verdicts_whole_at_80_columns() -> None:
