@@ -17,6 +17,8 @@ from hymba_lab import __version__, cli
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "ask": {
         "sweep": ("hymba_lab.sweep.__main__", "answer one question with one table"),
+        "status": ("hymba_lab.commands.status", "what a sweep is doing, wherever it runs"),
+        "stop": ("hymba_lab.commands.stop", "end a sweep's trials; it can go on later"),
         "train": ("hymba_lab.commands.train", "train one experiment"),
         "tokenize": ("hymba_lab.commands.tokenize", "turn text into token shards"),
         "init": ("hymba_lab.commands.init", "write a laboratory of your own to start from"),

@@ -18,7 +18,10 @@ from hymba_lab.stats import detectable_effect, run_sd, showable_margin
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.devices import device_notes, device_rows, device_table
 from hymba_lab.sweep.jobs import Outcomes, value_of
+from hymba_lab.sweep.launch_plan import launch_notes
+from hymba_lab.sweep.launchers.base import Site, launchers
 from hymba_lab.sweep.report import stop_notes
+from hymba_lab.sweep.resources import load_resources
 from hymba_lab.sweep.session import Session, open_session
 
 
@@ -44,15 +47,23 @@ def plan(
     workers: int | None = None,
     threads: int = 1,
     calibrate: bool = False,
+    launcher: str | None = None,
+    resources: Path | None = None,
 ) -> Plan:
     """Return what `run_sweep` of the same arguments would do; trains nothing.
 
-    `calibrate` measures a few steps of every row first, each with `threads` torch threads.
+    `calibrate` measures a few steps of every row first, each with `threads` torch threads. Of
+    another `launcher` than this machine it says the jobs, their hours and how they are asked for.
     """
+    cluster = load_resources(resources, launcher)
     session = open_session(file, scale=scale, overrides=overrides, root=root)
+    cluster.check_rows([cell.label for cell in session.cells])
     outcomes = finished_so_far(session)
     speeds = _calibrate(session, threads) if calibrate else _known_speeds(session)
     notes = plan_notes(session, outcomes, speeds, workers or n_cores())
+    if cluster.spec.name != "local":
+        asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
+        notes += launch_notes(session, cluster, asked, outcomes, speeds)
     table, devices = _cell_table(session, outcomes, speeds), None
     if session.sweep.hardware:
         rows = device_rows(session)
@@ -68,7 +79,7 @@ def print_plan(found: Plan) -> None:
     if found.devices:
         console.print(found.devices)
     for line in found.notes:
-        console.print(f"- {line}", markup=False, highlight=False)
+        console.print(f"- {line}", markup=False, highlight=False, soft_wrap="\n" in line)
 
 
 def finished_so_far(session: Session) -> Outcomes:

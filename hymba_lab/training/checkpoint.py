@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from hymba_lab.atomic import write_bytes
+from hymba_lab.atomic import Guard, write_bytes
 from hymba_lab.checkpoints.weights import FORMAT, HEADER
 from hymba_lab.errors import CheckpointError
 from hymba_lab.training.shards import SHARDS, joined, remove_shards
@@ -25,9 +25,12 @@ _PARTS = {"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_state
 class RunCheckpointIO(CheckpointIO):
     """Lightning's checkpoint dict, with the identity of the run it belongs to."""
 
-    def __init__(self, identity: Mapping[str, str | int]) -> None:
-        """`identity` must be equal for a run to continue: configuration's digest, seed, data."""
-        self._header = {"format": FORMAT, **identity}
+    def __init__(self, identity: Mapping[str, str | int], guard: Guard | None = None) -> None:
+        """`identity` must be equal for a run to continue: configuration's digest, seed, data.
+
+        `guard()` raises where this process may not write the run any more.
+        """
+        self._header, self._guard = {"format": FORMAT, **identity}, guard
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -35,7 +38,7 @@ class RunCheckpointIO(CheckpointIO):
         """Write the checkpoint; raises `TrialFailed("disk")` when that is impossible."""
         buffer = io.BytesIO()
         torch.save(checkpoint | {HEADER: self._header}, buffer)
-        write_bytes(Path(path), buffer.getbuffer())
+        write_bytes(Path(path), buffer.getbuffer(), self._guard)
         remove_shards(Path(path), keep=checkpoint.get(SHARDS, {}).get("folder"))
 
     def load_checkpoint(
