@@ -11,10 +11,10 @@ demo: setup  ## train the first sweep at demo size and show its table
 	$(SWEEP) sweeps/demo.yaml
 
 test: setup  ## the fast suite, a process per core
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not cluster"
 
 test-all: test  ## also the kills, one after another: they watch processes
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -m "slow and not gpu and not cluster"
 
 lint: setup
 	$(BIN)/ruff check .

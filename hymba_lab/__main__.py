@@ -17,6 +17,8 @@ from hymba_lab import __version__, cli
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "ask": {
         "sweep": ("hymba_lab.sweep.__main__", "answer one question with one table"),
+        "status": ("hymba_lab.commands.status", "what a sweep is doing, wherever it runs"),
+        "stop": ("hymba_lab.commands.stop", "end a sweep's trials; it can go on later"),
         "train": ("hymba_lab.commands.train", "train one experiment"),
         "tokenize": ("hymba_lab.commands.tokenize", "turn text into token shards"),
         "init": ("hymba_lab.commands.init", "write a laboratory of your own to start from"),
@@ -25,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "inspect": ("hymba_lab.commands.inspect", "layer plan and costs of a model"),
         "probes": ("hymba_lab.probes.__main__", "what trained models do inside"),
         "report": ("hymba_lab.report.__main__", "tables, figures and pages from exported runs"),
+        "verdict": ("hymba_lab.commands.verdict", "who wins in anybody's table of runs"),
         "claims": ("hymba_lab.claims.__main__", "what became of the paper's claims"),
         "lengths": ("hymba_lab.commands.lengths", "cache against the length of the sequence"),
         "doctor": ("hymba_lab.commands.doctor", "what runs fast on this machine, and what not"),

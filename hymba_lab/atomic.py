@@ -2,9 +2,10 @@
 
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
-from hymba_lab.errors import StoreError, TrialFailed
+from hymba_lab.errors import LeaseLost, StoreError, TrialFailed
 
 
 def make_folder(path: Path) -> None:
@@ -18,7 +19,13 @@ def make_folder(path: Path) -> None:
         ) from None
 
 
-def write_atomically(path: Path, text: str, durable: bool = True) -> None:
+Guard = Callable[[], None]
+"""Raises when the file must not be replaced any more; asked right before it is."""
+
+
+def write_atomically(
+    path: Path, text: str, durable: bool = True, guard: Guard | None = None
+) -> None:
     """Write a text file so that a reader, or a crash, sees the old or the new one, whole."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -28,6 +35,8 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
+            if guard:
+                guard()
             os.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -36,15 +45,22 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
         raise StoreError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
+def write_bytes(path: Path, content: bytes | memoryview, guard: Guard | None = None) -> None:
     """Write a file atomically; raises `TrialFailed("disk")` with the path and the reason."""
-    partial = path.with_name(path.name + ".partial")  # one name: a kill leaves at most one behind
+    # one name: a kill leaves at most one behind; with a guard, two processes may write at a time
+    own = f".{os.getpid()}.{uuid.uuid4().hex[:8]}" if guard else ""
+    partial = path.with_name(f"{path.name}{own}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if guard:
+            guard()
         os.replace(partial, path)
+    except LeaseLost:
+        partial.unlink(missing_ok=True)
+        raise
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise TrialFailed(

@@ -1,6 +1,7 @@
 """What every command line shares: `--set`, stores, and errors without a traceback."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,21 @@ def parser(command: str, about: str) -> argparse.ArgumentParser:
 
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
+    """Return the type of an option that takes whole numbers from `low` to `high`."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+        return value
+
+    return number
 
 
 def precision(name: str) -> str:
@@ -75,6 +91,9 @@ def callable_package(name: str, module: str, function: str) -> None:
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
     """Exit with main()'s code; 2 and one message for what the user can mend, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows ? for the rest
+            stream.reconfigure(errors="replace")
     try:
         code = main(None)
     except UserError as error:

@@ -8,7 +8,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Literal
 
-FailureReason = Literal["nan", "out_of_memory", "timeout", "crash", "disk", "data"]
+FailureReason = Literal["nan", "out_of_memory", "timeout", "crash", "disk", "data", "refused"]
+Interruption = Literal["preempted", "cancelled", "node_lost"]
+"""What ended an attempt and was not its trial's fault."""
 
 
 class UserError(Exception):
@@ -37,6 +39,30 @@ class CheckpointError(UserError):
 
 class StoreError(UserError):
     """The run folder, the study or the tracking store cannot be read or written."""
+
+
+class LaunchError(UserError):
+    """The cluster cannot be reached, or takes no job of this kind."""
+
+
+class LeaseLost(Exception):
+    """Another process has taken this run over: this one must write nothing more."""
+
+
+class SweepStopped(Exception):
+    """`hymba-lab stop` was asked for this sweep."""
+
+
+class TrialInterrupted(Exception):
+    """An attempt ended for no fault of its trial, which goes on from its checkpoint."""
+
+    def __init__(self, reason: Interruption, message: str) -> None:
+        super().__init__(reason, message)  # both, so that it survives pickling
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
 
 
 class TrialFailed(Exception):

@@ -304,7 +304,7 @@ PLUGINS = [
     Case("a plugin that breaks", ["mine.py:2: ValueError: the author made a mistake"],
          base=("name: tiny\n", "name: tiny\nplugins: [mine.py]\n"),
          files={"mine.py": BREAKS_ON_IMPORT}),
-    Case("a component that breaks", ["row 'b' of", "mine.py:10: AttributeError", "no_such_method"],
+    Case("a component that breaks", ["row 'b' of", "no_such_method", "mine.py:10"],
          axes(a=MEAN, b={"model.fusion": {"name": "unfinished"}}),
          base=("name: tiny\n", "name: tiny\nplugins: [mine.py]\n"),
          files={"mine.py": BREAKS_IN_FORWARD}),

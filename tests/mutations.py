@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.config import load_document
-
 # what people, programs and attackers write where something else belongs
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 7, 255, 1000, 65536, 2**31, 2**32, 2**53 + 1, 2**63, 2**64,
@@ -156,4 +154,4 @@ def copied(source: Path, to: Path) -> Path:
     return Path(shutil.copytree(source, to))
 
 
-__all__ = ["copied", "damage", "load_document", "mutated"]
+__all__ = ["copied", "damage", "mutated"]

@@ -103,7 +103,7 @@ def tree(folder: Path, leave_out: Sequence[Path] = ()) -> dict[str, tuple[int, i
 SPECIAL = [
     "what?now", "a%b", "a%41", "a%2Fb", "a#b", "with space", " leading", "trailing ",
     "ü ö", "e\N{COMBINING ACUTE ACCENT}", "日本", "@x:y", "a;b", "a&b=c", "quote'\"", "back\\slash",
-    "$HOME", "-dash", "~", "%%", "[x]", "[/x]", "{y}", "..z", "sqlite:", "a,b", "tab\there",
+    "$HOME", "-dash", "~", "%%", "[x]", "[x]]", "{y}", "..z", "sqlite:", "a,b", "tab\there",
     "*",    "!", "`id`", "<b>", "|", "\N{GRINNING FACE}", ":memory:", "?mode=ro",
 ]  # fmt: skip
 

@@ -23,9 +23,10 @@ from conftest import ROOT, TINY
 from hymba_lab import cli
 from hymba_lab.config.yaml_file import read_yaml
 from hymba_lab.runs.tracking import Store, default_uri
+from hymba_lab.sweep import run
 from hymba_lab.sweep.__main__ import main
 from hymba_lab.sweep.jobs import Job, Outcome
-from hymba_lab.sweep.launchers import local as launch
+from hymba_lab.sweep.launchers.base import Launcher
 from hymba_lab.sweep.session import Session, open_session
 
 SWEEP = """\
@@ -65,7 +66,7 @@ def _empty_store() -> Path:
     return folder / "mlflow.db"
 
 
-class Inline:
+class Inline(Launcher):
     """A launcher that trains in this very process, one run after the other."""
 
     def __init__(self, *facts: Any) -> None:
@@ -122,7 +123,7 @@ class Lab:
             redirect_stdout(out),
             redirect_stderr(err),
             patch.object(sys, "argv", argv),
-            patch.object(launch, "ForkServer", launcher),
+            patch.object(run, "make_launcher", launcher),
             pytest.raises(SystemExit) as end,
         ):
             cli.run(main)

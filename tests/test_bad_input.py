@@ -213,7 +213,7 @@ def test_a_full_disk_at_the_result_fails_the_trial_and_its_training_is_kept(
     assert (ended.code, ended.err) == (1, "")
     assert f"{run}/result.json: cannot be written: No space left on device" in ended.out
     assert sorted(path.name for path in run.iterdir()) == [
-        "failure.json", "last.ckpt", "lock", "progress.json", "weights.safetensors",
+        "endings.json", "failure.json", "last.ckpt", "progress.json", "weights.safetensors",
     ]  # fmt: skip
     again = lab.run()
     assert (again.code, again.err) == (0, "")

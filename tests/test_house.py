@@ -19,7 +19,7 @@ FLOORS = (
     ("model", "runs"),
     ("checkpoints", "cost", "figures"),
     ("training", "hf"),
-    ("evaluation", "finetune", "testing"),
+    ("evaluation", "finetune", "testing", "dialogue"),
     ("sweep", "probes"),
     ("report", "claims"),
     ("commands",),

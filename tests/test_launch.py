@@ -6,14 +6,41 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
+BEGAN = """if 1:
+    from pathlib import Path
+
+    def began_with(task):
+        return Path("/proc/self/environ").read_text()
+
+    def sees(task):
+        import os, time
+        time.sleep(0.2)  # so that no two of a pair can share one place in turn
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+"""
 WORKER = """if 1:
     from pathlib import Path
+    from types import SimpleNamespace
+    import began
+    from hymba_lab.runs.root_id import root_id
     from hymba_lab.sweep.launchers import local as launch
+    from hymba_lab.sweep.launchers.base import Site
 
     launch._PRELOAD = "json"
-    launcher = launch.ForkServer(1, 3, None)
-    print(launcher.submit(Path.read_text, Path("/proc/self/environ")).result())
+    root = Path()
+    task = SimpleNamespace(root=root, folder=root / "runs/x", root_id=root_id(root), claim="")
+"""
+THREADS = """
+    launcher = launch.ForkServer(Site("test", n_threads=3, n_workers=1))
+    print(launcher.submit(began.began_with, task).result())
+    launcher.stop()
+"""
+GPUS = """
+    launcher = launch.ForkServer(Site("test"), trials_per_gpu=2)
+    first = [launcher.submit(began.sees, task) for _ in range(launcher.capacity)]
+    seen = [future.result() for future in first]
+    print(launcher.capacity, *sorted(seen), launcher.submit(began.sees, task).result() in seen)
     launcher.stop()
 """
 TRAIN = """if 1:
@@ -30,9 +57,15 @@ TRAIN = """if 1:
 """
 
 
-def run(code: str, **environment: str) -> str:
+def run(code: str, folder: Path | None = None, **environment: str) -> str:
     env = {name: value for name, value in os.environ.items() if "OMP" not in name} | environment
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    if folder is not None:
+        (folder / "began.py").write_text(BEGAN)
+        env["PYTHONPATH"] = f"{ROOT}:{folder}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=folder
+    )
+    assert "Error" not in done.stderr or folder is None, done.stderr
     return done.stdout
 
 
@@ -41,10 +74,10 @@ def run(code: str, **environment: str) -> str:
 )
 @pytest.mark.parametrize("given", [None, "active"])
 def test_a_worker_begins_with_its_threads_and_leaves_its_core_while_it_waits(
-    given: str | None,
+    given: str | None, tmp_path: Path
 ) -> None:
     environment = {} if given is None else {"OMP_WAIT_POLICY": given}
-    began_with = run(WORKER, **environment).strip().split("\0")
+    began_with = run(WORKER + THREADS, tmp_path, **environment).strip().split("\0")
     assert {"OMP_NUM_THREADS=3", "MKL_NUM_THREADS=3"} <= set(began_with)
     assert f"OMP_WAIT_POLICY={given or 'passive'}" in began_with
 
@@ -52,3 +85,10 @@ def test_a_worker_begins_with_its_threads_and_leaves_its_core_while_it_waits(
 def test_training_one_model_sets_how_threads_wait_before_torch_reads_it() -> None:
     assert run(TRAIN).split() == ["passive"]
     assert run(TRAIN, OMP_WAIT_POLICY="active").split() == ["active"]
+
+
+def test_every_gpu_gets_its_trials_without_being_asked(tmp_path: Path) -> None:
+    """Two GPUs, two trials on each: four at a time, and who follows gets a place that is free."""
+    assert run(WORKER + GPUS, tmp_path, CUDA_VISIBLE_DEVICES="4,7").split() == [
+        "4", "4", "4", "7", "7", "True",
+    ]  # fmt: skip

@@ -400,5 +400,5 @@ def test_other_data_and_unfinished_runs_are_refused(
         main([str(copy), "--out", str(tmp_path)])
     record = json.loads((run / "result.json").read_text())
     (copy / "result.json").write_text(json.dumps({**record, "data_fingerprint": "f" * 64}))
-    with pytest.raises(UserError, match="belongs to another run"):
+    with pytest.raises(UserError, match="was edited"):
         main([str(copy), "--out", str(tmp_path)])

@@ -1,170 +1,123 @@
-"""Runs that end when their task is solved: identity, result, what a longer request finds."""
+"""When a task was solved: the guess from position, times from curves, the table's verdicts."""
 
-import json
 import math
-from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from sweeping import Lab
+from conftest import ROOT
 
-from hymba_lab.sweep.question.file import Range, Stop
-from hymba_lab.sweep.solving import stands, step_of_solving
-from hymba_lab.sweep.widening import at_edge, one_further, reachable
-
-LEVEL = Stop(metric="val/recall_accuracy", at=0.5)
-ANY_LOSS = {"metric": "val/loss", "at": 1000.0, "goal": "minimize"}  # solved at the first look
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    made = Lab(tmp_path).with_store()
-    made.edit(seeds=[0], metric={"name": "val/loss", "goal": "minimize"})
-    return made
+from hymba_lab.claims.file import load_claims
+from hymba_lab.claims.judge import answers
+from hymba_lab.claims.sides import Results
+from hymba_lab.data.draws import choose_weighted, generator
+from hymba_lab.stats import Run
+from hymba_lab.stats.position_guess import guess_of, order_of_slots, position_guess
+from hymba_lab.sweep.export import documents, read_export, task_of_export
+from hymba_lab.tables.render import ratio_estimate, to_text
+from hymba_lab.tables.solving import Task, control_note, edge_notes, task_of
 
 
-def records(lab: Lab) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in lab.folder.glob("runs/*/result.json")]
-
-
-def curve(*values: float) -> list[tuple[int, dict[str, float]]]:
-    return [(10 * n, {"val/recall_accuracy": value}) for n, value in enumerate(values, start=1)]
-
-
-@pytest.mark.parametrize(
-    ("values", "step"),
-    [
-        ((0.1, 0.3, 0.7), 25.0),  # halfway between 0.3 at step 20 and 0.7 at step 30
-        ((0.6, 0.1), 10.0),  # at the first look it was there already
-        ((0.1, 0.5, 0.2), 20.0),  # the first time counts
-        ((0.1, 0.2), math.nan),
-        ((), math.nan),
-    ],
-)
-def test_the_step_of_solving_lies_between_two_looks(values: tuple[float, ...], step: float) -> None:
-    assert step_of_solving(curve(*values), LEVEL) == pytest.approx(step, nan_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("ended_by", "asked", "answers"),
-    [
-        (None, LEVEL, True),
-        (LEVEL.model_dump(), LEVEL, True),
-        (LEVEL.model_dump(), None, False),
-        ({**LEVEL.model_dump(), "at": 0.9}, LEVEL, True),  # went further than is asked
-        ({**LEVEL.model_dump(), "at": 0.4}, LEVEL, False),
-        ({**LEVEL.model_dump(), "metric": "val/loss"}, LEVEL, False),
-    ],
-)
-def test_whose_result_stands(ended_by: Any, asked: Stop | None, answers: bool) -> None:
-    assert stands({"ended_by": ended_by}, asked) is answers
-
-
-def test_a_solved_run_is_finished_and_costs_what_it_took(lab: Lab) -> None:
-    lab.edit(stop=ANY_LOSS)
-    ended = lab.run()
-    assert (ended.code, ended.err) == (0, "")
-    assert [record["n_steps"] for record in records(lab)] == [5, 5]
-    assert {record["stopped_by"] for record in records(lab)} == {None}
-    runs = pd.read_csv(lab.folder / "runs/sweeps/sweep-tiny/runs.csv")
-    assert list(runs["status"]) == ["finished", "finished"]
-    assert list(runs["solved"]) == [1.0, 1.0]
-    per_step = runs["tokens"][0] / 10
-    assert list(runs["tokens_trained"]) == [5 * per_step] * 2
-    assert list(runs["tokens_to_solve"]) == [5 * per_step] * 2
-    assert runs["censored_at"].isna().all()
-    before = lab.results()
-    assert lab.run().code == 0
-    assert lab.results() == before, "nothing runs twice"
-
-
-def test_who_asks_for_the_whole_budget_trains_on_to_the_very_same_end(lab: Lab) -> None:
-    lab.edit(stop=ANY_LOSS)
-    assert lab.run().code == 0
-    lab.edit(stop=None)
-    assert lab.run().code == 0
-    continued = {record["digest"]: record for record in records(lab)}
-    assert len(continued) == 2, "the identity is the same with and without a stop"
-    for path in lab.folder.glob("runs/*/result.json"):
-        path.unlink()
-    assert lab.run().code == 0
-    for record in records(lab):
-        assert record["metrics"] == continued[record["digest"]]["metrics"]
-        assert record["n_steps"] == 10
-
-
-def test_an_unsolved_run_is_censored_at_its_budget(lab: Lab) -> None:
-    lab.edit(stop={"metric": "val/loss", "at": 0.0, "goal": "minimize"})
-    assert lab.run().code == 0
-    runs = pd.read_csv(lab.folder / "runs/sweeps/sweep-tiny/runs.csv")
-    assert list(runs["solved"]) == [0.0, 0.0]
-    assert list(runs["censored_at"]) == list(runs["tokens_trained"]) == list(runs["tokens"])
-
-
-def test_a_level_of_an_area_is_refused(lab: Lab) -> None:
-    lab.edit(stop={"metric": "val/recall_accuracy_auc", "at": 0.5})
-    ended = lab.run()
-    assert ended.code == 2
-    assert "stop.metric" in ended.err
-
-
-def test_the_soonest_to_solve_wins_whatever_it_reached(lab: Lab) -> None:
-    """Both rates solve at the first look: the metric, better for the second, does not decide."""
-    lab.edit(
-        stop=ANY_LOSS,
-        search={"optimizer.lr": {"choices": [1.0e-5, 1.0e-2]}},
-        sampler={"name": "grid"},
-        trials_per_cell=2,
+def test_the_guess_from_position_is_what_drawn_rows_give() -> None:
+    slots, n, power = 12, 4, 0.01
+    weights = np.arange(1, slots + 1, dtype=np.float64) ** (power - 1)
+    drawn = choose_weighted(generator("test", 0, 0), 40_000, weights, n)
+    counts = np.array([np.bincount(drawn[:, i], minlength=slots) for i in range(n)])
+    assert order_of_slots(weights, n) == pytest.approx(counts / 40_000, abs=0.01)
+    assert guess_of(32, n, power) == pytest.approx(
+        counts.max(axis=0).sum() / counts.sum(), abs=0.01
     )
-    assert lab.run().code == 0
-    runs = pd.read_csv(lab.folder / "runs/sweeps/sweep-tiny/runs.csv")
-    assert set(runs["optimizer.lr"]) == {1e-5}
-    assert "At an edge of what was tried" in lab.report("table.md")
 
 
-def test_widening_goes_on_until_the_winner_is_inside_or_three_were_tried(lab: Lab) -> None:
-    """The lowest loss after ten steps lies at a rate above the two choices."""
-    lab.edit(
-        search={"optimizer.lr": {"choices": [1.0e-5, 1.0e-4]}},
-        sampler={"name": "grid"},
-        trials_per_cell=2,
-        widen=True,
+def test_the_guess_is_one_of_n_where_slots_are_alike_and_more_where_order_leaks() -> None:
+    assert position_guess(32, [1, 2, 4, 8], 1.0) == pytest.approx(4 / 15, rel=1e-9)
+    assert position_guess(32, [1, 2, 4, 8], 0.01) == pytest.approx(0.337, abs=5e-4)
+    places = order_of_slots(np.arange(1.0, 9.0) ** -0.5, 8)
+    assert places.sum(axis=0) == pytest.approx(np.ones(8))
+    assert places.sum(axis=1) == pytest.approx(np.ones(8))
+    assert math.isnan(position_guess(4096, [4], 0.01))
+
+
+def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
+    courses = {("a", 0): [0.1, 0.5, 0.9], ("a", 1): [0.1, 0.1, 0.4], ("b", 0): [0.1, 0.2, 0.2]}
+    runs = pd.DataFrame(
+        [{"row": row, "seed": seed, "status": "finished"} for row, seed in courses]
+        + [{"row": "b", "seed": 1, "status": "failed"}]
     )
-    assert lab.run().code == 0
-    won = set(pd.read_csv(lab.folder / "runs/sweeps/sweep-tiny/runs.csv")["optimizer.lr"])
-    assert won <= {1e-3, 1e-2, 1e-1}
-    assert len(records(lab)) == 2 * (2 + 3) + 2 or won < {1e-3, 1e-2}
+    curves = pd.DataFrame(
+        [
+            {"row": row, "seed": seed, "step": 10 * i, "tokens": 100 * i, "metric": "m", "value": v}
+            for (row, seed), values in courses.items()
+            for i, v in enumerate(values, start=1)
+        ]
+    )
+    return runs, curves
 
 
-def test_a_step_past_an_edge_keeps_the_ratio() -> None:
-    rates = [1e-3, 2e-3, 4e-3]
-    assert one_further({"lr": 4e-3}, {"lr": rates}) == {"lr": 8e-3}
-    assert one_further({"lr": 1e-3}, {"lr": rates}) == {"lr": 5e-4}
-    assert one_further({"lr": 2e-3}, {"lr": rates}) is None
-    assert one_further({"n": 8}, {"n": [2, 4, 8]}) == {"n": 16}
-    assert one_further({"x": 0}, {"x": [0, 1, 2]}) == {"x": -1}
-    assert one_further({"name": "b"}, {"name": ["a", "b"]}) is None
-    assert reachable(Range(choices=[1, 2])).choices == [0.125, 0.25, 0.5, 1, 2, 4, 8, 16]
-    assert not at_edge([True, False], True)
+def test_times_come_from_the_curves_and_rising_runs_are_named() -> None:
+    task = task_of(*frames(), "m", 0.7, 0.3)
+    assert task.times == {"a": {0: (250.0, True), 1: (300, False)}, "b": {0: (300, False)}}
+    assert task.rising == ["a (seed 1)"]
+    assert task.above({"a": {0: 0.9, 1: 0.4}, "b": {0: 0.2}}) == {"a": True, "b": False}
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {"search": {"model.fusion.scale": {"choices": [True, False]}}},
-        {"search": {}},
-        {"search": {"optimizer.lr": {"low": 1e-3, "high": 1e-2}}, "sampler": {"name": "tpe"}},
-    ],
-)
-def test_widening_what_has_no_edges_is_refused(lab: Lab, keys: dict[str, Any]) -> None:
-    lab.edit(**{"widen": True, "trials_per_cell": 2, "sampler": {"name": "grid"}, **keys})
-    ended = lab.run()
-    assert (ended.code, ended.out) == (2, "")
+def test_the_record_of_a_run_that_was_stopped_comes_first() -> None:
+    runs, curves = frames()
+    own = runs.assign(tokens_to_solve=[220.0, math.nan, math.nan, math.nan],
+                      censored_at=[math.nan, 500.0, math.nan, math.nan])  # fmt: skip
+    task = task_of(own, curves, "m", 0.7, 0.3)
+    assert task.times["a"] == {0: (220.0, True), 1: (500.0, False)}
+    assert task.times["b"] == {0: (300, False)}
 
 
-def test_a_control_that_is_no_row_is_refused(lab: Lab) -> None:
-    lab.edit(control="men")
-    ended = lab.run()
-    assert ended.code == 2
-    assert "no row 'men'; choose one of mean, gate. Did you mean 'mean'?" in ended.err
+def test_a_control_that_fails_is_told_and_edges_are() -> None:
+    task = Task("m", 0.7, 0.3, {"a": {0: Run(1.0, True)}, "b": {0: Run(1.0, False)}}, [])
+    assert control_note(task, "a") == control_note(task, None) == []
+    assert control_note(task, "b")[0].startswith("The positive control 'b' solved 0 of 1")
+    runs = pd.DataFrame({"row": ["a", "b", "c"], "lr": [1e-3, 2e-3, 4e-3]})
+    (note,) = edge_notes(runs, {"lr": [1e-3, 2e-3, 4e-3]})
+    assert "0.001 to 0.004" in note
+    assert note.endswith(": a, c.")
+
+
+def test_open_ends_are_told_as_bounds() -> None:
+    assert ratio_estimate(1.5, 1.2, math.inf) == "> 1.20"
+    assert ratio_estimate(0.5, 0.0, 0.8) == "< 0.80"
+    assert ratio_estimate(1.32, 1.1, 1.58) == "1.32 [1.10, 1.58]"
+    assert ratio_estimate(math.nan, 0.0, math.inf) == "—"
+
+
+def test_no_committed_verdict_compares_a_level_with_a_run_that_was_stopped() -> None:
+    for folder in sorted((ROOT / "results").glob("*-nano")):
+        export = read_export(folder)
+        task, (table, _) = task_of_export(export), documents(export)
+        assert task is not None
+        for line in table.frame.to_dict("records"):
+            verdict, row = str(line["verdict"]), task.times[line["row"]].values()
+            if line["solved"] < line["seeds"] and line["seeds"] < 6:
+                assert verdict.startswith(("censored", "not learned", "baseline"))
+            if verdict.startswith("no detectable"):
+                assert all(run.solved for run in row)
+                assert "seeds would tell" in verdict
+
+
+def test_claims_about_runs_that_were_stopped_or_learned_nothing_are_not_judged() -> None:
+    claims = load_claims(ROOT / "analysis" / "claims.yaml")
+    found = answers(claims, Results(claims, ROOT / "results", "nano"))
+    status = {answer.name: answer.status for answer in found}
+    assert status["hymba_beats_llama"] == status["hybrid_beats_attention"] == "censored"
+    assert status["samba_recalls_less_than_llama"] == "not learned"
+    assert status["meta_tokens_do_little_for_ssm_recall"] == "not learned"
+    assert status["hybrid_beats_attention_on_text"] == "reproduced"
+    gated = [a for a in found if a.status in ("censored", "not learned")]
+    alike = [one for a in gated for one in a.comparisons if one.status == a.status]
+    assert all(math.isnan(one.p_holm) for one in alike)
+
+
+def test_the_terminal_shows_verdicts_whole_at_80_columns() -> None:
+    table, _ = documents(read_export(ROOT / "results" / "head_ratio-nano"))
+    text = to_text(table, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    for verdict in table.frame["verdict"]:
+        assert all(word in words for word in verdict.split())

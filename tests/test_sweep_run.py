@@ -15,13 +15,13 @@ from typing import Any
 import optuna
 import pytest
 from conftest import ROOT
-from filelock import FileLock
 from pebble import ProcessExpired
 from sweeping import N_JOBS, SEARCH, SWEEP, Ended, Inline, Lab
 
 from hymba_lab.errors import StoreError
 from hymba_lab.ops.status import chosen
 from hymba_lab.runs.folder import RunFolder
+from hymba_lab.runs.lease import Lease, clear, take
 from hymba_lab.runs.tracking import IDENTITY, ROLE, SHARED_FROM
 from hymba_lab.sweep.trial import run_trial
 
@@ -217,7 +217,7 @@ def test_a_worker_that_waited_takes_what_the_other_left(
     folder = RunFolder(tmp_path, task.identity)
     folder.path.mkdir(parents=True)
     ended: list[str] = []
-    with FileLock(folder.path / "lock"):
+    with folder.locked():
         worker = threading.Thread(target=lambda: ended.append(run_trial(task)))
         worker.start()
         worker.join(timeout=0.5)
@@ -228,7 +228,7 @@ def test_a_worker_that_waited_takes_what_the_other_left(
             folder.fail("nan", "diverged")
     worker.join(timeout=60)
     assert ended == ["finished" if file == "result.json" else "failed"]
-    assert sorted(path.name for path in folder.path.iterdir()) == sorted({"lock", file})
+    assert sorted(path.name for path in folder.path.iterdir()) == [file]
 
 
 def tasks(lab: Lab) -> list[Any]:
@@ -378,34 +378,39 @@ def test_retries_are_counted(lab: Lab) -> None:
     assert three.asked == 4
 
 
-def test_waiting_for_another_process_is_no_failure(
+def test_a_run_that_another_process_has_taken_is_left_to_it_and_is_no_failure(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time limit passes while a worker only waits for the run's lock, held elsewhere."""
+    """The time limit passes while another process holds the run; when that ends, ours goes on."""
     monkeypatch.setattr("hymba_lab.sweep.coordinator._RELEASE_S", 0.05)
-    held: list[FileLock] = []
+    monkeypatch.setattr("hymba_lab.sweep.coordinator._ELSEWHERE_S", 0.1)
+    monkeypatch.setattr(  # asked after it was seen how the attempt ended
+        "hymba_lab.sweep.coordinator.Coordinator._renew",
+        lambda _: [lease.release() for lease in held],
+    )
 
-    class Waiting(Inline):
-        waits = 0
+    held: list[Lease] = []
+
+    class Taken(Inline):
+        asked = 0
 
         def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
             if task.tags["hymba_lab.cell"] != "mean":
                 return super().submit(function, task)
-            if self.waits == 0:
-                folder = RunFolder(Path(task.root), task.identity)
-                folder.path.mkdir(parents=True)
-                held.append(FileLock(folder.path / "lock"))
-                held[0].acquire()
-            if self.waits == 3:
-                held[0].release()
+            Taken.asked += 1
+            if Taken.asked > 1:
                 return super().submit(function, task)
-            self.waits += 1
+            clear(Path(task.folder), task.claim)
+            other = take(Path(task.folder))
+            assert other is not None
+            held.append(other)
             future: Future[str] = Future()
             future.set_exception(TimeoutError())
             return future
 
-    ended = lab.run("--set", "seeds=[0]", "--set", "retries=0", launcher=Waiting)
+    ended = lab.run("--set", "seeds=[0]", "--set", "retries=0", launcher=Taken)
     assert (ended.code, ended.err) == (0, "")
+    assert Taken.asked == 2
     assert "failed" not in ended.out
     assert not list(lab.folder.glob("runs/*/failure.json"))
 

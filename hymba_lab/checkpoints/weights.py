@@ -9,21 +9,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hymba_lab.atomic import write_bytes
+from hymba_lab.atomic import Guard, write_bytes
 from hymba_lab.errors import CheckpointError
 
 FORMAT = 1
 HEADER = "hymba_lab"
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def save_weights(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    guard: Guard | None = None,
+) -> None:
     """Write a trained model's tensors, and `facts` about them (plain JSON), as safetensors.
 
     The facts are one text under one key, for safetensors writes several in no fixed order: equal
     models are equal files.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_bytes(path, save(tensors, {HEADER: json.dumps(facts, sort_keys=True)}))
+    write_bytes(path, save(tensors, {HEADER: json.dumps(facts, sort_keys=True)}), guard)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

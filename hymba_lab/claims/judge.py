@@ -8,9 +8,9 @@ from hymba_lab.claims.file import Claim, Claims
 from hymba_lab.claims.sides import NotRun, Results, Side
 from hymba_lab.stats import Looks, Placed, against, holm_p, place
 
-Status = Literal["reproduced", "contradicted", "undecided", "not run"]
+Status = Literal["reproduced", "contradicted", "undecided", "censored", "not learned", "not run"]
 STATUSES: tuple[Status, ...] = (
-    "reproduced", "contradicted", "undecided", "not run",
+    "reproduced", "contradicted", "undecided", "censored", "not learned", "not run",
 )  # fmt: skip
 _STATUS: dict[str, Status] = {
     "inside": "reproduced",
@@ -70,7 +70,9 @@ def _answer(name: str, claim: Claim, claims: Claims, results: Results) -> Answer
         return Answer(name, claim, folder, metric, "not run", (), str(absent))
     alpha, looks = claims.file.alpha, results.looks(claim)
     compared = tuple(
-        _ratio(claim, *pair) if claim.exact else _difference(claim, *pair, alpha, looks)
+        _ratio(claim, *pair)
+        if claim.exact
+        else _gated(_difference(claim, *pair, alpha, looks), claim, results)
         for pair in sides
     )
     status = together([one.status for one in compared])
@@ -94,6 +96,21 @@ def _difference(
     return Compared(row, other, found, _STATUS[found.place])
 
 
+def _gated(one: Compared, claim: Claim, results: Results) -> Compared:
+    """No judgement of a level that only says when a run was stopped, or that nobody learned."""
+    task = results.task(claim)
+    if task is None:
+        return one
+    runs = [task.times.get(side.row, {}) for side in (one.row, one.against)]
+    if all(run.solved for own in runs for run in own.values()):
+        return one
+    levels = results.levels(claim, task.metric, [one.row.row, one.against.row])
+    learned = any(run.solved for own in runs for run in own.values())
+    status: Status = "censored" if learned or any(task.above(levels).values()) else "not learned"
+    nothing = replace(one.found, p=math.nan)  # no test: it takes no part in Holm's correction
+    return replace(one, status=status, found=nothing)
+
+
 def _ratio(claim: Claim, row: Side, against: Side) -> Compared:
     """Costs follow from the configuration: their ratio is exact, its place certain."""
     effect = next(iter(row.values.values())) / next(iter(against.values.values()))
@@ -107,6 +124,9 @@ def together(statuses: list[Status]) -> Status:
     """A claim about several rows: contradicted by one, reproduced by all."""
     if "contradicted" in statuses:
         return "contradicted"
+    for status in ("not learned", "censored"):
+        if status in statuses:
+            return status
     if set(statuses) == {"reproduced"}:
         return "reproduced"
     return "undecided"

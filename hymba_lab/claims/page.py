@@ -81,11 +81,13 @@ def _notes(claims: Claims, found: Sequence[Answer], scale: str) -> list[str]:
     return [
         "What follows is about models of this scale, trained on this scale's data and budget. "
         "The paper's effects are of other models, metrics and tasks: compare signs, not sizes.",
-        f"Effect: row minus the other row (or condition), paired by seed, with its {level} "
+        f"Effect: row minus the other row (or condition), with its {level} "
         "t-interval (over all looks, where seeds were added until decided); costs follow from the "
         "configuration and are compared as a ratio, exactly.",
         "Reproduced: the interval lies where the claim says. Contradicted: it lies outside. "
-        "Undecided: neither.",
+        "Undecided: neither. Censored: a side ended before it had solved the task: its level says "
+        "when it was stopped. Not learned: neither side solved it or ended above a guess from "
+        "position alone.",
         f"Every claim is judged by itself at alpha = {alpha:g}: of {len(tested)} comparisons "
         f"without any effect, {alpha * len(tested):.1f} would be decided by luck. {sure} of the "
         f"{len(decided)} decided ones hold over the whole page, too (Holm; marked *).",

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,9 @@ from hymba_lab.claims.file import Claim, Claims, Condition
 from hymba_lab.config.yaml_file import read_yaml
 from hymba_lab.errors import StoreError, suggest
 from hymba_lab.stats import Looks
-from hymba_lab.sweep.export import FILES, Export, read_export
+from hymba_lab.sweep.export import FILES, Export, read_export, task_of_export
 from hymba_lab.tables.csv_frame import read_csv
+from hymba_lab.tables.solving import Task
 
 _PROBE_TEXT = ("sweep", "row", "data", "branch", "category", "what", "metric")
 
@@ -59,6 +60,20 @@ class Results:
     def looks(self, claim: Claim) -> Looks | None:
         """The looks of a sweep whose seeds were added until decided."""
         return self._export(claim).sweep.looks
+
+    def task(self, claim: Claim) -> Task | None:
+        """The task of a claim about recall that is learned in a jump; None for other claims."""
+        if claim.probe not in (None, "needle"):
+            return None
+        task = task_of_export(self._export(claim))
+        recall = claim.probe or (task and self.metric(claim).removesuffix("_auc") == task.metric)
+        return task if recall else None
+
+    def levels(self, claim: Claim, metric: str, rows: Sequence[str]) -> dict[str, dict[int, float]]:
+        """A metric of these rows' finished runs, by seed."""
+        runs = self._export(claim).runs
+        done = runs[runs["status"] == "finished"]
+        return {row: _by_seed(done[done["row"] == row], metric) for row in rows}
 
     def sides(self, name: str, claim: Claim) -> list[tuple[Side, Side]]:
         """The row beside each of the others; raises `NotRun` where one of them is not there."""

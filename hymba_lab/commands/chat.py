@@ -46,11 +46,11 @@ def arguments() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.0, metavar="X", help="default: 0, the likeliest")
     add("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens only")
     add("--top-p", type=float, metavar="P", help="draw from the likeliest that hold P together")
-    add("--seed", type=int, metavar="N", help="draw the same tokens again")
+    add("--seed", type=cli.whole(0), metavar="N", help="draw the same tokens again")
     add("--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
         help="also fp32, bf16, fp16 (default: the checkpoint's)")  # fmt: skip
     add("--device", metavar="NAME", help="default: cuda where there is one, else cpu")
-    add("--threads", type=int, metavar="N", help="torch threads (default: torch's)")
+    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
     cli.add_plugins(parser)
     return parser
 

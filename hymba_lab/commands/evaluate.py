@@ -34,7 +34,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
         help="also fp32, bf16, fp16 (default: the checkpoint's)")  # fmt: skip
     add("--device", metavar="NAME", help="default: cuda where there is one, else cpu")
-    add("--threads", type=int, metavar="N", help="torch threads (default: torch's)")
+    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
     add("--out", type=Path, metavar="DIR",
         help="where results go (default: RUN/evaluation, evaluation/<folder>)")  # fmt: skip
     add(

@@ -32,14 +32,14 @@ def arguments() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.0, metavar="X", help="default: 0, the likeliest")
     add("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens only")
     add("--top-p", type=float, metavar="P", help="draw from the likeliest that hold P together")
-    add("--seed", type=int, metavar="N", help="draw the same tokens again")
+    add("--seed", type=cli.whole(0), metavar="N", help="draw the same tokens again")
     add("--no-eos", action="store_true", help="go on after the end of a text")
     add(
         "--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
         help="also fp32, bf16, fp16 (default: the checkpoint's)",
     )  # fmt: skip
     add("--device", default="cpu", metavar="NAME", help="default: cpu")
-    add("--threads", type=int, metavar="N", help="torch threads (default: torch's)")
+    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
     add("--chunk", "--chunk-size", dest="chunk_size", type=int, default=512, metavar="N",
         help="prompt tokens read at once")  # fmt: skip
     cli.add_plugins(parser)

@@ -10,8 +10,14 @@ from hymba_lab import cli
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = cli.parser("train", "Train one experiment; run again to continue.")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: torch's)")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--threads",
+        type=cli.whole(1, 4096),
+        default=1,
+        metavar="N",
+        help="of torch; default: 1",
+    )
     return parser
 
 

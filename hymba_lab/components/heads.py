@@ -11,7 +11,7 @@ from pydantic import Field
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**24)]
 
 
 @dataclass(frozen=True)

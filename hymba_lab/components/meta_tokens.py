@@ -41,7 +41,10 @@ def none(d_model: int) -> None:
 
 @meta_tokens.register("learned")
 def learned(
-    d_model: int, *, n_meta: Annotated[int, Field(ge=1)], std: Annotated[float, Field(gt=0)] = 1.0
+    d_model: int,
+    *,
+    n_meta: Annotated[int, Field(ge=1, le=2**20)],
+    std: Annotated[float, Field(gt=0)] = 1.0,
 ) -> MetaTokens:
     """n_meta learned tokens (Hymba: 128, N(0, 1) at the start)."""
     return MetaTokens(d_model, n_meta, std)

@@ -9,7 +9,7 @@ from torch.nn.functional import relu
 from hymba_lab.ops.swiglu import swiglu
 from hymba_lab.registry import Registry
 
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=2**24)]
 
 mlps: Registry[nn.Module | None] = Registry("model.mlp")
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import Registry
 
-Window = Annotated[int, Field(ge=1)]
+Window = Annotated[int, Field(ge=1, le=2**24)]
 
 placements: Registry[list[int | None]] = Registry("model.placement")
 

@@ -17,7 +17,7 @@ from hymba_lab.components.past import WHOLE, Past, Recurrence
 from hymba_lab.ops import one_token, selective_scan, selective_scan_step
 from hymba_lab.registry import Registry
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**24)]
 
 ssms: Registry[nn.Module] = Registry("model.ssm")
 

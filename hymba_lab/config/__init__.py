@@ -9,6 +9,7 @@ from hymba_lab.config.schema import (
     from_resolved,
     load_config,
     load_document,
+    overridden,
     resolve,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "from_resolved",
     "load_config",
     "load_document",
+    "overridden",
     "resolve",
 ]

@@ -3,7 +3,7 @@
 import re
 import types
 import typing
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,11 +14,29 @@ from hymba_lab.registry import Spec
 
 def explain(error: ValidationError, document: Document, schema: type[BaseModel]) -> list[str]:
     """Return one message per fault, in the order of the file's schema."""
-    return [_explain_one(fault, document, schema) for fault in error.errors()]
+    said: dict[tuple[Place, str], str] = {}
+    for fault in error.errors():
+        place, allowed, slot, meant = _walk(fault["loc"], schema)
+        if meant is None or meant == _meant(document, place):
+            message = _explain_one(fault, document, place, allowed, slot)
+            said.setdefault((place, "" if meant else message), message)
+    return list(said.values())
 
 
-def _explain_one(fault: Any, document: Document, schema: type[BaseModel]) -> str:
-    place, allowed, slot = _walk(fault["loc"], schema)
+def _meant(document: Document, place: Place) -> str:
+    """Return which side of a choice between a plain value and a section the file takes."""
+    given: Any = document.data
+    for step in place:
+        try:
+            given = given[step]
+        except (KeyError, IndexError, TypeError):
+            return "section"  # a key that is missing from a section that is there
+    return "section" if isinstance(given, dict) else "value"
+
+
+def _explain_one(
+    fault: Any, document: Document, place: Place, allowed: list[str], slot: Any
+) -> str:
     kind, given = fault["type"], fault.get("input")
     if kind == "extra_forbidden":
         key = str(place[-1])
@@ -38,13 +56,17 @@ def _explain_one(fault: Any, document: Document, schema: type[BaseModel]) -> str
     return f"{document.where(place)}: {'.'.join(map(str, place))}: {said}"
 
 
-def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str], Any]:
+def _walk(
+    loc: tuple[str | int, ...], schema: Any
+) -> tuple[Place, list[str], Any, Literal["value", "section"] | None]:
     """Follow pydantic's location through the schema.
 
     Return the place in the file (pydantic also names the union's tag), the keys allowed in the
-    mapping that holds the last step, and the type at that step where it is known.
+    mapping that holds the last step, the type at that step where it is known, and, where one of
+    several types was tried, whether it was that of a plain value or of a section.
     """
     place: list[str | int] = []
+    meant: Literal["value", "section"] | None = None
     allowed: list[str] = []
     here: Any = schema
     for step in loc:
@@ -55,13 +77,17 @@ def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str], An
             here = _bare(info.annotation) if info else None
         elif isinstance(here, dict):  # a union told apart by name: the step is its tag
             here = here.get(step)
+        elif _is_union(here):  # one of several types: the step is the name of the one tried
+            sections = {o.__name__: o for o in typing.get_args(here) if _is_section(o)}
+            meant = "section" if step in sections else "value"
+            here = sections.get(str(step))
         elif typing.get_origin(here) is dict:
             place.append(step)
             here = _bare(typing.get_args(here)[1])
         else:
             place.append(step)
             here = None
-    return tuple(place), allowed, here
+    return tuple(place), allowed, here, meant
 
 
 def _named(slot: Any) -> str:
@@ -80,11 +106,16 @@ def _bare(annotation: Any) -> Any:
     """Strip Annotated; turn a union of specs into {tag: spec}."""
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
-    options = typing.get_args(annotation) if _is_union(annotation) else ()
-    specs = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-    if len(specs) > 1:
-        return _by_name(specs)
-    return specs[0] if specs else annotation
+    given = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    options = [option for option in given if option is not type(None)]
+    if len(options) == 1:
+        return options[0]
+    named = all(_is_section(option) and issubclass(option, Spec) for option in options)
+    return _by_name(options) if named else annotation
+
+
+def _is_section(option: Any) -> bool:
+    return isinstance(option, type) and issubclass(option, BaseModel)
 
 
 def _is_union(annotation: Any) -> bool:

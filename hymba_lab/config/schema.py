@@ -23,7 +23,7 @@ from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry, Section, Spec
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31)]
 
 PER_LAYER = ("heads", "attention", "ssm", "fusion", "mlp")
 ABSENT = {"short_conv": "none", "topology": "sa_m"}
@@ -66,8 +66,8 @@ class Layers(Section):
 class ModelConfig(Section):
     """The architecture: one slot per axis, and the shape they share."""
 
-    d_model: Positive
-    n_layers: Positive
+    d_model: Annotated[int, Field(ge=1, le=2**20)]
+    n_layers: Annotated[int, Field(ge=1, le=10_000)]
     vocab: Positive | None = None  # None = what the data needs
     tie_embeddings: bool = True
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
@@ -105,8 +105,8 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """The budget and what is done along the way; intervals are in steps."""
 
-    seq_len: Positive
-    tokens: Positive
+    seq_len: Annotated[int, Field(ge=1, le=2**24)]
+    tokens: Annotated[int, Field(ge=1, le=10**15)]
     precision: Literal["fp32", "bf16-mixed", "bf16-true"] = "fp32"
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     val_every: Positive
@@ -177,7 +177,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """Read a file, what it extends and overrides (`a.b=value`), without checking the schema."""
-    document = _with_base(path, ())
+    return overridden(_with_base(path, ()), overrides)
+
+
+def overridden(document: Document, overrides: Sequence[str]) -> Document:
+    """Return a document with the command line's overrides (`a.b=value`) put in place."""
     for number, text in enumerate(overrides, start=1):
         key, equals, value = text.partition("=")
         mark = f"--set {text}" if len(overrides) == 1 else f"--set #{number} {text}"

@@ -85,6 +85,8 @@ class Document:
 def read_yaml(path: Path) -> Document:
     """Read one file whose top level is a mapping; every fault is a `ConfigError` with its place."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            raise ConfigError(f"{path}: is no file but a pipe or a device; name a YAML file.")
         text = path.read_text(encoding="utf-8")
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a directory; name a YAML file in it.") from None

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hymba_lab.config import ModelConfig
+from hymba_lab.errors import ConfigError
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.model.outputs import refuse_wrong_outputs
 from hymba_lab.model.plan import LayerPlan
@@ -34,8 +35,14 @@ def meta_model(
 
     Raises `ConfigError` for a component of a plugin that fails or returns another shape.
     """
-    with torch.device("meta"):
-        model = build_model(config, vocab, plan)
+    try:
+        with torch.device("meta"):
+            model = build_model(config, vocab, plan)
+    except (TypeError, OverflowError, RuntimeError) as error:
+        if "verflow" not in str(error):
+            raise
+        said = "a tensor of this shape has more values than any machine holds; shrink it."
+        raise ConfigError(said, "model") from None
     refuse_wrong_outputs(model)
     return model
 

@@ -23,7 +23,13 @@ def cache_folder() -> Path:
     if own := os.environ.get("HYMBA_LAB_CACHE"):
         return Path(own).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "hymba_lab"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "hymba_lab"
+    except RuntimeError:  # neither HOME nor an entry in passwd, as in containers
+        raise DataError(
+            "this user has no home folder for the token cache; set HYMBA_LAB_CACHE to a folder "
+            "that can be written"
+        ) from None
 
 
 def manifest(paths: Sequence[Path]) -> list[list[object]]:

@@ -21,7 +21,13 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "--root", type=Path, default=Path(), metavar="DIR", help="where runs/ stands; default: here"
     )
-    add("--threads", type=int, default=1, metavar="N", help="default: 1, sums in one order")
+    add(
+        "--threads",
+        type=cli.whole(1, 4096),
+        default=1,
+        metavar="N",
+        help="default: 1",
+    )
     cli.add_plugins(parser)
     return parser
 

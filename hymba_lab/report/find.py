@@ -1,5 +1,6 @@
 """From the names a user gives to the exports in results/."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def chosen(results: Path, names: Sequence[str]) -> list[Export]:
         )
     wanted: list[Path] = [] if names else folders
     for name in names:
-        own = [folder for folder in folders if is_called(folder.name, name)]
+        own = [folder for folder in folders if is_called(folder.name, name, scale_in(folder))]
         if not own:
             known = suggest(name, [folder.name for folder in folders])
             raise UserError(f"{results}: no export of {name!r}{known}")
@@ -37,13 +38,24 @@ def chosen(results: Path, names: Sequence[str]) -> list[Export]:
     return [read_export(folder) for folder in dict.fromkeys(wanted)]
 
 
-def sweep_of(name: str) -> str:
-    """Return the sweep's part of `<sweep>-<scale>`."""
+def sweep_of(name: str, scale: str = "") -> str:
+    """Return the sweep's part of `<sweep>-<scale>`; without the scale, up to the last dash."""
+    if scale and name.endswith(f"-{scale}"):
+        return name.removesuffix(f"-{scale}")
     return name.rpartition("-")[0] or name
 
 
-def is_called(folder: str, name: str) -> bool:
+def scale_in(folder: Path) -> str:
+    """Return the scale that the export in a folder names; "" where it cannot be read."""
+    try:
+        resolved = json.loads((folder / "sweep.resolved.json").read_text(encoding="utf-8"))
+        return str(resolved["base"]["scale"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def is_called(folder: str, name: str, scale: str = "") -> bool:
     """Whether a user may call `<sweep>-<scale>` so: by sweep, by both, by a path of either."""
     given = Path(name)
     asked = given.stem if given.suffix == ".yaml" else given.name
-    return asked in (folder, sweep_of(folder))
+    return asked in (folder, sweep_of(folder, scale))

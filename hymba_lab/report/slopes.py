@@ -45,7 +45,7 @@ def slopes_of(exports: Sequence[Export]) -> tuple[str, str]:
 
 
 def _key(export: Export) -> tuple[str, str]:
-    return sweep_of(export.name), export.sweep.metric.name
+    return sweep_of(export.name, export.scale), export.sweep.metric.name
 
 
 def _params(export: Export) -> float:

@@ -6,7 +6,15 @@ from html import escape
 from hymba_lab.report.verdict import kind
 from hymba_lab.tables.render import Column, Table, display
 
-_MARKS = {"better": "▲ ", "worse": "▼ ", "equivalent": "= ", "unseen": "○ ", "few": "? "}
+_MARKS = {
+    "better": "▲ ",
+    "worse": "▼ ",
+    "equivalent": "= ",
+    "unseen": "○ ",
+    "few": "? ",
+    "censored": "… ",
+    "unlearned": "∅ ",
+}
 PAPER = "paper ◆ (its own models, data and scale)"
 
 

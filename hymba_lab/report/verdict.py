@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from hymba_lab.stats import round_up
-from hymba_lab.tables.render import Table, estimate, metric_heading
+from hymba_lab.tables.render import Table, estimate, metric_heading, ratio_estimate
 
 
 def sentence(table: Table) -> str:
@@ -19,7 +19,9 @@ def sentence(table: Table) -> str:
     for line in lines:
         groups.setdefault(kind(line), []).append(line)
     said = [_clause(name, groups[name], table.baseline) for name in _ORDER if name in groups]
-    return f"By {metric_words(table.metric)}, {'; '.join(said)}."
+    what = metric_words(table.metric)
+    what = f"when {what} was learned" if "solved" in table.frame else what
+    return f"By {what}, {'; '.join(said)}."
 
 
 def kind(line: dict[str, Any]) -> str:
@@ -38,8 +40,10 @@ _KINDS = {
     "equivalent": "equivalent",
     "no detectable difference": "unseen",
     "too few seeds": "few",
+    "censored": "censored",
+    "not learned": "unlearned",
 }
-_ORDER = ("better", "worse", "equivalent", "unseen", "few", "missing")
+_ORDER = ("better", "worse", "equivalent", "unseen", "censored", "unlearned", "few", "missing")
 
 
 def metric_words(name: str) -> str:
@@ -60,6 +64,13 @@ def _clause(name: str, lines: Sequence[dict[str, Any]], baseline: str) -> str:
     if name in ("better", "worse"):
         told = [f"{row} ({_effect(line)})" for row, line in zip(rows, lines, strict=True)]
         return f"{listed(told)} {are} {name} than {than}"
+    if name == "censored":
+        return (
+            f"{listed(rows)} against {than} {are} not judged: a side ended before it had solved "
+            "the task"
+        )
+    if name == "unlearned":
+        return f"neither {listed(rows)} nor {than} learned the task"
     if name == "equivalent":
         margin = str(lines[0]["verdict"]).removeprefix("equivalent ")
         return f"{listed(rows)} {are} equivalent to {than} ({margin})"
@@ -71,11 +82,16 @@ def _clause(name: str, lines: Sequence[dict[str, Any]], baseline: str) -> str:
 
 
 def _effect(line: dict[str, Any]) -> str:
+    if "solved" in line:
+        return f"{ratio_estimate(line['effect'], line['effect_low'], line['effect_high'])} times"
     return estimate(line["effect"], line["effect_low"], line["effect_high"], signed=True)
 
 
 def _unseen(lines: Sequence[dict[str, Any]]) -> str:
     """Say how large a difference could have been missed: the ends of the intervals."""
+    if "solved" in lines[0]:
+        largest = max(max(1 / line["effect_low"], line["effect_high"]) for line in lines)
+        return f"up to {round_up(largest)} times could have been missed"
     bounds = [max(abs(line["effect_low"]), abs(line["effect_high"])) for line in lines]
     if max(bounds) == 0:
         return "equal on every seed"

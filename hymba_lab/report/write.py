@@ -13,7 +13,7 @@ from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.errors import UserError
 from hymba_lab.figures import COLUMN, WIDE, save
 from hymba_lab.figures.style import STYLE
-from hymba_lab.report.find import chosen, exported, sweep_of
+from hymba_lab.report.find import chosen, exported, scale_in, sweep_of
 from hymba_lab.report.index import Entry, index_html, keep_readme
 from hymba_lab.report.page import Drawn, report_html
 from hymba_lab.report.pictures import Picture, pictures
@@ -43,7 +43,8 @@ def write_sweep(export: Export, results: Path) -> Path:
     others = [
         path.name
         for path in exported(results)
-        if sweep_of(path.name) == sweep_of(export.name) and path.name != export.name
+        if sweep_of(path.name, scale_in(path)) == sweep_of(export.name, export.scale)
+        and path.name != export.name
     ]
     for name, text in {**texts, "report.html": report_html(export, table, drawn, others)}.items():
         write_atomically(folder / name, text)

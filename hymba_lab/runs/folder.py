@@ -1,14 +1,14 @@
 """A run's folder: identity, lock, checkpoint, result. The folder is the truth; MLflow mirrors it.
 
-    runs/<identity>/  lock  last.ckpt  progress.json  failure.json  result.json
+    runs/<identity>/  lease.<n>.json  last.ckpt  progress.json  failure.json  result.json
 
 A run is finished when `result.json` stands there, whole: every file is written beside its place
-and moved in. Whoever holds `lock` trains; the lock dies with its process.
+and moved in. Whoever holds the lease trains (`lease`); it dies with its process.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.config import Config
 from hymba_lab.errors import StoreError
 from hymba_lab.runs import record as records
-from hymba_lab.runs.lock import Waited, held
+from hymba_lab.runs.lease import Lease, take_over, waited_for
+from hymba_lab.runs.lock import say
 from hymba_lab.runs.record import Failure, Progress, Record, identity_of
 
 
@@ -26,28 +27,50 @@ def run_identity(config: Config, seed: int, data_fingerprint: str) -> str:
     return identity_of(config.digest, seed, data_fingerprint)
 
 
+def run_path(root: Path, identity: str) -> Path:
+    """Return the folder of a run."""
+    return root / "runs" / identity[:20]
+
+
 class RunFolder:
     """The files of one run under `<root>/runs/`."""
 
     def __init__(self, root: Path, identity: str) -> None:
         self.identity = identity
-        self.path = root / "runs" / identity[:20]
+        self.path = run_path(root, identity)
+        self.lease: Lease | None = None  # asked before every writing, while the run is held
 
     @contextmanager
-    def locked(self, timeout: float = -1) -> Iterator[bool]:
-        """Hold the run for this process; yields False when `timeout` [s] passes (-1 = wait)."""
-        make_folder(self.path)
-        what = f"run {self.identity[:12]}"
-        with ExitStack() as stack:
-            free = True
+    def locked(
+        self, timeout: float = -1, told: Callable[[str], None] | None = None
+    ) -> Iterator[Lease | None]:
+        """Hold the run for this process; yields None when `timeout` [s] passes (-1 = wait).
+
+        What this object writes meanwhile is written only while the run is still held.
+        """
+        with waited_for(self.path, timeout, told or say) as self.lease:
             try:
-                limit = None if timeout < 0 else timeout
-                stack.enter_context(held(self.path / "lock", what, limit_s=limit))
-            except Waited:
-                if timeout < 0:
-                    raise
-                free = False
-            yield free
+                yield self.lease
+            finally:
+                self.lease = None
+
+    @contextmanager
+    def claimed(
+        self, claim: str, job: str, on_lost: Callable[[], None] | None = None
+    ) -> Iterator[Lease | None]:
+        """Hold the run as the attempt that a coordinator claimed; None when the claim is void."""
+        lease = self.lease = take_over(self.path, claim, job)
+        if lease is None:
+            yield None
+            return
+        lease.keep(on_lost)
+        for leftover in self.path.glob("*.partial"):  # of a process that was killed, or is lost
+            leftover.unlink(missing_ok=True)
+        try:
+            yield lease
+        finally:
+            self.lease = None
+            lease.release()
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -87,10 +110,24 @@ class RunFolder:
         attempts = (self.failure or {}).get("attempts", 0) + 1
         self._write("failure.json", {"reason": reason, "message": message, "attempts": attempts})
 
+    def count_ending(self, reason: str) -> None:
+        """Note that an attempt ended for this reason and the run goes on."""
+        self._write("endings.json", {**self.endings, reason: self.endings.get(reason, 0) + 1})
+
+    @property
+    def endings(self) -> dict[str, int]:
+        """How often attempts of this run ended before their time, by reason."""
+        try:
+            found = json.loads((self.path / "endings.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def report(self, progress: dict[str, Any]) -> None:
         """Say how far the run is; readers see a whole record or none."""
         self._write("progress.json", progress, durable=False)
 
     def _write(self, name: str, record: dict[str, Any], durable: bool = True) -> None:
         make_folder(self.path)
-        write_atomically(self.path / name, json.dumps(record, indent=1), durable)
+        guard = self.lease.require if self.lease else None
+        write_atomically(self.path / name, json.dumps(record, indent=1), durable, guard)

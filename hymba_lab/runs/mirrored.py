@@ -48,6 +48,10 @@ class MirroredRun:
         except StoreError as error:
             self._say(f"{name} is not attached: {error}")
 
+    def flush(self) -> None:
+        """As `Run.flush`."""
+        self._safely("flush")
+
     def end(self, status: str) -> None:
         """As `Run.end`."""
         self._safely("end", status)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hymba_lab.errors import FailureReason, StoreError
+from hymba_lab.errors import FailureReason, Interruption, StoreError
 from hymba_lab.runs.provenance import CODE_VERSION, commit, content_of, hardware, versions
 
 FORMAT = 1
@@ -64,7 +64,7 @@ class Record(_Read):
 class Failure(_Read):
     """Why a run has no result: `failure.json`."""
 
-    reason: FailureReason
+    reason: FailureReason | Interruption
     message: str
     attempts: Annotated[int, Field(ge=1)]
 

@@ -21,6 +21,8 @@ from hymba_lab.errors import StoreError
 from hymba_lab.runs.artifacts import FOLDER, may_write, moved_along, place_of, set_right
 from hymba_lab.runs.database import fault_of, file_of, make_whole, url_of
 from hymba_lab.runs.lock import QUIET_S, say
+from hymba_lab.runs.postgres import sole_maker
+from hymba_lab.runs.store_uri import is_server, remembered, whole, without_passwords
 
 T = TypeVar("T")
 
@@ -30,6 +32,14 @@ SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained 
 
 _BATCH = 1000  # the most metrics one log_batch takes
 _LOCK_PATIENCE_S = 60.0
+PATIENCE_S = 300.0
+"""How long [s] a store that has answered once is waited for when it is away."""
+# what MLflow and the drivers say of a store that is away, where they do not keep the cause
+_AWAY = (
+    "Connection refused", "connection failed", "server closed the connection", "Max retries",
+    "connection was closed", "terminating connection", "the connection is closed",
+    "the database system is", "Connection aborted", "API request to",
+)  # fmt: skip
 _HALF_MADE = ("already exists", "no such table", "no such column", "Can't locate revision")
 
 _RECORDED = (
@@ -65,17 +75,22 @@ def preload() -> None:
 class Store:
     """A tracking server or file, opened once; faults are `StoreError`s that say what to do."""
 
-    def __init__(self, uri: str, root: Path) -> None:
+    def __init__(self, uri: str, root: Path, patience_s: float | None = None) -> None:
+        """`patience_s`: how long [s] a connection that is lost later is waited for."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
-        self.uri, self.root, self.file = uri, root, file_of(uri)
+        self.root = root
         # it tells of new tables, and prints the traceback of every fault that is raised as well
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        with _readable_errors(uri), _quiet_imports():
+        self.uri = uri = remembered(uri, "--tracking-uri")
+        self.file = file_of(uri)
+        self.patience_s = PATIENCE_S if patience_s is None else patience_s
+        with _readable_errors(uri), sole_maker(uri, "mlflow"), _quiet_imports():
+            _require_server(uri)
             if self.file is not None:
                 make_whole(self.file, partial(_make_tables, root), f"tracking store {uri}")
-            self.client = self._patiently(partial(MlflowClient, tracking_uri=uri))
+            self.client = self._patiently(partial(MlflowClient, tracking_uri=whole(uri)), -1.0)
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of this name, made where it is missing."""
@@ -90,7 +105,7 @@ class Store:
             )
         if found is not None:
             return str(found.experiment_id)
-        artifacts = None if self.file is None else place_of(self.root, name)
+        artifacts = None if is_server(self.uri) else place_of(self.root, name)
         try:
             return str(self.call(self.client.create_experiment, name, artifacts))
         except StoreError:  # another process may have made it between the two calls
@@ -189,25 +204,28 @@ class Store:
     def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Return the client's answer; waits while another process holds the sqlite file."""
         with _readable_errors(self.uri):
-            return self._patiently(partial(function, *arguments, **options))
+            away_s = -1.0 if self.file is not None else self.patience_s
+            return self._patiently(partial(function, *arguments, **options), away_s)
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Return call(), again while another process holds the sqlite file; say so after 2 s."""
+    def _patiently(self, call: Callable[[], T], away_s: float) -> T:
+        """Return call(), again while another process holds the sqlite file; say so after 2 s.
+
+        A server or database that has answered before is waited for `away_s` [s], too.
+        """
         begun, told = time.monotonic(), False
         while True:
             try:
                 return call()
             except Exception as error:
-                waited = time.monotonic() - begun
-                if "locked" not in str(error) or waited > _LOCK_PATIENCE_S:
+                waited, locked = time.monotonic() - begun, "locked" in str(error)
+                limit_s = _LOCK_PATIENCE_S if locked else away_s if _is_away(error) else -1.0
+                if waited > limit_s:
                     raise
                 if waited > QUIET_S and not told:
-                    say(
-                        f"tracking store {self.uri} is locked by another process; waiting "
-                        f"(at most {_LOCK_PATIENCE_S:.0f} s)."
-                    )
+                    why = "is locked by another process" if locked else "does not answer"
+                    say(f"tracking store {self.uri} {why}; waiting (at most {limit_s:.0f} s).")
                     told = True
-                time.sleep(0.2)
+                time.sleep(0.2 if locked else min(5.0, 0.2 + waited / 4))
 
     def _search(self, experiment_id: str, query: str) -> Iterator[Any]:
         token: str | None = None
@@ -285,7 +303,7 @@ class Run:
             self.id,
             sampling_interval=every_s,
             samples_before_logging=1,
-            tracking_uri=self.store.uri,
+            tracking_uri=whole(self.store.uri),
         )
         monitor.start()
         try:
@@ -319,7 +337,7 @@ def _readable_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        said = " ".join(str(error).split())[:300]
+        said = without_passwords(" ".join(str(error).split()))[:300]
         raise StoreError(f"tracking store {uri}: {said}; {_way_out(uri, said)}") from None
 
 
@@ -339,3 +357,31 @@ def _way_out(uri: str, said: str) -> str:
     if "full" in said or "disk I/O" in said:
         return f"make room on its disk, {other}"
     return f"check that it can be written, {other}"
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a store did not answer, which passes, and not refused, which stays."""
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError | InterfaceError | OperationalError):
+            return True
+        if isinstance(found, DBAPIError) and found.connection_invalidated:
+            return True
+        found = found.__cause__ or found.__context__
+    return any(sign in str(error) for sign in _AWAY)
+
+
+def _require_server(uri: str) -> None:
+    """Refuse a server that does not answer at once; MLflow's own client would try for minutes."""
+    if not is_server(uri):
+        return
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+            return
+    except HTTPError:  # it answers; whether we may enter, the first call says
+        return

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from scipy.special import stdtrit
 
 from hymba_lab.stats.evidence import LEAST_SEEDS, Evidence
-from hymba_lab.stats.moderated import Spread, moderate
+from hymba_lab.stats.moderated import Spread, moderate, spread_of
 from hymba_lab.stats.survival import Run, log_rank
 
 LEAST_FOR_RANKS = 6  # of 5 against 5 the smallest exact p is 0.008: too large for a table's Holm
@@ -69,10 +69,18 @@ def ranks(
         p, effect, _ = log_rank(mine, theirs)
     estimate = _mean_log(mine) - _mean_log(theirs)
     (typical,) = moderate([Spread(0.0, 0.0)], spreads)
-    error = math.sqrt(typical.variance * (1 / len(mine) + 1 / len(theirs)))
+    error = math.sqrt(sum(_variance(side, typical) / len(side) for side in (mine, theirs)))
     freedom = sum(one.freedom for one in spreads) or math.nan
     cut, base_cut = (not all(run.solved for run in side) for side in (mine, theirs))
     return Ranks(len(mine), effect, p, estimate, error, freedom, cut, base_cut, share)
+
+
+def _variance(side: Sequence[Run], typical: Spread) -> float:
+    """That of solved rows; of a side that solved and is noisier, half-way to its own."""
+    if not all(run.solved for run in side):
+        return typical.variance
+    own = spread_of([math.log(run.time) for run in side])
+    return max(typical.variance, (typical.variance + own.variance) / 2)
 
 
 def _mean_log(runs: Sequence[Run]) -> float:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hymba_lab import cli
+from hymba_lab.errors import SweepStopped
+from hymba_lab.runs.store_uri import remembered, without_passwords
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -36,6 +38,19 @@ def arguments() -> argparse.ArgumentParser:
         help="add seeds to undecided rows and the baseline, N a row at most (12 where not given)",
     )  # fmt: skip
     parser.add_argument(
+        "--launcher", metavar="NAME", help="where trials run: local (default), slurm, ray"
+    )
+    parser.add_argument(
+        "--resources", type=Path, metavar="FILE.yaml",
+        help="what a trial asks of the cluster: GPUs, cores, memory, minutes, partition ...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--study-uri", metavar="URI", help="database of Optuna's study (default: a file)"
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="run apart from this terminal: see status and stop"
+    )
+    parser.add_argument(
         "--retry-failed", action="store_true", help="try failed cells again, also after a nan"
     )
     return parser
@@ -58,19 +73,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from hymba_lab.sweep.run import run_sweep
 
-    report = run_sweep(
-        **_asked(options),
-        tracking_uri=options.tracking_uri,
-        out=options.out,
-        retry_failed=options.retry_failed,
-        command="python -m hymba_lab.sweep " + shlex.join(sys.argv[1:] if argv is None else argv),
-    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    if options.detach:
+        return _detach(options, [word for word in given if word != "--detach"])
+    try:
+        report = run_sweep(
+            **_asked(options),
+            tracking_uri=options.tracking_uri,
+            study_uri=options.study_uri,
+            out=options.out,
+            retry_failed=options.retry_failed,
+            command="python -m hymba_lab.sweep " + shlex.join(map(without_passwords, given)),
+        )
+    except SweepStopped:
+        print("stopped as asked; the same command goes on from here.")
+        return 130
     return 0 if report.complete else 1
+
+
+def _detach(options: argparse.Namespace, argv: list[str]) -> int:
+    from hymba_lab.sweep.detach import detach
+    from hymba_lab.sweep.resources import load_resources
+    from hymba_lab.sweep.session import open_session
+
+    resources = load_resources(options.resources, options.launcher)
+    session = open_session(
+        options.file, scale=options.scale, overrides=options.overrides, root=options.root
+    )
+    resources.check_rows([cell.label for cell in session.cells])
+    for name in ("tracking_uri", "study_uri"):
+        if uri := getattr(options, name):
+            remembered(uri, f"--{name.replace('_', '-')}")
+    name, needs = resources.spec.name, resources.coordinator
+    print(detach(session.folder, session.name, argv, launcher=name, needs=needs))
+    print(f"State: hymba-lab status {session.name}    End: hymba-lab stop {session.name}")
+    return 0
 
 
 def _asked(options: argparse.Namespace) -> dict[str, Any]:
     """Return what a plan and a run are both told."""
-    names = ("file", "scale", "overrides", "root", "workers", "threads")
+    names = ("file", "scale", "overrides", "root", "workers", "threads", "launcher", "resources")
     return {name: getattr(options, name) for name in names}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.runs.provenance import hardware, n_cores
@@ -17,7 +18,10 @@ from hymba_lab.stats import detectable_effect, run_sd, showable_margin
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.devices import device_notes, device_rows, device_table
 from hymba_lab.sweep.jobs import Outcomes, value_of
+from hymba_lab.sweep.launch_plan import launch_notes
+from hymba_lab.sweep.launchers.base import Site, launchers
 from hymba_lab.sweep.report import stop_notes
+from hymba_lab.sweep.resources import load_resources
 from hymba_lab.sweep.session import Session, open_session
 
 
@@ -43,15 +47,23 @@ def plan(
     workers: int | None = None,
     threads: int = 1,
     calibrate: bool = False,
+    launcher: str | None = None,
+    resources: Path | None = None,
 ) -> Plan:
     """Return what `run_sweep` of the same arguments would do; trains nothing.
 
-    `calibrate` measures a few steps of every row first, each with `threads` torch threads.
+    `calibrate` measures a few steps of every row first, each with `threads` torch threads. Of
+    another `launcher` than this machine it says the jobs, their hours and how they are asked for.
     """
+    cluster = load_resources(resources, launcher)
     session = open_session(file, scale=scale, overrides=overrides, root=root)
+    cluster.check_rows([cell.label for cell in session.cells])
     outcomes = finished_so_far(session)
     speeds = _calibrate(session, threads) if calibrate else _known_speeds(session)
     notes = plan_notes(session, outcomes, speeds, workers or n_cores())
+    if cluster.spec.name != "local":
+        asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
+        notes += launch_notes(session, cluster, asked, outcomes, speeds)
     table, devices = _cell_table(session, outcomes, speeds), None
     if session.sweep.hardware:
         rows = device_rows(session)
@@ -67,7 +79,7 @@ def print_plan(found: Plan) -> None:
     if found.devices:
         console.print(found.devices)
     for line in found.notes:
-        console.print(f"- {line}", markup=False, highlight=False)
+        console.print(f"- {line}", markup=False, highlight=False, soft_wrap="\n" in line)
 
 
 def finished_so_far(session: Session) -> Outcomes:
@@ -90,8 +102,20 @@ def plan_notes(
         _time_note(session, outcomes, speeds, n_workers),
         *_power_notes(session, outcomes),
         *_budget_notes(session),
+        *_course_notes(session),
         *stop_notes(session),
         *_repeat_notes(session),
+    ]
+
+
+def _course_notes(session: Session) -> list[str]:
+    """Warn of runs whose course is one point: an area under it is its last value."""
+    training, n_steps = session.sweep.base.training, session.sweep.base.n_steps
+    if training.val_every < n_steps:
+        return []
+    return [
+        f"Warning: training.val_every = {training.val_every} gives {n_steps} steps one validation: "
+        "there is no learning curve, and every `_auc` is the last value; validate more often."
     ]
 
 
@@ -182,9 +206,13 @@ def _time_note(
 
 def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float]) -> Table:
     table = Table(
-        "row", "params", "vs first", "SSM:attn", "MFLOP/tok", "cache kB", "done", "ms/step",
-        box=SIMPLE, caption="cache: fp16 after 8000 tokens; MFLOP: forward", caption_justify="left",
+        "row", "params", "vs first", "SSM:attn", "MFLOP/tok", "cache kB", "done",
+        *(["ms/step"] if speeds else []), box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False,
+        caption="cache: fp16 after 8000 tokens; MFLOP: forward", caption_justify="left",
     )  # fmt: skip
+    for column in table.columns[1:]:  # numbers stay whole; labels are broken where room is short
+        column.no_wrap, column.justify = True, "right"
+    table.columns[0].overflow = "fold"
     file = session.sweep.file
     planned = f"/{file.trials_per_cell + len(file.seeds)}" if file.design != "search" else ""
     finished: dict[str, int] = {}
@@ -195,14 +223,14 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
     for cell in session.cells:
         costs, ratio = cell.costs, cell.costs.ssm_to_attention
         table.add_row(
-            cell.label,
+            Text(cell.label),
             f"{costs.params:,}",
             f"{costs.params / first.params - 1:+.2%}",
             "" if math.isnan(ratio) else f"{ratio:.2f}",
             f"{costs.flops_per_token / 1e6:.3f}",
             f"{costs.cache_bytes / 1e3:,.1f}",
             f"{finished.get(cell.label, 0)}{planned}",
-            f"{1e3 * speeds[cell.label]:.0f}" if cell.label in speeds else "",
+            *([f"{1e3 * speeds[cell.label]:.0f}"] if cell.label in speeds else []),
         )
     return table
 

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 from hymba_lab import tables
 from hymba_lab.errors import StoreError
 from hymba_lab.registry import Section
+from hymba_lab.stats.position_guess import position_guess
 from hymba_lab.sweep.question.file import Range, SweepFile
 from hymba_lab.tables.csv_frame import read_csv
+from hymba_lab.tables.solving import Task, task_of
 
 S = TypeVar("S", bound=Section)
 
@@ -103,9 +105,10 @@ def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
 def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
     """Return the table of an export, and it as Markdown, CSV and LaTeX by file name."""
     sweep, runs, facts = export.sweep, export.runs, export.facts
+    task = task_of_export(export)
     table = tables.result_table(
         runs,
-        metric=sweep.metric.name,
+        metric=sweep.metric.name if task is None else task.metric,
         goal=sweep.metric.goal,
         baseline=facts.baseline,
         also=sweep.also,
@@ -114,6 +117,9 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         margin=sweep.margin,
         looks=sweep.looks,
         factorial=list(sweep.axes) if sweep.design == "factorial" else (),
+        task=task,
+        control=sweep.control,
+        choices=_tuned_numbers(sweep),
     )
     bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
     head = f"# {sweep.question}\n\n{sweep.source}\n\n"
@@ -123,6 +129,47 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         "table.tex": tables.to_latex(table),
         **{f"{second.name}.csv": to_csv(second.frame) for second in table.more},
     }
+
+
+def task_of_export(export: Export) -> Task | None:
+    """Return the task that the sweep's metric says was solved; None where it is only a level.
+
+    It is one where the sweep names a level to stop at, or the metric is the accuracy (or the area
+    under its curve, as older sweeps asked it) of a recall task of which the guess from position
+    alone is known. Solved is then half-way between that guess and 1, unless the sweep says where.
+    """
+    sweep = export.sweep
+    metric = sweep.metric.name.removesuffix("_auc")
+    guess = recall_guess(export.base, metric)
+    at = (1 + guess) / 2
+    if sweep.stop is not None and sweep.stop.goal == "maximize":
+        metric, at = sweep.stop.metric, sweep.stop.at
+        guess = recall_guess(export.base, metric)
+    if math.isnan(at) or metric not in set(export.curves["metric"]):
+        return None
+    return task_of(export.runs, export.curves, metric, at, guess)
+
+
+def recall_guess(base: Mapping[str, Any], metric: str) -> float:
+    """Return what a guess from position alone reaches in a metric of the runs; NaN if unknown."""
+    label = metric.removeprefix("val/").removesuffix("_accuracy")
+    source = base.get("data", {}).get(label, {})
+    if not metric.endswith("_accuracy") or source.get("name") != "mqar":
+        return math.nan
+    if "n_pairs" not in source or "training" not in base:
+        return math.nan
+    power = source.get("power", 0.01)
+    return position_guess(base["training"]["seq_len"], source["n_pairs"], power)
+
+
+def _tuned_numbers(sweep: SweepFile) -> dict[str, list[float]]:
+    """Return the numbers among which every row's best was sought, by path."""
+    given = {path: span.choices or [] for path, span in sweep.search.items()}
+    numbers = {
+        path: [float(value) for value in values if isinstance(value, int | float)]
+        for path, values in given.items()
+    }
+    return {path: values for path, values in numbers.items() if len(values) == len(given[path]) > 1}
 
 
 def origin(export: Export) -> list[str]:

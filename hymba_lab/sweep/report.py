@@ -1,5 +1,6 @@
 """From outcomes to the table: the tidy frame of the compared runs, its verdicts, the files."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
         },
         notes=[
             *data_notes(session),
+            *set_notes(session),
             *stop_notes(session),
             *tuning_notes(session, outcomes),
             *axis_notes(session, outcomes),
@@ -187,6 +189,13 @@ def data_notes(session: Session) -> list[str]:
         )
         notes.append(f"{label} without learning: {known} (see hymba_lab/data)." if known else "")
     return [note for note in notes if note]
+
+
+def set_notes(session: Session) -> list[str]:
+    """Say what the sweep fixes for every row in place of its base."""
+    fixed = session.sweep.file.set
+    told = "; ".join(f"{path} = {json.dumps(value)}" for path, value in fixed.items())
+    return [f"Set for every row, in place of {session.sweep.file.base}: {told}."] if fixed else []
 
 
 def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:

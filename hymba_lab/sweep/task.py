@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from hymba_lab.runs.folder import run_path
+from hymba_lab.runs.provenance import CODE_VERSION
+from hymba_lab.sweep.launchers.needs import NOTHING_ASKED, Needs
 from hymba_lab.sweep.pruning import Pruning
 from hymba_lab.sweep.question.file import Stop
 from hymba_lab.sweep.solving import stands
@@ -27,6 +31,16 @@ class Task:
     tags: Mapping[str, str]
     pruning: Pruning | None = None
     stop: Stop | None = None
+    claim: str = ""  # of the coordinator's attempt; "" = the worker waits for the run itself
+    root_id: str = ""  # what stands in the coordinator's folder, and not in one of the same name
+    code_version: int = CODE_VERSION
+    needs: Needs = NOTHING_ASKED
+    timeout_s: float | None = None
+
+    @property
+    def folder(self) -> str:
+        """The run's folder."""
+        return str(run_path(Path(self.root), self.identity))
 
 
 def whole_enough(

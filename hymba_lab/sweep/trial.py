@@ -7,26 +7,32 @@ already loaded.
 import json
 import multiprocessing
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hymba_lab.config import from_resolved
+from hymba_lab.config import Config, from_resolved
+from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.mirrored import MirroredRun
-from hymba_lab.runs.provenance import commit
+from hymba_lab.runs.outbox import Outbox
+from hymba_lab.runs.provenance import CODE_VERSION, commit
 from hymba_lab.runs.record import record_of
-from hymba_lab.runs.tracking import Run, Store, preload, record_tags
+from hymba_lab.runs.tracking import PATIENCE_S, Run, Store, preload, record_tags
+from hymba_lab.sweep.launchers.worker import SUPERSEDED
 from hymba_lab.sweep.solving import reached, watcher
 from hymba_lab.sweep.task import Task, whole_enough
 from hymba_lab.training.fit import FitResult, fit
 from hymba_lab.training.milestones import Stop
+
+_OPENING_S = 10.0  # training does not wait longer for a store that is away
 
 preload()
 commit()  # of the code loaded here and now, whatever is edited while its trials run
@@ -35,46 +41,99 @@ commit()  # of the code loaded here and now, whatever is edited while its trials
 def run_trial(task: Task) -> str:
     """Train until the run's folder holds a result, and return "finished", "pruned" or "failed".
 
-    Waits when another process is training the same run, and then uses its result.
+    "superseded" where the coordinator's claim is void by now: another process has the run. Without
+    a claim it waits while another process is training the run, and then uses its result.
     """
     started = time.monotonic()
     _end_with_parent()
     torch.set_num_threads(task.n_threads)
+    _require_this_code(task)
     folder = RunFolder(Path(task.root), task.identity)
     failed_before = folder.failure
-    with folder.locked():
+    with ExitStack() as stack:
+        if task.claim:
+            lost = _leave_lost if multiprocessing.parent_process() or _is_job() else None
+            lease = stack.enter_context(folder.claimed(task.claim, job_name(), lost))
+            if lease is None:
+                return "superseded"
+        else:
+            stack.enter_context(folder.locked())
+            if folder.failure != failed_before:  # while this process waited, another one tried
+                return "failed"
         if whole_enough(folder.result, task.pruning, task.stop):
             return "finished"
-        if folder.failure != failed_before:  # while this process waited, another one tried
-            return "failed"
-        tracker = Tracker(task)
-        try:
-            result = tracker.train(folder)
-        except (TrialFailed, UserError) as error:
-            reason, said = reason_of(error), getattr(error, "message", str(error))
-            folder.fail(reason, said)
-            tracker.end("FAILED", {"hymba_lab.failure": f"{reason}: {said}"[:500]})
-            return "failed"
-        # a resumed run's loop time is of several sessions: its remainder was not measured
-        outside = None if result.resumed_from else time.monotonic() - started - result.seconds
-        solved = ended_by_solving(task, result)
-        record = record_of(
-            result,
-            config=task.config,
-            facts=task.facts,
-            seed=task.seed,
-            n_threads=task.n_threads,
-            mlflow=tracker.run.place,
-            stopped_by=task.pruning.key if result.stopped and task.pruning and not solved else None,
-            ended_by=solved,
-            outside_s=outside,
+        return _train(task, folder, started)
+
+
+def _train(task: Task, folder: RunFolder, started: float) -> str:
+    tracker = Tracker(task, folder)
+    try:
+        result = tracker.train(folder)
+    except (TrialFailed, UserError) as error:
+        reason, said = reason_of(error), getattr(error, "message", str(error))
+        folder.fail(reason, said)
+        tracker.end("FAILED", {"hymba_lab.failure": f"{reason}: {said}"[:500]})
+        return "failed"
+    except SystemExit:  # asked to leave: the run stays open for the attempt that goes on
+        tracker.leave()
+        raise
+    # a resumed run's loop time is of several sessions: its remainder was not measured
+    outside = None if result.resumed_from else time.monotonic() - started - result.seconds
+    solved = ended_by_solving(task, result)
+    record = record_of(
+        result,
+        config=task.config,
+        facts=task.facts,
+        seed=task.seed,
+        n_threads=task.n_threads,
+        mlflow=tracker.run.place,
+        stopped_by=task.pruning.key if result.stopped and task.pruning and not solved else None,
+        ended_by=solved,
+        outside_s=outside,
+    )
+    folder.finish(record)
+    if not result.stopped:
+        folder.checkpoint.unlink(missing_ok=True)
+    status = "pruned" if record["stopped_by"] else "finished"
+    tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
+    return status
+
+
+def job_name() -> str:
+    """Return what a queue calls this process, "" where none started it."""
+    return f"Slurm job {os.environ['SLURM_JOB_ID']}" if _is_job() else ""
+
+
+def _is_job() -> bool:
+    return "SLURM_JOB_ID" in os.environ
+
+
+def _leave_lost() -> None:
+    """Free the machine: another process has this run, and what is done here is written nowhere."""
+    os._exit(SUPERSEDED)
+
+
+def _require_this_code(task: Task) -> None:
+    if task.code_version != CODE_VERSION:
+        raise TrialFailed(
+            "refused",
+            f"{socket.gethostname()}: its hymba_lab trains as CODE_VERSION {CODE_VERSION}, the "
+            f"coordinator's as {task.code_version}; install one version on all nodes.",
         )
-        folder.finish(record)
-        if not result.stopped:
-            folder.checkpoint.unlink(missing_ok=True)
-        status = "pruned" if record["stopped_by"] else "finished"
-        tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
-        return status
+
+
+def _same_data(task: Task, config: Config) -> Mixture:
+    """Return the data; refuse any but that which the coordinator has."""
+    mixture = build_sources(config.data, config.training.seq_len)
+    told = task.facts.get("data_fingerprint", mixture.fingerprint)
+    if mixture.fingerprint != told:
+        raise TrialFailed(
+            "refused",
+            f"{socket.gethostname()}: its training data is not the coordinator's (fingerprint "
+            f"{mixture.fingerprint[:12]}, told {told[:12]}); give all nodes the same files and "
+            "the same Python.",
+        )
+    return mixture
 
 
 def reason_of(error: TrialFailed | UserError) -> FailureReason:
@@ -103,16 +162,20 @@ def stop_of(task: Task) -> Stop | None:
 class Tracker:
     """The trial's MLflow run; training goes on when the store fails, and is mirrored later."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, folder: RunFolder) -> None:
         self.task = task
         run: Run | None = None
         with suppress(StoreError):
-            store = Store(task.tracking_uri, Path(task.root))
+            store = Store(task.tracking_uri, Path(task.root), patience_s=_OPENING_S)
             run = store.open_run(
                 task.experiment_id, task.run_name, task.identity, task.tags, task.parent_run
             )
         self.run = MirroredRun(run, task.experiment_id)
         describe(self.run, task)
+        if run is not None:
+            run.store.patience_s = PATIENCE_S
+        lease = folder.lease
+        self._outbox = Outbox(self.run, (lambda: lease.valid) if lease else None)
 
     def train(self, folder: RunFolder) -> FitResult:
         """Fit, reporting to the run and to the folder's progress file."""
@@ -120,26 +183,33 @@ class Tracker:
 
         def log(metrics: dict[str, float], step: int) -> None:
             nonlocal reported
-            self.run.log(metrics, step)
+            self._outbox.log(metrics, step)
             if time.monotonic() - reported > 1:
                 reported = time.monotonic()
                 folder.report({"step": step, "metrics": metrics})
 
         task = self.task
         with self.run.system_metrics():
+            config = from_resolved(task.config, own=True)
             return fit(
-                from_resolved(task.config, own=True),
+                config,
                 seed=task.seed,
                 folder=folder.path,
                 log=log,
                 stop=stop_of(task),
                 keep_checkpoint=True,  # until the result stands, and a pruned run may go on
+                mixture=_same_data(task, config),
+                guard=folder.lease.require if folder.lease else None,
             )
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
-        """Close the run."""
-        self.run.describe({}, tags)
-        self.run.end(status)
+        """Close the run; where the store is away for long, the coordinator does it later."""
+        self._outbox.describe({}, tags)
+        self._outbox.end(status)
+
+    def leave(self) -> None:
+        """Send what waits, and leave the run open."""
+        self._outbox.close()
 
 
 def describe(run: MirroredRun, task: Task) -> None:

@@ -35,6 +35,16 @@ def method_note(baseline: str, n_rows: int, alpha: float, pairing: Pairing) -> s
     )
 
 
+def times_note(baseline: str, n_rows: int, alpha: float) -> str:
+    """How verdicts on times were made."""
+    return (
+        f"Effect: training tokens until solved over those of {baseline!r}; moderated t-tests of "
+        "their logarithms where every run solved, the log-rank test from six seeds where some did "
+        f"not, alpha = {alpha:g} over the table's {n_rows} tests (Holm), intervals simultaneous. "
+        "Censored: a side ended before it had solved; its bound counts it as solved at its end."
+    )
+
+
 def equivalence_notes(n_rows: int, alpha: float, margin: float | None) -> list[str]:
     """How "equivalent within" was shown, where a margin was given."""
     if margin is None:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import rich.box
@@ -49,7 +49,7 @@ class Column(NamedTuple):
     heading: str
     cells: list[str]
     numeric: bool
-    part: Literal["label", "result", "cost"] = "result"
+    part: Literal["label", "verdict", "result", "cost"] = "result"
 
 
 class Second(NamedTuple):
@@ -82,7 +82,16 @@ class Table:
 
 def to_csv(table: Table) -> str:
     """The raw numbers, exact to the last bit; empty where nothing was measured."""
-    return str(table.frame.to_csv(index=False, lineterminator="\n"))
+    frame = table.frame.copy()
+    for name in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            frame[name] = frame[name].map(_no_formula)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(cell: Any) -> Any:
+    """Return text that a spreadsheet would run as a formula with an apostrophe in front."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "@", "\t")) else cell
 
 
 def to_markdown(table: Table) -> str:
@@ -128,11 +137,11 @@ def _latex_table(columns: list[Column]) -> list[str]:
 
 
 def to_rich(table: Table) -> Group:
-    """For the terminal: results, then costs, then notes; labels are text, never markup."""
+    """For the terminal: verdicts, then results, costs, notes; labels are text, never markup."""
     columns = display(table)
     parts = [
         _rich_table([column for column in columns if column.part in ("label", part)])
-        for part in ("result", "cost")
+        for part in ("verdict", "result", "cost")
     ]
     more = [part for one in table.more for part in (Text(one.title), _rich_table(one.columns))]
     return Group(*parts, *more, Text("\n".join(table.notes)))
@@ -165,12 +174,16 @@ def display(table: Table) -> list[Column]:
     effects = zip(numbers["effect"], numbers["effect_low"], numbers["effect_high"], strict=True)
     means = zip(numbers["mean"], numbers["mean_low"], numbers["mean_high"], strict=True)
     heading = metric_heading(table.metric, table.goal)
+    timed = "solved" in numbers
+    shown = [ratio_estimate(*e) if timed else estimate(*e, signed=True) for e in effects]
+    what = "tokens to solve [times]" if timed else "effect"
     columns = [
         *_label_columns(table),
+        Column(f"{what} vs {table.baseline}", shown, True, "verdict"),
+        Column("verdict", [str(verdict) for verdict in frame["verdict"]], False, "verdict"),
+        *([_solved_column(numbers)] if timed else []),
         Column("seeds", [number(value, 0) for value in numbers["seeds"]], True),
         Column(heading, [estimate(*mean) for mean in means], True),
-        Column(f"effect vs {table.baseline}", [estimate(*e, signed=True) for e in effects], True),
-        Column("verdict", [str(verdict) for verdict in frame["verdict"]], False),
         *_cost_columns(numbers, list(frame["params_flagged"])),
     ]
     for name in table.also:
@@ -180,6 +193,27 @@ def display(table: Table) -> list[Column]:
     if "paper" in frame:
         columns.append(Column("paper", [_as_given(value) for value in numbers["paper"]], True))
     return columns
+
+
+def _solved_column(numbers: dict[str, list[float]]) -> Column:
+    pairs = zip(numbers["solved"], numbers["seeds"], strict=True)
+    return Column("solved", [f"{solved:.0f} of {n:.0f}" for solved, n in pairs], True)
+
+
+def ratio_estimate(value: float, low: float, high: float) -> str:
+    """`1.32 [1.10, 1.58]`; an open end is told as a bound: "> 1.24", and NaN as an em dash."""
+    if math.isinf(high) and low > 0:
+        return f"> {low:.2f}"
+    if low == 0 and not math.isinf(high) and not math.isnan(high):
+        return f"< {high:.2f}"
+    if math.isnan(value) or math.isnan(low) or math.isnan(high):
+        return number(value, 2)
+    return estimate(value, low, high)
+
+
+def limits_of(metric: str) -> tuple[float, float]:
+    """The least and the largest value of a metric: an accuracy and its area are fractions."""
+    return (0.0, 1.0) if "accuracy" in metric else (-math.inf, math.inf)
 
 
 def _label_columns(table: Table) -> list[Column]:

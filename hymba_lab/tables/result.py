@@ -8,12 +8,20 @@ Only finished runs give numbers: what a failed or pruned run reached is no resul
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from hymba_lab.errors import UserError
-from hymba_lab.stats import Comparison, Goal, Looks, compare, mean_interval, pairing_of
+from hymba_lab.stats import (
+    Comparison,
+    Goal,
+    Looks,
+    compare,
+    compare_times,
+    mean_interval,
+    pairing_of,
+)
 from hymba_lab.tables.interactions import interaction_table
 from hymba_lab.tables.notes import (
     PARAMS_TOLERANCE,
@@ -26,8 +34,10 @@ from hymba_lab.tables.notes import (
     missing_notes,
     scale_note,
     speed_notes,
+    times_note,
 )
-from hymba_lab.tables.render import Table
+from hymba_lab.tables.render import Table, limits_of
+from hymba_lab.tables.solving import Task, control_note, edge_notes, solving_notes
 
 _SHARED = ("data_fingerprint", "tokens", "code_version", "scale")
 _COSTS = ("params", "ssm_to_attention", "cache_bytes", "flops_per_token")
@@ -84,6 +94,9 @@ def result_table(
     margin: float | None = None,
     looks: Looks | None = None,
     factorial: Sequence[str] = (),
+    task: Task | None = None,
+    control: str | None = None,
+    choices: Mapping[str, Sequence[float]] | None = None,
 ) -> Table:
     """The table of `runs`: a row per cell in the order of first appearance, failed ones included.
 
@@ -95,25 +108,46 @@ def result_table(
     A `margin` adds margin and p_within, `looks` the column look; `factorial` names axes of which
     every combination was run, and adds the table of their interactions to `more`.
 
+    With a `task`, one that is learned in a jump, the verdict is of the time until it was solved:
+    effects are ratios to the baseline, and the columns solved (runs that did) and tokens_to_solve
+    (their geometric mean) are added. `control` names a row known to solve it, `choices` the tuned
+    values among which every row's best was sought.
+
     Raises UserError as `guard` does, and for an unknown baseline, metric or reference column.
     """
     guard(runs)
     values = values_by_seed(runs, metric)
-    found = compare(values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks)
+    if task is None:
+        found = compare(
+            values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks,
+            limits=limits_of(metric),
+        )  # fmt: skip
+    else:
+        timed = compare_times(
+            task.times, baseline, alpha=alpha, looks=looks, above=task.above(values)
+        )
+        found = [one.comparison for one in timed]
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
     others = tuple(name for name in dict.fromkeys(also) if name != metric)
     parts = [
         runs.drop_duplicates("row")[["row", *axes]].reset_index(drop=True),
         _verdict_columns(values, found, alpha, margin, looks),
+        *([] if task is None else [_solved_columns(values, task)]),
         _cost_columns(runs, baseline),
         *(_mean_columns(name, values_by_seed(runs, name)) for name in others),
     ]
     frame = pd.concat(parts, axis=1).assign(metric=metric, scale=known_value(runs["scale"], ""))
     n_tests = len(found) if looks else sum(not math.isnan(one.p) for one in found)
     notes = [
+        *([] if task is None else control_note(task, control)),
         scale_note(runs),
-        method_note(baseline, n_tests, alpha, pairing_of(values, baseline)),
-        *equivalence_notes(n_tests, alpha, margin),
+        *(
+            [method_note(baseline, n_tests, alpha, pairing_of(values, baseline))]
+            if task is None
+            else [times_note(baseline, n_tests, alpha), *solving_notes(task, values)]
+        ),
+        *equivalence_notes(n_tests, alpha, margin if task is None else None),
+        *edge_notes(runs, choices or {}),
         *look_notes(found, looks, alpha),
         *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
         *flag_notes(frame),
@@ -165,6 +199,15 @@ def _verdict_columns(
     numbers = numbers.rename(columns={"low": "effect_low", "high": "effect_high"})
     means.insert(0, "seeds", means.pop("seeds"))
     return pd.concat([means, numbers, effects["verdict"].fillna("baseline")], axis=1)
+
+
+def _solved_columns(values: Values, task: Task) -> pd.DataFrame:
+    """How many runs solved, and the geometric mean of their times [tokens]."""
+    times = [[run.time for run in task.times.get(row, {}).values() if run.solved] for row in values]
+    means = [
+        math.exp(math.fsum(map(math.log, own)) / len(own)) if own else math.nan for own in times
+    ]
+    return pd.DataFrame({"solved": [len(own) for own in times], "tokens_to_solve": means})
 
 
 def _mean_columns(name: str, values: Values) -> pd.DataFrame:

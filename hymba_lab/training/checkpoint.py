@@ -14,18 +14,23 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from hymba_lab.atomic import write_bytes
+from hymba_lab.atomic import Guard, write_bytes
 from hymba_lab.checkpoints.weights import FORMAT, HEADER
 from hymba_lab.errors import CheckpointError
 from hymba_lab.training.shards import SHARDS, joined, remove_shards
+
+_PARTS = {"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list}
 
 
 class RunCheckpointIO(CheckpointIO):
     """Lightning's checkpoint dict, with the identity of the run it belongs to."""
 
-    def __init__(self, identity: Mapping[str, str | int]) -> None:
-        """`identity` must be equal for a run to continue: configuration's digest, seed, data."""
-        self._header = {"format": FORMAT, **identity}
+    def __init__(self, identity: Mapping[str, str | int], guard: Guard | None = None) -> None:
+        """`identity` must be equal for a run to continue: configuration's digest, seed, data.
+
+        `guard()` raises where this process may not write the run any more.
+        """
+        self._header, self._guard = {"format": FORMAT, **identity}, guard
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -33,7 +38,7 @@ class RunCheckpointIO(CheckpointIO):
         """Write the checkpoint; raises `TrialFailed("disk")` when that is impossible."""
         buffer = io.BytesIO()
         torch.save(checkpoint | {HEADER: self._header}, buffer)
-        write_bytes(Path(path), buffer.getbuffer())
+        write_bytes(Path(path), buffer.getbuffer(), self._guard)
         remove_shards(Path(path), keep=checkpoint.get(SHARDS, {}).get("folder"))
 
     def load_checkpoint(
@@ -50,7 +55,7 @@ class RunCheckpointIO(CheckpointIO):
                     f"{path}: belongs to another run: its {key} is {_short(header.get(key))}, this "
                     f"run has {_short(ours)}; use another folder, or delete the file to start over."
                 )
-        return joined(checkpoint, path)
+        return _whole(joined(checkpoint, path), path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the file, and its shards, if they are there."""
@@ -67,7 +72,12 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain values, so it is not read; delete it and "
+            "the run starts again from step 0."
+        ) from error
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: the checkpoint is damaged ({str(error).splitlines()[0]}); delete it and the "
             "run starts again from step 0."
@@ -75,6 +85,20 @@ def _read(path: Path, map_location: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint of a run; delete it to start from step 0.")
     return content
+
+
+def _whole(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a checkpoint that holds what a run continues from; without a part it would go wrong.
+
+    A missing `loops`, e.g., would start the count of steps anew and train another run in silence.
+    """
+    for part, kind in _PARTS.items():
+        if not isinstance(checkpoint.get(part), kind):
+            raise CheckpointError(
+                f"{path}: the checkpoint lacks {part}; delete it and the run starts again from "
+                "step 0."
+            )
+    return checkpoint
 
 
 def _short(value: object) -> str:

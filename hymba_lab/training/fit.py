@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from hymba_lab.atomic import make_folder
+from hymba_lab.atomic import Guard, make_folder
 from hymba_lab.checkpoints.weights import FORMAT, save_weights
 from hymba_lab.config import Config
 from hymba_lab.data.source import Mixture, build_sources
@@ -65,6 +65,7 @@ def fit(
     progress: bool = False,
     keep_checkpoint: bool = False,
     mixture: Mixture | None = None,
+    guard: Guard | None = None,
 ) -> FitResult:
     """Train one model, from `folder/last.ckpt` where there is one, and return its metrics.
 
@@ -73,8 +74,10 @@ def fit(
     it again without training. `log(metrics, step)` gets every record, `step` counting finished
     steps; a resumed run repeats the records after its checkpoint. `stop(step, metrics)` is asked
     at every validation and ends the run early. `mixture` saves building the data a second time.
+    `guard()` raises where another process has taken the run over; nothing is then written.
     Seeds the global random generators. On a CPU a run is a function of (config, seed, data),
-    interrupted or not, to the last bit; on a GPU torch's kernels may differ in the last bits.
+    interrupted or not, to the last bit, with one number of torch threads (1 and 2 agree, more may
+    not: sums are split otherwise); on a GPU torch's kernels may differ in the last bits.
 
     Raises `ConfigError` (budget below one step, parts that do not fit), `DataError`,
     `CheckpointError` (of another run, damaged), `TrialFailed` (nan, out_of_memory, disk).
@@ -87,11 +90,11 @@ def fit(
         mixture.begin(config.n_steps)
         module = LitLanguageModel(_model(config, seed, mixture), mixture, config, seed)
         milestones = Milestones(folder / CHECKPOINT, stop if place.is_first else None)
-        _train(module, milestones, log, progress and place.is_first)
+        _train(module, milestones, log, progress and place.is_first, guard)
         weights = whole(module.model.state_dict())
     n_steps = milestones.history[-1][0]
     if place.is_first:
-        save_weights(folder / WEIGHTS, weights, _facts(module, n_steps))
+        save_weights(folder / WEIGHTS, weights, _facts(module, n_steps), guard)
         if not keep_checkpoint:
             milestones.checkpoint.unlink(missing_ok=True)
             remove_shards(milestones.checkpoint)
@@ -117,7 +120,11 @@ def _model(config: Config, seed: int, mixture: Mixture) -> LanguageModel:
 
 
 def _train(
-    module: LitLanguageModel, milestones: Milestones, log: Log | None, progress: bool
+    module: LitLanguageModel,
+    milestones: Milestones,
+    log: Log | None,
+    progress: bool,
+    guard: Guard | None,
 ) -> None:
     config, path = module.config, milestones.checkpoint
     identity: dict[str, str | int] = {
@@ -134,7 +141,7 @@ def _train(
             module.n_steps,
             path.parent,
             callbacks=callbacks,
-            checkpoints=RunCheckpointIO(identity),
+            checkpoints=RunCheckpointIO(identity, guard),
             log=log,
             world=module.world,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hymba_lab.training.module import LitLanguageModel
@@ -93,6 +94,7 @@ class Milestones(Callback):
             "history": [[step, metrics] for step, metrics in self.history],
             "seconds": self.seconds,
             "random": random_state(),
+            "n_threads": torch.get_num_threads(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -100,3 +102,10 @@ class Milestones(Callback):
         self.resumed_from = self._step = state_dict["step"]
         self.history = [(step, metrics) for step, metrics in state_dict["history"]]
         self._seconds_before, self._random = state_dict["seconds"], state_dict["random"]
+        before, now = state_dict.get("n_threads"), torch.get_num_threads()
+        if before not in (None, now):
+            print(
+                f"this run was begun with {before} torch threads and goes on with {now}: its last "
+                "bits may differ from an uninterrupted run's.",
+                flush=True,
+            )

@@ -1,28 +1,72 @@
-"""Where trials run. The seam is `submit(function, task) -> Future`, as in `concurrent.futures`."""
+"""Where trials run. The seam is `submit(function, task) -> Future`, as in `concurrent.futures`.
+
+A launcher is a component: its keyword-only parameters are options of `launcher:` in the file that
+`--resources` names, and a plugin can add one.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from pebble import ProcessExpired
 
-from hymba_lab.errors import TrialFailed
+from hymba_lab.errors import TrialFailed, TrialInterrupted
+from hymba_lab.registry import Registry
+from hymba_lab.sweep.launchers.needs import NOTHING_ASKED, Needs
 
 
-class Launcher(Protocol):
+@dataclass(frozen=True)
+class Site:
+    """What every launcher is told: the sweep's name, threads and time limit [s] of a trial."""
+
+    name: str
+    n_threads: int = 1
+    timeout_s: float | None = None
+    n_workers: int | None = None  # None = the launcher's own choice
+    needs: Needs = NOTHING_ASKED  # of trials about which nothing else is said
+
+
+class Launcher:
     """Runs trials somewhere: here, under Slurm, on Ray."""
 
+    capacity: int | None = None
+    """How many trials to ask for at a time; None = all that are open."""
+    trouble: str = ""
+    """What the launcher waits for at the moment, e.g. a queue that does not answer."""
+
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
-        """Return a future of function(task)."""
-        ...
+        """Return a future of function(task); its exception is for `why`."""
+        raise NotImplementedError
+
+    def attach(self, task: Any) -> "Future[str] | None":
+        """Return a future of what an earlier coordinator asked for under the task's claim."""
+        return None
+
+    def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
+        """Return what a future's exception means for its trial."""
+        return failure_of(error)
+
+    def plan(self, name: str, needs: Needs, folder: Path) -> str:
+        """Return what `--plan` shows of one row's trials."""
+        return ""
 
     def stop(self) -> None:
         """End what is running; unfinished runs keep their checkpoints."""
-        ...
+
+    def leave(self) -> None:
+        """Forget what is running, where it can go on without this process."""
+        self.stop()
 
 
-def failure_of(error: BaseException) -> TrialFailed:
+launchers: Registry[Launcher] = Registry("launcher")
+
+
+def failure_of(error: BaseException) -> TrialFailed | TrialInterrupted:
     """Return what a future's exception means for its trial."""
+    if isinstance(error, TrialFailed | TrialInterrupted):
+        return error
     if isinstance(error, TimeoutError):
         return TrialFailed("timeout", "the trial's time limit passed; raise trial_timeout_minutes")
     if isinstance(error, ProcessExpired):

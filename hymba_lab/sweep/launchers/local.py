@@ -6,31 +6,100 @@ lightning and mlflow once: a crash costs one trial, a start costs milliseconds.
 
 import multiprocessing
 import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pebble import ProcessPool
+from pebble import ProcessExpired, ProcessPool
+from pydantic import Field
+
+from hymba_lab.errors import TrialFailed, TrialInterrupted
+from hymba_lab.runs.provenance import n_cores
+from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
+from hymba_lab.sweep.launchers.needs import Needs
+from hymba_lab.sweep.launchers.worker import SUPERSEDED, TIMED_OUT, work
 
 _PRELOAD = "hymba_lab.sweep.trial"
 
 
-class ForkServer:
-    """`n_workers` processes at a time, one per trial, each with `n_threads` torch threads."""
+@launchers.register("local")
+class ForkServer(Launcher):
+    """A process per trial; with GPUs one trial on each, or `trials_per_gpu`, else one per core."""
 
-    def __init__(self, n_workers: int, n_threads: int, timeout_s: float | None) -> None:
-        self._timeout_s = timeout_s
-        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n_threads)
+    def __init__(
+        self, site: Site, *, trials_per_gpu: Annotated[int, Field(ge=1, le=64)] | None = None
+    ) -> None:
+        self.site = site
+        gpus = visible_gpus()
+        per_gpu = trials_per_gpu or site.needs.trials_per_gpu
+        self.capacity = site.n_workers or (len(gpus) * per_gpu if gpus else n_cores())
+        n = str(site.n_threads)
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = n
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # cores are shared
+        # the GPUs that the next trials get; one that ends puts its own back
+        self._places = [gpus[i % len(gpus)] for i in range(self.capacity)] if gpus else []
+        self._oom_kills = _oom_kills()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_PRELOAD])
-        self._pool = ProcessPool(max_workers=n_workers, max_tasks=1, context=context)
+        self._pool = ProcessPool(max_workers=self.capacity, max_tasks=1, context=context)
 
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
         """Run function(task) in a fresh process; it is killed when the time limit passes."""
-        return self._pool.schedule(function, args=[task], timeout=self._timeout_s)
+        environment = {}
+        if self._places:
+            environment["CUDA_VISIBLE_DEVICES"] = self._places.pop()
+        future: Future[str] = self._pool.schedule(
+            work, args=[function, task, environment], timeout=self.site.timeout_s
+        )
+        if environment:
+            gpu = environment["CUDA_VISIBLE_DEVICES"]
+            future.add_done_callback(lambda _: self._places.append(gpu))
+        return future
+
+    def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
+        """Return why a worker ended; the system counts the processes that it kills for memory."""
+        if isinstance(error, ProcessExpired):
+            if error.exitcode == SUPERSEDED:
+                return TrialInterrupted("node_lost", "another process has taken the run over")
+            if error.exitcode == TIMED_OUT:
+                return failure_of(TimeoutError())
+            if error.exitcode in (-9, 137) and (killed := _oom_kills()) > self._oom_kills:
+                self._oom_kills = killed
+                return TrialFailed("out_of_memory", "the system killed the worker for its memory")
+        return failure_of(error)
+
+    def plan(self, name: str, needs: Needs, folder: Path) -> str:
+        """Return how many trials run at a time."""
+        gpus = visible_gpus()
+        return f"{self.capacity} trials at a time" + (f" on {len(gpus)} GPUs" if gpus else "")
 
     def stop(self) -> None:
         """Kill the workers at once."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = listed.stdout.splitlines() if listed.returncode == 0 else []
+    return [str(index) for index, line in enumerate(lines) if line.startswith("GPU ")]
+
+
+def _oom_kills() -> int:
+    """Return how many processes the system has killed for want of memory since it started."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from hymba_lab.errors import TrialInterrupted
 from hymba_lab.sweep.jobs import Job, Outcome
 
 
@@ -14,6 +15,9 @@ class Observer(Protocol):
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """The run has an outcome; `trained` says whether a worker was asked for it now."""
+
+    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+        """An attempt ended for no fault of its trial; another one follows."""
 
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Nothing has happened for a moment, or something has; `running` is by identity."""

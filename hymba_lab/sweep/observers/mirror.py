@@ -2,17 +2,19 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab.errors import StoreError
+from hymba_lab.errors import StoreError, TrialInterrupted
 from hymba_lab.runs.provenance import commit
 from hymba_lab.runs.record import run_facts
 from hymba_lab.runs.tracking import (
     IDENTITY,
     ROLE,
     SHARED_FROM,
+    Run,
     Store,
     default_uri,
     param_name,
@@ -25,6 +27,9 @@ from hymba_lab.sweep.task import Task
 
 if TYPE_CHECKING:
     from hymba_lab.sweep.report import Report
+
+
+_PARENT_S = 60.0
 
 
 class Mirror:
@@ -40,20 +45,27 @@ class Mirror:
         uri: str | None,
         n_threads: int,
         tell: Callable[[str], None] = print,
+        *,
+        leads: bool = True,
     ) -> None:
+        """`leads`: of several processes that run one sweep, one alone mirrors it."""
         self.session, self.n_threads, self._tell = session, n_threads, tell
-        self._told = False
-        self.uri = uri or default_uri(session.root)
-        self.store = Store(self.uri, session.root)
+        self.leads, self._told = leads, False
+        self.store = Store(uri or default_uri(session.root), session.root)
+        self.uri = self.store.uri
         self.experiment = self.store.experiment(session.name)
+        self._status: dict[str, str | None] = {}
+        self._open: set[str] = set()  # identities that workers have been asked for
+        if not leads:
+            self.parent = self._found_parent()
+            return
         self.parent = self.store.open_run(
             self.experiment, session.name, f"sweep:{session.name}", self._parent_tags()
         )
         with self._told_once():
             self.parent.artifact("sweep.resolved.json", resolved_sweep(session))
         found = self.store.runs_by_identity(self.experiment)
-        self._status = {identity: run.info.status for identity, run in found.items()}
-        self._open: set[str] = set()  # identities that workers have been asked for
+        self._status |= {identity: run.info.status for identity, run in found.items()}
 
     def task(self, job: Job, pruning: Pruning | None) -> Task:
         """Return the task of a job, for a worker."""
@@ -78,12 +90,17 @@ class Mirror:
         """The worker opens its own run."""
         self._open.add(job.identity)
 
+    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+        """The next attempt goes on with the same run."""
+
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Nothing to mirror while workers report themselves."""
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Make sure that the store holds the run, closed, with its metrics."""
         self._open.discard(job.identity)
+        if not self.leads:
+            return
         with self._told_once():
             if trained:
                 self._status[job.identity] = self.store.status(self.experiment, job.identity)
@@ -147,7 +164,20 @@ class Mirror:
             for identity in self._open:
                 if run := self.store.find(self.experiment, identity):
                     run.end("KILLED")
-            self.parent.end("KILLED")
+            if self.leads:
+                self.parent.end("KILLED")
+
+    def _found_parent(self) -> Run:
+        """Return the sweep's run, which the process that leads makes at its start."""
+        end = time.monotonic() + _PARENT_S
+        identity = f"sweep:{self.session.name}"
+        while (run := self.store.find(self.experiment, identity)) is None:
+            if time.monotonic() > end:
+                return self.store.open_run(
+                    self.experiment, self.session.name, identity, self._parent_tags()
+                )
+            time.sleep(0.5)
+        return run
 
     def _parent_tags(self) -> dict[str, str]:
         file = self.session.sweep.file

@@ -17,8 +17,10 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from hymba_lab.errors import StoreError
+from hymba_lab.errors import StoreError, TrialInterrupted
 from hymba_lab.runs.database import fault_of, make_whole, url_of
+from hymba_lab.runs.postgres import sole_maker
+from hymba_lab.runs.store_uri import whole, without_passwords
 from hymba_lab.sweep.jobs import Job, Outcome, Stage
 from hymba_lab.sweep.session import Session
 from hymba_lab.sweep.suggest import distribution, frozen_trial
@@ -30,12 +32,20 @@ _LOCKED_S = 10  # how long a write waits for another process
 class TrialsDB:
     """The studies of a sweep in its folder, a sqlite file of their own."""
 
-    def __init__(self, session: Session, tell: Callable[[str], None] = print) -> None:
-        """`tell` gets one line where the file cannot be used; the sweep goes on without it."""
+    def __init__(
+        self,
+        session: Session,
+        uri: str | None = None,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        """`uri` names another database than the sweep's own file.
+
+        `tell` gets one line where it cannot be used; the sweep goes on without it.
+        """
         file = session.sweep.file
         self.goals = file.objectives or [file.metric]
         self.file = (session.folder / "optuna.db").resolve()
-        self._tell = tell
+        self.uri, self._tell = uri, tell
         self._distributions: dict[str, BaseDistribution] = {
             **{axis: CategoricalDistribution(list(labels)) for axis, labels in file.axes.items()},
             **{
@@ -46,8 +56,7 @@ class TrialsDB:
         self.studies: dict[Stage, optuna.Study] = {}
         self._known: set[tuple[Any, Any]] = set()
         with self._told_once():
-            make_whole(self.file, _make_tables, f"study of {session.name}")
-            storage = _opened(url_of(self.file))
+            storage = self._storage(session.name)
             names: dict[Stage, str] = {"tune": session.name, "seed": f"{session.name} seeds"}
             for stage, name in names.items():
                 if stage == "seed" or file.trials_per_cell or file.n_trials:
@@ -57,6 +66,15 @@ class TrialsDB:
                 for study in self.studies.values()
                 for trial in study.get_trials(deepcopy=False)
             }
+
+    def _storage(self, name: str) -> optuna.storages.RDBStorage:
+        if self.uri is None:
+            make_whole(self.file, _make_tables, f"study of {name}")
+            return _opened(url_of(self.file))
+        with sole_maker(self.uri, "optuna"):
+            return optuna.storages.RDBStorage(
+                whole(self.uri), engine_kwargs={"pool_pre_ping": True}
+            )
 
     def _study(self, name: str, storage: optuna.storages.RDBStorage) -> optuna.Study:
         """Return the study; one of an earlier sweep file, with other choices, is made anew."""
@@ -76,6 +94,9 @@ class TrialsDB:
         return study
 
     def started(self, job: Job) -> None:
+        """A trial is recorded once it has ended."""
+
+    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
         """A trial is recorded once it has ended."""
 
     def waiting(self, running: Mapping[str, Job]) -> None:
@@ -105,11 +126,11 @@ class TrialsDB:
             yield
         except Exception as error:  # Optuna lets several database packages' errors through
             self.studies = {}
-            said = " ".join(str(error).split())[:300]
-            self._tell(f"Optuna's study {self.file}: {said} {self._way_out(error)}")
+            said = without_passwords(" ".join(str(error).split()))[:300]
+            self._tell(f"Optuna's study {self.uri or self.file}: {said} {self._way_out(error)}")
 
     def _way_out(self, error: Exception) -> str:
-        if isinstance(error, StoreError):
+        if isinstance(error, StoreError) or self.uri is not None:
             return "The sweep goes on without it."
         fault = fault_of(self.file) if self.file.is_file() else "is no file"
         if fault is None and "locked" in str(error):

@@ -1,6 +1,7 @@
 """The sweep in the terminal: a live table where there is one, plain lines elsewhere."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hymba_lab import tables
+from hymba_lab.errors import TrialInterrupted
 from hymba_lab.sweep.jobs import Job, Outcome, value_of
 from hymba_lab.sweep.session import Session
 
@@ -27,6 +29,7 @@ class View:
         self.done: list[tuple[Job, Outcome]] = []
         self.trained_s: list[float] = []
         self._n_running = 1
+        self._n_interrupted: Counter[str] = Counter()
         self._live: Live | None = None
 
     @contextmanager
@@ -60,6 +63,12 @@ class View:
         line = f"[{len(self.done)}/{total}] {job.name}: {said}"
         self.console.print(line, markup=False, soft_wrap=True)  # a path stays in one piece
 
+    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+        """Say why an attempt ended early."""
+        self._n_interrupted[why.reason] += 1
+        line = f"{job.name}: {why.reason}: {why.message}"
+        self.console.print(line, markup=False, soft_wrap=True)
+
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Refresh the live table."""
         self._n_running = max(1, len(running))
@@ -91,13 +100,14 @@ class View:
         failed = sum(outcome.status == "failed" for _, outcome in self.done)
         total = self.session.planner.total()
         head = f"done {len(self.done)}/{total}  running {len(running)}  failed {failed}"
+        ended = "".join(f"  {reason} {n}" for reason, n in sorted(self._n_interrupted.items()))
         table = Table("run", "step", self.metric.name, box=None)
         for job in running.values():
             progress = self.session.run_folder(job.identity).progress or {}
             step = f"{progress.get('step', 0)}/{job.config.n_steps}"
             loss = progress.get("metrics", {}).get("train/loss")
             table.add_row(job.name, step, "" if loss is None else f"train/loss {loss:.3f}")
-        return Group(Text(head + self._best() + self._time_left(running)), table)
+        return Group(Text(head + ended + self._best() + self._time_left(running)), table)
 
     def _best(self) -> str:
         sign = -1 if self.metric.goal == "maximize" else 1

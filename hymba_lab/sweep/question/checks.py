@@ -6,7 +6,9 @@ from math import prod
 
 from hymba_lab.cost import Costs
 from hymba_lab.errors import UserError, suggest
+from hymba_lab.sweep.question.designs import check_size
 from hymba_lab.sweep.question.file import Range, Sweep
+from hymba_lab.sweep.question.names import check_names
 from hymba_lab.sweep.question.paths import check_axes, require_path, require_variable
 from hymba_lab.sweep.widening import reachable
 
@@ -21,7 +23,9 @@ def check_sweep(sweep: Sweep) -> None:
         _check_range(sweep, path, span)
     _check_sampler(sweep)
     _check_widen(sweep)
+    check_names(sweep)
     check_axes(sweep)
+    check_size(sweep)
     _check_match(sweep)
 
 

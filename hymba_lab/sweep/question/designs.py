@@ -1,10 +1,14 @@
 """Designs: which combinations of choices a sweep compares, and what its rows are called."""
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from hymba_lab.sweep.question.file import Design, SweepFile
+from hymba_lab.sweep.question.file import Design, Sweep, SweepFile
+
+MOST_ROWS = 20_000
+MOST_RUNS = 1_000_000
 
 Choice = dict[str, str]  # axis -> label of the choice
 
@@ -13,6 +17,30 @@ def design_choices(file: SweepFile) -> dict[str, Choice]:
     """Return label -> choices of every cell, in the order of the file."""
     axes = {axis: list(choices) for axis, choices in file.axes.items()}
     return _DESIGNS[file.design](axes)
+
+
+def n_rows(file: SweepFile) -> int:
+    """Return how many rows the design has, before any of them is made."""
+    sizes = [len(choices) for choices in file.axes.values()]
+    if file.design in ("factorial", "search"):
+        return math.prod(sizes)
+    return 1 + (len(sizes) if file.design == "leave_one_out" else sum(sizes) - len(sizes))
+
+
+def check_size(sweep: Sweep) -> None:
+    """Refuse a design that no machine plans, and labels of which two make one row."""
+    planned = n_rows(sweep.file)
+    if planned > MOST_ROWS:
+        raise sweep.wrong(
+            ["axes"],
+            f"design: {sweep.file.design} makes {planned:,} rows of these axes; {MOST_ROWS:,} are "
+            "allowed. Take fewer choices, or design: one_factor.",
+        )
+    runs = planned * (len(sweep.file.seeds) + sweep.file.trials_per_cell)
+    if runs > MOST_RUNS:
+        raise sweep.wrong(["axes"], f"comes to {runs:,} runs; {MOST_RUNS:,} are allowed.")
+    if len(design_choices(sweep.file)) < planned:
+        raise sweep.wrong(["axes"], "gives two rows one label; rename a choice.")
 
 
 def row_label(design: Design, label: str, params: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from hymba_lab.config import Config, load_document, resolve
+from hymba_lab.config import Config, load_document, overridden, resolve
 from hymba_lab.config.messages import explain
 from hymba_lab.config.schema import base_file
 from hymba_lab.config.shipped import PREFIX
@@ -23,7 +23,7 @@ from hymba_lab.sweep.question.paper import Paper, looked_up
 from hymba_lab.sweep.question.scale import Hardware, at_scale, hardware_of
 
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Goal = Literal["maximize", "minimize"]
 Design = Literal["one_factor", "factorial", "cumulative", "leave_one_out", "search"]
 
@@ -102,6 +102,7 @@ class SweepFile(Section):
     source: str = ""  # where the question comes from
     scale: str | None = None  # see `scale`: gives base and defaults
     base: str  # the experiment that the rows vary, beside this file or hymba_lab:NAME
+    set: dict[str, Any] = {}  # path -> value that every row has in place of the base's
     metric: Metric  # what decides
     also: list[str] = []  # further metrics, shown without a verdict
     objectives: list[Metric] = []  # design: search with several goals
@@ -165,10 +166,27 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = No
     if file.paper:
         paper = looked_up(file.paper, document, path.parent)
         file = file.model_copy(update={"paper": paper})
-    base_document = _base(path, file.base, document, [t for t in overrides if t not in own])
+    base_document = _base(path, file.base, document, [])
+    if file.set:
+        base_document = _with_set(base_document, file, document)
+    base_document = overridden(base_document, [t for t in overrides if t not in own])
     base = resolve(base_document)
     complete = _complete(base_document, base)
     return Sweep(path.stem, file, document, complete, base, hardware_of(path, document))
+
+
+def _with_set(base: Document, file: SweepFile, document: Document) -> Document:
+    """Return the base with what `set:` fixes for every row, each value at a path that is there."""
+    known = _complete(base, resolve(base))
+    for path, value in file.set.items():
+        mark = document.where(["set", path])
+        try:
+            known.get(path)
+        except KeyError:
+            said = f"{file.base} has no {path}; set: fixes what the base has."
+            raise ConfigError(f"{mark}: set.{path}: {said}") from None
+        base = base.patched(path, value, mark)
+    return base
 
 
 def _names_own_key(override: str) -> bool:

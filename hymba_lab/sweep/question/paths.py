@@ -20,7 +20,11 @@ def check_axes(sweep: Sweep) -> None:
     """Every path exists, may vary, and has one owner."""
     if not sweep.file.axes:
         raise sweep.wrong(["axes"], "is empty; name at least one axis with two choices.")
-    owners: dict[str, str] = dict.fromkeys(sweep.file.search, "search")
+    owners: dict[str, str] = dict.fromkeys(sweep.file.set, "set")
+    for path, other in product(sweep.file.search, sweep.file.set):
+        if _overlap(path, other):
+            raise sweep.wrong(["search", path], f"and set: {other}; one path has one owner.")
+    owners |= dict.fromkeys(sweep.file.search, "search")
     for axis, choices in sweep.file.axes.items():
         if axis in _TAKEN:
             raise sweep.wrong(["axes", axis], "is a column of the table of runs; rename the axis.")

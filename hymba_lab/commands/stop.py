@@ -1,0 +1,47 @@
+"""`hymba-lab stop SWEEP`: end a sweep's coordinators and their trials; nothing is lost."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hymba_lab import cli
+from hymba_lab.commands.status import sweep_folder
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="hymba-lab stop", description="Stop a sweep; the same sweep command goes on later."
+    )
+    parser.add_argument("sweep", metavar="SWEEP", help="its file, or its name in runs/sweeps/")
+    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR")
+    parser.add_argument(
+        "--wait", type=float, default=60.0, metavar="SECONDS", help="for its end (default: 60)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ask every coordinator to stop and wait for it; 1 when one is still there afterwards."""
+    from hymba_lab.sweep.observers.state import ask_to_stop, coordinators
+
+    options = arguments().parse_args(argv)
+    folder = sweep_folder(options.root, options.sweep)
+    if not coordinators(folder):
+        print(f"{folder.name}: no coordinator is running.")
+        return 0
+    ask_to_stop(folder)
+    end = time.monotonic() + options.wait
+    while (left := coordinators(folder)) and time.monotonic() < end:
+        time.sleep(0.3)
+    for one in left:
+        holder = one["holder"]
+        print(f"{folder.name}: process {holder['pid']} on {holder['host']} is still stopping.")
+    if not left:
+        print(f"{folder.name}: stopped; the same sweep command goes on from here.")
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

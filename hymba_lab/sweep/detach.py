@@ -1,0 +1,55 @@
+"""A coordinator that nobody has to stay logged in for: a small job of Slurm, or a process alone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.errors import LaunchError
+from hymba_lab.runs.store_uri import PASSWORDS, without_passwords
+from hymba_lab.sweep.launchers.needs import Needs
+
+SCRIPT = "HYMBA_LAB_COORDINATOR"
+"""Environment variable of a coordinator that is a job: the script that starts the next one."""
+
+
+def detach(folder: Path, name: str, argv: Sequence[str], *, launcher: str, needs: Needs) -> str:
+    """Start the sweep with `argv` apart from this terminal; return what to tell the user."""
+    make_folder(folder)
+    log = (folder / "coordinator.log").resolve()
+    command = [sys.executable, "-m", "hymba_lab.sweep", *(without_passwords(a) for a in argv)]
+    if launcher == "slurm":
+        job = _as_job(folder, name, command, needs, log)
+        return f"{name}: Slurm job {job} runs the sweep; its output: {log}"
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+    return f"{name}: process {process.pid} runs the sweep; its output: {log}"
+
+
+def again() -> str | None:
+    """Submit the coordinator's next job when the time of this one is up; None when it is no job."""
+    from hymba_lab.sweep.launchers import slurm_queue
+
+    script = os.environ.get(SCRIPT)
+    if script is None:
+        return None
+    return slurm_queue.submit(Path(script).read_text(encoding="utf-8"))
+
+
+def _as_job(folder: Path, name: str, command: Sequence[str], needs: Needs, log: Path) -> str:
+    from hymba_lab.sweep.launchers import slurm_queue
+    from hymba_lab.sweep.launchers.slurm import coordinator_script
+
+    if os.environ.get(PASSWORDS):
+        raise LaunchError(
+            "--detach: a password in an address would have to be written into the job; put it into "
+            "~/.pgpass (mode 600) on the cluster and leave it away here."
+        )
+    script = (folder / "coordinator.sh").resolve()
+    text = coordinator_script(f"hymba-lab {name}", needs, log, command, 1, {SCRIPT: str(script)})
+    write_atomically(script, text)
+    return slurm_queue.submit(text)

@@ -1,0 +1,138 @@
+"""Trials as plain tasks of Ray: a process each, never tried again by Ray itself.
+
+Not Ray Tune: what runs next is a pure function of the runs' results (`planner`), so that a sweep
+may be killed and continued anywhere; Tune keeps a second state of its own.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
+from hymba_lab.runs.store_uri import SECRETS
+from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
+from hymba_lab.sweep.launchers.needs import Needs
+from hymba_lab.sweep.launchers.worker import work
+
+
+@launchers.register("ray")
+class Ray(Launcher):
+    """Tasks of a Ray cluster, joined at `address` (auto: the one of this machine, or a new one)."""
+
+    def __init__(
+        self, site: Site, *, address: str = "auto", max_tasks: Annotated[int, Field(ge=1)] = 500
+    ) -> None:
+        self.site, self.capacity, self._address = site, max_tasks, address
+        self._tasks: dict[Future[str], Any] = {}
+        self._ray: Any = None
+        self.trouble = ""
+
+    def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
+        """Run function(task) in a process of its own, on a node that has what the task needs."""
+        ray = self._connected()
+        timeout_s = self.site.timeout_s
+        remote = ray.remote(**options(task.needs))(work)
+        reference = remote.remote(function, task, {}, timeout_s)
+        future: Future[str] = reference.future()
+        self._tasks[future] = reference
+        future.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return future
+
+    def attach(self, task: Any) -> "Future[str] | None":
+        """Ray ends the tasks of a driver that is gone: there is nothing to find again."""
+        return None
+
+    def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
+        """Return why an attempt ended, by the class of Ray's exception."""
+        return why_ray(error)
+
+    def plan(self, name: str, needs: Needs, folder: Any) -> str:
+        """Return what `--plan` shows for a row: the task's options."""
+        return "ray.remote(" + ", ".join(f"{k}={v!r}" for k, v in options(needs).items()) + ")"
+
+    def stop(self) -> None:
+        """Kill what is running; unfinished runs keep their checkpoints."""
+        if self._ray is None:
+            return
+        for reference in list(self._tasks.values()):
+            with suppress(Exception):  # a cluster that is gone runs nothing
+                self._ray.cancel(reference, force=True)
+        self._ray.shutdown()
+        self._ray = None
+
+    def leave(self) -> None:
+        """As `stop`: Ray ends a driver's tasks with it."""
+        self.stop()
+
+    def _connected(self) -> Any:
+        if self._ray is not None:
+            return self._ray
+        try:
+            import ray
+        except ImportError:
+            raise LaunchError(
+                "--launcher ray: the package ray is not installed; pip install 'hymba-lab[ray]'."
+            ) from None
+        n = str(self.site.n_threads)
+        environment = {"OMP_NUM_THREADS": n, "MKL_NUM_THREADS": n, "OMP_WAIT_POLICY": "passive"}
+        hidden = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+        try:
+            if not ray.is_initialized():
+                address = None if self._address == "local" else self._address
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    runtime_env={"env_vars": environment},
+                )
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise LaunchError(
+                f"--launcher ray: no cluster at {self._address!r}: {said}; start one (`ray start "
+                "--head`), name another in launcher.address, or say `address: local`."
+            ) from None
+        finally:
+            os.environ.update(hidden)
+        self._ray = ray
+        return ray
+
+
+def options(needs: Needs) -> dict[str, Any]:
+    """Return what `ray.remote` is told: a process per trial, no silent second try."""
+    asked: dict[str, Any] = {
+        "num_cpus": needs.cpus or 1,
+        "num_gpus": needs.gpus if needs.trials_per_gpu == 1 else needs.gpus / needs.trials_per_gpu,
+        "max_calls": 1,
+        "max_retries": 0,
+    }
+    if needs.memory_gb is not None:
+        asked["memory"] = round(needs.memory_gb * 1e9)
+    return asked
+
+
+def why_ray(error: BaseException) -> TrialFailed | TrialInterrupted:
+    """Return what one of Ray's exceptions means for its trial."""
+    from ray import exceptions
+
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, TrialFailed | TrialInterrupted):
+        return cause
+    if isinstance(error, TrialFailed | TrialInterrupted):
+        return error
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return TrialFailed("out_of_memory", f"Ray: {said}")
+    if isinstance(error, exceptions.TaskCancelledError):
+        return TrialInterrupted("cancelled", f"Ray: {said}")
+    if isinstance(error, exceptions.WorkerCrashedError):
+        return TrialFailed("crash", f"Ray: the worker died: {said}")
+    if isinstance(
+        error,
+        exceptions.NodeDiedError | exceptions.LocalRayletDiedError | exceptions.ObjectLostError,
+    ):
+        return TrialInterrupted("node_lost", f"Ray: {said}")
+    return TrialFailed("crash", f"{type(error).__name__}: {said}")

@@ -1,0 +1,313 @@
+"""Trials as jobs of Slurm: one `sbatch` each, asked after by `squeue` until Slurm says it ended.
+
+Jobs are not requeued by Slurm: one job is one attempt, and the coordinator submits the next one.
+A job that is requeued all the same goes on from its checkpoint.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from hymba_lab.errors import ConfigError, LaunchError, TrialFailed, TrialInterrupted
+from hymba_lab.sweep.launchers import slurm_queue
+from hymba_lab.sweep.launchers.attempt import Attempt, read_job, write_job
+from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
+from hymba_lab.sweep.launchers.needs import Needs
+from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
+from hymba_lab.sweep.launchers.worker import LEFT, REFUSED, SUPERSEDED, TIMED_OUT
+
+_EARLY_S = 60  # Slurm may send its signal so much earlier than asked
+_START_S = 60  # until a trial makes its first step
+_ASKED_TO_LEAVE = {int(signal.SIGTERM), int(signal.SIGUSR1), int(signal.SIGUSR2)}
+_SAVING_S = 20.0  # how long stopped trials may take to save
+
+
+@dataclass
+class _Job:
+    attempt: Attempt
+    needs: Needs
+    future: "Future[str]"
+    id: str | None = None  # None until Slurm has taken it
+    missing: int = 0  # times in a row that Slurm did not know it
+
+
+@launchers.register("slurm")
+class Slurm(Launcher):
+    """Jobs of a Slurm cluster, with accounting or without."""
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        poll_s: Annotated[float, Field(ge=0.1, le=600)] = 5.0,
+        leave_s: Annotated[int, Field(ge=10, le=3600)] = 120,
+        max_jobs: Annotated[int, Field(ge=1)] = 500,
+        python: str | None = None,
+        sbatch: list[Annotated[str, Field(pattern=r"^--[^\n\r]*$")]] = [],
+    ) -> None:
+        """`leave_s`: a trial saves and leaves so long [s] before its job's time is up; `sbatch`:
+        further options of every job."""
+        self.site, self.capacity = site, max_jobs
+        self._poll_s, self._leave_s = poll_s, leave_s
+        self._python, self._sbatch = python or sys.executable, sbatch
+        self._jobs: list[_Job] = []
+        self._lock, self._stopped, self._wake = (
+            threading.Lock(),
+            threading.Event(),
+            threading.Event(),
+        )
+        self._thread: threading.Thread | None = None
+        self.trouble = ""
+
+    def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
+        """Submit a job for function(task); the future ends when Slurm says that the job has."""
+        attempt = Attempt(Path(task.folder), task.claim)
+        attempt.write_task(function, task)
+        return self._watch(_Job(attempt, task.needs, _pending()))
+
+    def attach(self, task: Any) -> "Future[str] | None":
+        """Return a future of the job that an earlier coordinator submitted for this claim."""
+        noted = read_job(Path(task.folder))
+        if noted.get("launcher") != "slurm" or noted.get("claim") != task.claim:
+            return None
+        attempt = Attempt(Path(task.folder), task.claim)
+        return self._watch(_Job(attempt, task.needs, _pending(), str(noted["job"])))
+
+    def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
+        """Return why an attempt ended; the future's exception says it already."""
+        if isinstance(error, TrialFailed | TrialInterrupted):
+            return error
+        return TrialFailed("crash", f"{type(error).__name__}: {error}")
+
+    def stop(self) -> None:
+        """Let running trials save and leave, cancel waiting ones."""
+        self.leave()
+        with self._lock:
+            ids = [job.id for job in self._jobs if job.id and not job.future.done()]
+        if not ids:
+            return
+        try:
+            states = slurm_queue.listed(ids)
+            running = [job for job, state in states.items() if state.name == "RUNNING"]
+            slurm_queue.cancel([job for job in ids if job not in running])
+            slurm_queue.cancel(running, "USR2")
+            end = time.monotonic() + _SAVING_S
+            while running and time.monotonic() < end:
+                time.sleep(0.5)
+                states = slurm_queue.listed(running)
+                running = [job for job, state in states.items() if state.is_active]
+            slurm_queue.cancel(running)
+        except SlurmBusy:
+            slurm_queue.cancel(ids)
+
+    def leave(self) -> None:
+        """Stop asking; the jobs go on, and the next coordinator finds them."""
+        self._stopped.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def script(self, name: str, needs: Needs, task_file: Path, log: Path) -> str:
+        """Return the script of one job, as it is given to `sbatch`."""
+        return _script(
+            _options(name, needs, log, self._leave_s, self._sbatch),
+            needs.setup,
+            self.site.n_threads,
+            [self._python, "-m", "hymba_lab.sweep.launchers.worker", str(task_file)],
+        )
+
+    def plan(self, name: str, needs: Needs, folder: Path) -> str:
+        """Return what `--plan` shows for a row: the script of its jobs."""
+        check_needs(needs, self._leave_s)
+        attempt = Attempt(folder, "CLAIM")
+        return self.script(name, needs, attempt.task_file, attempt.log)
+
+    def _watch(self, job: _Job) -> "Future[str]":
+        check_needs(job.needs, self._leave_s)
+        with self._lock:
+            self._jobs.append(job)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._poll, daemon=True, name="slurm")
+            self._thread.start()
+        self._wake.set()
+        return job.future
+
+    def _poll(self) -> None:
+        while not self._stopped.is_set():
+            self._wake.clear()
+            try:
+                self._submit_waiting()
+                self._look()
+                self.trouble = ""
+            except SlurmBusy as busy:
+                self.trouble = str(busy)
+            except Exception as error:  # no trial may wait for ever for a thread that is gone
+                self._give_up(error)
+            self._wake.wait(self._poll_s)
+            self._stopped.wait(0.1)  # several that come at once are submitted together
+
+    def _submit_waiting(self) -> None:
+        for job in self._unfinished():
+            if job.id is not None or self._stopped.is_set():
+                continue
+            script = self.script(
+                f"hymba-lab {self.site.name}", job.needs, job.attempt.task_file, job.attempt.log
+            )
+            try:
+                job.id = slurm_queue.submit(script)
+            except LaunchError as error:
+                job.future.set_exception(error)
+                continue
+            write_job(job.attempt.folder, "slurm", job.attempt.claim, job.id)
+
+    def _look(self) -> None:
+        jobs = {job.id: job for job in self._unfinished() if job.id is not None}
+        if not jobs:
+            return
+        states = slurm_queue.listed(list(jobs))
+        for id_, job in jobs.items():
+            state = states.get(id_)
+            if state is None or not (state.is_active or state.name == "COMPLETED"):
+                state = slurm_queue.ended(id_)
+            job.missing = job.missing + 1 if state is None else 0
+            if 0 < job.missing < 3:
+                continue
+            if state is None or not state.is_active:
+                self._settle(job, state)
+
+    def _settle(self, job: _Job, state: State | None) -> None:
+        error = how_it_ended(job.id or "", state, job.attempt)
+        if error is None:
+            job.future.set_result(str(job.attempt.said.get("status", "finished")))
+        else:
+            job.future.set_exception(error)
+        job.attempt.remove()
+
+    def _give_up(self, error: Exception) -> None:
+        for job in self._unfinished():
+            job.future.set_exception(error)
+
+    def _unfinished(self) -> list[_Job]:
+        with self._lock:
+            self._jobs = [job for job in self._jobs if not job.future.done()]
+            return list(self._jobs)
+
+
+def how_it_ended(
+    job: str, state: State | None, attempt: Attempt
+) -> TrialFailed | TrialInterrupted | None:
+    """Return why a job of Slurm ended; None when its script came to its end."""
+    last = attempt.last_line()
+    said = f"; its log ends with: {last}" if last else ""
+    if state is None:
+        return TrialInterrupted("node_lost", f"Slurm does not know job {job} any more{said}")
+    if state.name == "COMPLETED":
+        return None
+    found = _STATES.get(state.name)
+    if found is not None:
+        return found(f"Slurm: job {job} ended as {state.name}{said}")
+    code = state.exit_code
+    if code in (LEFT, SUPERSEDED, 128 + signal.SIGTERM) or state.signal in _ASKED_TO_LEAVE:
+        return TrialInterrupted("preempted", f"job {job} was asked to leave and has saved")
+    if code == TIMED_OUT:
+        return TrialFailed("timeout", "the trial's time limit passed; raise trial_timeout_minutes")
+    if code == REFUSED:
+        why = last or "its log is not here either: the folder is not shared with its node"
+        return TrialFailed("refused", f"job {job}: {why}")
+    if code == 137 or state.signal == signal.SIGKILL:
+        return TrialFailed("crash", f"job {job} was killed; memory may have run out{said}")
+    return TrialFailed("crash", f"job {job} ended with exit code {code}:{state.signal}{said}")
+
+
+_STATES: dict[str, Callable[[str], TrialFailed | TrialInterrupted]] = {
+    "OUT_OF_MEMORY": lambda said: TrialFailed("out_of_memory", f"{said}; raise memory_gb"),
+    "TIMEOUT": lambda said: TrialFailed("timeout", f"{said}; raise minutes"),
+    "DEADLINE": lambda said: TrialFailed("timeout", said),
+    "PREEMPTED": lambda said: TrialInterrupted("preempted", said),
+    "CANCELLED": lambda said: TrialInterrupted("cancelled", said),
+    "NODE_FAIL": lambda said: TrialInterrupted("node_lost", said),
+    "BOOT_FAIL": lambda said: TrialInterrupted("node_lost", said),
+    "LAUNCH_FAILED": lambda said: TrialInterrupted("node_lost", said),
+}
+
+
+def check_needs(needs: Needs, leave_s: int) -> None:
+    """Refuse a time limit within which no trial can start and save."""
+    least = leave_s + _EARLY_S + _START_S
+    if needs.minutes is not None and 60 * needs.minutes < least:
+        raise ConfigError(
+            f"minutes: {needs.minutes} is too short for Slurm: it may ask a trial to leave "
+            f"{leave_s + _EARLY_S} s before the end (leave_s: {leave_s}); give at least "
+            f"{-(-least // 60)} minutes, or lower launcher.leave_s."
+        )
+    if needs.trials_per_gpu > 1:
+        raise ConfigError(
+            "trials_per_gpu: Slurm gives whole GPUs to a job; where your cluster shares them, say "
+            "so with gres, e.g. gres: shard:1, and leave trials_per_gpu away."
+        )
+
+
+def _options(
+    name: str, needs: Needs, log: Path, leave_s: int, further: Sequence[str], requeue: bool = False
+) -> list[str]:
+    named = {
+        "job-name": name, "output": log, "open-mode": "append",
+        "time": needs.minutes, "cpus-per-task": needs.cpus,
+        "mem": None if needs.memory_gb is None else f"{round(needs.memory_gb * 1000)}M",
+        "gpus": needs.gpus if needs.gpus and not needs.gres else None, "gres": needs.gres,
+        "partition": needs.partition, "account": needs.account, "qos": needs.qos,
+        "constraint": needs.constraint, "signal": f"B:USR2@{leave_s}",
+    }  # fmt: skip
+    lines = [f"--{key}={_quoted(str(value))}" for key, value in named.items() if value is not None]
+    return [*lines, "--requeue" if requeue else "--no-requeue", *further]
+
+
+def _script(
+    options: Sequence[str], setup: Sequence[str], n_threads: int, command: Sequence[str]
+) -> str:
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in options),
+        "set -e",
+        f"trap 'exit {LEFT}' USR1 USR2 TERM",
+        *setup,
+        f"cd {shlex.quote(os.getcwd())}",
+        f"export OMP_NUM_THREADS={n_threads} MKL_NUM_THREADS={n_threads}",
+        "export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}",
+        f"exec {shlex.join(command)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def coordinator_script(
+    name: str,
+    needs: Needs,
+    log: Path,
+    command: Sequence[str],
+    n_threads: int,
+    environment: Mapping[str, str],
+) -> str:
+    """Return the script of a coordinator that is a job itself; Slurm starts it again if need be."""
+    options = _options(name, needs, log, 60, [], requeue=True)
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
+    return _script(options, [*needs.setup, *exports], n_threads, command)
+
+
+def _quoted(value: str) -> str:
+    return value if value.replace("@", "").isalnum() else f'"{value}"'
+
+
+def _pending() -> "Future[str]":
+    future: Future[str] = Future()
+    future.set_running_or_notify_cancel()
+    return future

@@ -1,0 +1,144 @@
+"""What a coordinator is doing, in a file of the sweep's folder, for `hymba-lab status` and `stop`.
+
+runs/sweeps/<sweep>/coordinators/<id>.json     renewed every few seconds
+runs/sweeps/<sweep>/stop                       every coordinator that sees it stops
+"""
+
+import json
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.errors import SweepStopped, TrialInterrupted
+from hymba_lab.runs.lease import age_s, is_alive, this_process
+from hymba_lab.sweep.jobs import Job, Outcome
+
+_EVERY_S = 2.0
+_LAST = "last.json"
+SILENT_S = 60.0
+"""A coordinator on another machine that was silent so long [s] is taken for gone."""
+
+
+class StateFile:
+    """An observer that keeps one coordinator's file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        total: Callable[[], int],
+        launcher: str,
+        trouble: Callable[[], str] = lambda: "",
+        job: str = "",
+    ) -> None:
+        """`total()` is the planned number of runs, `trouble()` what the launcher waits for."""
+        self._trouble = trouble
+        self._path = folder / "coordinators" / f"{uuid.uuid4().hex[:12]}.json"
+        self._total, self._written = total, 0.0
+        self._done: dict[str, int] = {"finished": 0, "pruned": 0, "failed": 0}
+        self._seconds: list[float] = []
+        self._failed: list[dict[str, str]] = []
+        self._interrupted: Counter[str] = Counter()
+        self._since: dict[str, float] = {}
+        self._facts = {"holder": this_process(job), "launcher": launcher, "started": time.time()}
+        make_folder(self._path.parent)
+        self._write({})
+        self._began = self._path.stat().st_mtime if self._path.exists() else time.time()
+
+    def read_back(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Count what was finished before."""
+        for outcome in outcomes.values():
+            self._done[outcome.status] += 1
+        self._write({})
+
+    def started(self, job: Job) -> None:
+        """Note since when the run is asked for."""
+        self._since[job.identity] = time.time()
+
+    def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
+        """Count it."""
+        self._done[outcome.status] += 1
+        self._since.pop(job.identity, None)
+        if outcome.status == "failed":
+            said = {"reason": outcome.reason, "message": outcome.message}
+            self._failed.append({"name": job.name, "identity": job.identity, **said})
+        elif trained:
+            self._seconds.append(float(outcome.record.get("seconds") or 0.0))
+
+    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+        """Count why; the run is asked for again."""
+        self._interrupted[why.reason] += 1
+
+    def waiting(self, running: Mapping[str, Job]) -> None:
+        """Write the file now and then; raises `SweepStopped` once that was asked for."""
+        if asked_to_stop(self._path.parents[1], self._began):
+            raise SweepStopped(self._path.parents[1].name)
+        if time.monotonic() - self._written > _EVERY_S:
+            self._write(running)
+
+    def close(self) -> None:
+        """The coordinator ends; what it knew last stays as `last.json`."""
+        self._write({})
+        with suppress(OSError):
+            os.replace(self._path, self._path.with_name(_LAST))
+
+    def _write(self, running: Mapping[str, Job]) -> None:
+        self._written = time.monotonic()
+        state = {
+            **self._facts, "done": self._done, "total": self._total(), "failed": self._failed[-50:],
+            "interrupted": self._interrupted,
+            "trouble": self._trouble(),
+            "seconds": sum(self._seconds) / len(self._seconds) if self._seconds else None,
+            "running": [
+                {"name": job.name, "identity": identity, "n_steps": job.config.n_steps,
+                 "since": self._since.get(identity)}
+                for identity, job in running.items()
+            ],
+        }  # fmt: skip
+        with suppress(Exception):  # a full disk stops no sweep here
+            write_atomically(self._path, json.dumps(state), durable=False)
+
+
+def coordinators(folder: Path) -> list[dict[str, Any]]:
+    """Return the state of every coordinator of a sweep that lives; files of dead ones are left."""
+    found = []
+    for path in sorted((folder / "coordinators").glob("*.json")):
+        if path.name == _LAST:
+            continue
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            alive = is_alive(state["holder"])
+        except (OSError, ValueError, KeyError):
+            continue
+        age = age_s(path)
+        if alive is False or (alive is None and age > SILENT_S):
+            continue
+        found.append({**state, "age_s": age})
+    return found
+
+
+def last_state(folder: Path) -> dict[str, Any] | None:
+    """Return what the coordinator that ended last knew, None where none has ended."""
+    try:
+        found = json.loads((folder / "coordinators" / _LAST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Leave the word that every coordinator of this sweep looks for."""
+    write_atomically(folder / "stop", f"{time.time()}\n", durable=False)
+
+
+def asked_to_stop(folder: Path, since: float) -> bool:
+    """Whether the word was left after `since` [s of this file system's clock]."""
+    try:
+        return (folder / "stop").stat().st_mtime > since
+    except OSError:
+        return False

@@ -1,0 +1,145 @@
+"""`cluster.yaml`: where trials run and what each of them asks for; no part of a run's identity.
+
+    launcher: {name: slurm}
+    defaults: {cpus: 2, memory_gb: 8, minutes: 120, setup: [source /shared/lab/.venv/bin/activate]}
+    scales:
+      125m: {gpus: 1, minutes: 1440, partition: gpu}
+    rows:
+      pure attention: {memory_gb: 32}
+
+What a row says goes before what its scale says, and that before the defaults.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, create_model
+
+from hymba_lab.config.messages import explain
+from hymba_lab.config.plugins import load_entry_points, load_plugin
+from hymba_lab.config.yaml_file import Document, read_yaml
+from hymba_lab.errors import ConfigError, suggest
+from hymba_lab.registry import Section, Spec
+from hymba_lab.sweep.launchers.base import launchers
+from hymba_lab.sweep.launchers.needs import Needs
+
+Whole = Annotated[int, Field(ge=1, le=100_000)]
+Word = Annotated[str, Field(pattern=r"^[\w.,:+&|*()\[\]=@/-]+$")]  # it stands in a line of sbatch
+Line = Annotated[str, Field(pattern=r"^[^\n\r]*$")]
+
+
+class Asked(Section):
+    """What a trial asks for; what is not said is looked for one level below."""
+
+    gpus: Annotated[int, Field(ge=0, le=1024)] | None = None
+    cpus: Whole | None = None
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    minutes: Whole | None = None
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    gres: Word | None = None
+    setup: list[Line] | None = None
+    trials_per_gpu: Annotated[int, Field(ge=1, le=64)] | None = None
+
+
+class ResourceFile(Section):
+    """The file as written; `launcher` is narrowed to the registered ones."""
+
+    plugins: list[str] = []
+    launcher: Spec | None = None
+    defaults: Asked = Asked()
+    scales: dict[str, Asked] = {}
+    rows: dict[str, Asked] = {}
+    coordinator: Asked = Asked()
+    interruptions: Annotated[int, Field(ge=0)] = 20
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where trials run, and what each asks for."""
+
+    spec: Spec
+    file: ResourceFile = field(default_factory=ResourceFile)
+    document: Document | None = None
+
+    @property
+    def interruptions(self) -> int:
+        """How often in a row a trial may end without a step forward and without its own fault."""
+        return self.file.interruptions
+
+    @property
+    def coordinator(self) -> Needs:
+        """What the process that decides asks for, where it is a job itself (`--detach`)."""
+        return _needs(self.file.defaults.model_copy(update={"gpus": 0}), self.file.coordinator)
+
+    def needs(self, scale: str, row: str) -> Needs:
+        """Return what the trials of a row ask for."""
+        nothing = Asked()
+        levels = (self.file.scales.get(scale, nothing), self.file.rows.get(row, nothing))
+        return _needs(self.file.defaults, *levels)
+
+    def check_rows(self, labels: Collection[str]) -> None:
+        """Refuse a row that the sweep has not."""
+        for row in self.file.rows:
+            if row not in labels:
+                where = self.document.where(["rows", row]) if self.document else "rows"
+                raise ConfigError(
+                    f"{where}: rows.{row}: the sweep has no such row" + suggest(row, list(labels))
+                )
+
+
+def load_resources(path: Path | None, name: str | None) -> Resources:
+    """Return what a file and `--launcher NAME` say; the option goes before the file's launcher."""
+    import hymba_lab.sweep.launchers.local
+    import hymba_lab.sweep.launchers.ray
+    import hymba_lab.sweep.launchers.slurm  # noqa: F401
+
+    load_entry_points()
+    if path is None:
+        return Resources(_spec(name or "local"))
+    document = read_yaml(path)
+    for place, plugin in enumerate(_listed(document)):
+        file = (path.parent / plugin).resolve()
+        if not file.is_file():
+            raise ConfigError(
+                f"{document.where(['plugins', place])}: plugins: there is no file {plugin}; paths "
+                "are relative to the file that lists them."
+            )
+        load_plugin(file, [launchers])
+    schema = create_model(
+        "ResourceFile", __base__=ResourceFile, launcher=(launchers.schema(), None)
+    )
+    try:
+        file_ = schema.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, document, schema))) from None
+    spec = file_.launcher
+    if spec is None or name not in (None, spec.name):
+        spec = _spec(name or "local")
+    return Resources(spec, file_, document)
+
+
+def _spec(name: str) -> Spec:
+    if name not in launchers:
+        raise ConfigError(
+            f"--launcher {name}: there is no such launcher" + suggest(name, list(launchers))
+        )
+    return launchers.spec(name)
+
+
+def _listed(document: Document) -> list[str]:
+    listed: Any = document.data.get("plugins") or []
+    is_list = isinstance(listed, list) and all(isinstance(name, str) for name in listed)
+    return listed if is_list else []  # the schema says what is wrong with it
+
+
+def _needs(*levels: Asked) -> Needs:
+    said: dict[str, Any] = {}
+    for level in levels:
+        said |= {key: value for key, value in level.model_dump().items() if value is not None}
+    return Needs(**{**said, "setup": tuple(said.get("setup", ()))})

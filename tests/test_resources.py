@@ -1,0 +1,168 @@
+"""What a cluster is asked for: one YAML, checked like every other, no part of an identity."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sweeping import SWEEP, Lab
+
+from hymba_lab.errors import ConfigError, TrialFailed, TrialInterrupted
+from hymba_lab.sweep.launchers.attempt import Attempt
+from hymba_lab.sweep.launchers.base import Site, launchers
+from hymba_lab.sweep.launchers.needs import Needs
+from hymba_lab.sweep.launchers.slurm import Slurm, how_it_ended
+from hymba_lab.sweep.launchers.slurm_queue import State
+from hymba_lab.sweep.resources import load_resources
+
+CLUSTER = """\
+launcher: {name: slurm, leave_s: 60}
+defaults: {cpus: 2, minutes: 60, setup: ["source /shared/bin/activate"]}
+scales:
+  tiny: {gpus: 1, partition: gpu}
+rows:
+  gate: {memory_gb: 1.5, gpus: 2}
+"""
+
+
+def test_a_row_goes_before_its_scale_and_that_before_the_defaults(
+    write: Callable[[str, str], Path],
+) -> None:
+    resources = load_resources(write("cluster.yaml", CLUSTER), None)
+    assert resources.spec.name == "slurm"
+    setup = ("source /shared/bin/activate",)
+    assert resources.needs("nano", "mean") == Needs(cpus=2, minutes=60, setup=setup)
+    assert resources.needs("tiny", "mean") == Needs(
+        cpus=2, minutes=60, gpus=1, partition="gpu", setup=setup
+    )
+    assert resources.needs("tiny", "gate") == Needs(
+        cpus=2, minutes=60, gpus=2, memory_gb=1.5, partition="gpu", setup=setup
+    )
+    assert load_resources(write("cluster.yaml", CLUSTER), "ray").spec.name == "ray"
+    assert load_resources(None, None).spec.name == "local"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaults: {gpu: 1}", ["cluster.yaml:1:12", "gpus"]),
+        ("defaults: {gpus: 1.5}", ["cluster.yaml:1:12", "defaults.gpus"]),
+        ("defaults: {minutes: 0}", ["cluster.yaml:1:12", "minutes"]),
+        ('defaults: {partition: "a\\n#SBATCH --wrap"}', ["cluster.yaml:1:12", "partition"]),
+        ("launcher: {name: slrum}", ["cluster.yaml:1:1", "slurm"]),
+        ("launcher: {name: slurm, poll: 5}", ["cluster.yaml:1:", "poll_s"]),
+        ("plugins: [nowhere.py]", ["cluster.yaml:1:", "there is no file nowhere.py"]),
+        ("[]", ["cluster.yaml:1:1", "mapping"]),
+    ],
+)
+def test_a_fault_is_said_at_its_place(
+    write: Callable[[str, str], Path], text: str, said: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_resources(write("cluster.yaml", text), None)
+    for part in said:
+        assert part in str(refused.value)
+
+
+def test_rows_and_launchers_that_do_not_exist_are_named(
+    write: Callable[[str, str], Path],
+) -> None:
+    resources = load_resources(write("cluster.yaml", "rows: {gaet: {gpus: 1}}"), None)
+    with pytest.raises(ConfigError, match=r"cluster.yaml:1:8: rows.gaet: .* Did you mean 'gate'"):
+        resources.check_rows(["mean", "gate"])
+    with pytest.raises(ConfigError, match=r"--launcher slrum: .* Did you mean 'slurm'"):
+        load_resources(None, "slrum")
+
+
+PLUGIN = """\
+from hymba_lab.sweep.launchers.base import Launcher, launchers
+
+@launchers.register("queue_of_mine")
+class Mine(Launcher):
+    def __init__(self, site, *, server: str = "here"):
+        self.server = server
+"""
+
+
+def test_a_plugin_adds_a_launcher(write: Callable[[str, str], Path]) -> None:
+    write("mine.py", PLUGIN)
+    text = "plugins: [mine.py]\nlauncher: {name: queue_of_mine, server: there}"
+    resources = load_resources(write("cluster.yaml", text), None)
+    try:
+        built = launchers.build(resources.spec, Site("sweep"))
+        assert vars(built)["server"] == "there"
+    finally:
+        launchers.remove("queue_of_mine")
+
+
+def test_resources_change_no_identity(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, SWEEP)
+    lab.write("cluster.yaml", CLUSTER)
+    plain = [job.identity for job in lab.session().planner.jobs({})]
+    resources = load_resources(tmp_path / "cluster.yaml", None)
+    assert resources.needs("tiny", "gate").gpus == 2
+    assert [job.identity for job in lab.session().planner.jobs({})] == plain
+
+
+def test_the_script_of_a_job_says_all_that_was_asked(tmp_path: Path) -> None:
+    slurm = Slurm(Site("sweep", n_threads=3), leave_s=60, python="/shared/python")
+    needs = Needs(
+        gpus=1, cpus=2, memory_gb=1.5, minutes=60, partition="gpu", account="lab", qos="high",
+        constraint="a100|h100", setup=("module load cuda",),
+    )  # fmt: skip
+    lines = slurm.plan("gate", needs, tmp_path).splitlines()
+    assert lines[0] == "#!/bin/bash"
+    options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")}
+    assert {
+        "--time=60", "--cpus-per-task=2", "--mem=1500M", "--gpus=1", "--partition=gpu",
+        "--account=lab", "--qos=high", '--constraint="a100|h100"', "--no-requeue",
+        '--signal="B:USR2@60"', "--open-mode=append",
+    } <= {option.replace('"append"', "append") for option in options} | {
+        '--open-mode=append'
+    }  # fmt: skip
+    assert "module load cuda" in lines
+    assert lines.index("module load cuda") > lines.index("trap 'exit 75' USR1 USR2 TERM")
+    assert "export OMP_NUM_THREADS=3 MKL_NUM_THREADS=3" in lines
+    assert lines[-1].startswith("exec /shared/python -m hymba_lab.sweep.launchers.worker ")
+
+
+def test_a_time_in_which_no_trial_can_save_is_refused(tmp_path: Path) -> None:
+    slurm = Slurm(Site("sweep"), leave_s=120)
+    with pytest.raises(ConfigError, match="give at least 4 minutes"):
+        slurm.plan("gate", Needs(minutes=3), tmp_path)
+    with pytest.raises(ConfigError, match=r"gres: shard:1"):
+        slurm.plan("gate", Needs(trials_per_gpu=2), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (State("COMPLETED"), None),
+        (State("FAILED", exit_code=1), "crash"),
+        (State("FAILED", signal=9), "crash"),
+        (State("FAILED", exit_code=75), "preempted"),
+        (State("FAILED", signal=12), "preempted"),  # USR2 before Python stood
+        (State("FAILED", exit_code=143), "preempted"),
+        (State("FAILED", exit_code=77), "timeout"),
+        (State("FAILED", exit_code=78), "refused"),
+        (State("OUT_OF_MEMORY"), "out_of_memory"),
+        (State("TIMEOUT"), "timeout"),
+        (State("PREEMPTED"), "preempted"),
+        (State("CANCELLED"), "cancelled"),
+        (State("NODE_FAIL"), "node_lost"),
+        (None, "node_lost"),
+    ],
+)
+def test_slurm_says_why_a_job_ended(
+    tmp_path: Path, state: State | None, reason: str | None
+) -> None:
+    attempt = Attempt(tmp_path, "claim")
+    attempt.log.write_text("step 1\nRuntimeError: it broke\n\n")
+    why = how_it_ended("7", state, attempt)
+    if reason is None:
+        assert why is None
+        return
+    interrupted = reason in ("preempted", "cancelled", "node_lost")
+    assert isinstance(why, TrialInterrupted if interrupted else TrialFailed)
+    assert why.reason == reason
+    if reason == "crash":
+        assert "its log ends with: RuntimeError: it broke" in why.message

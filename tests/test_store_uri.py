@@ -1,0 +1,49 @@
+"""Addresses of stores: a password is never shown, a driver is filled in or asked for."""
+
+import os
+from importlib import util
+
+import pytest
+
+from hymba_lab.errors import StoreError
+from hymba_lab.runs import store_uri
+from hymba_lab.runs.store_uri import remembered, whole, without_passwords
+
+
+@pytest.fixture(autouse=True)
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(store_uri.PASSWORDS, "{}")
+
+
+def test_a_password_lives_in_the_process_alone() -> None:
+    clean = remembered("postgresql://lab:s%40cret@db.lab:5432/mlflow?sslmode=require", "--x")
+    assert clean == "postgresql+psycopg://lab@db.lab:5432/mlflow?sslmode=require"
+    assert whole(clean) == "postgresql+psycopg://lab:s%40cret@db.lab:5432/mlflow?sslmode=require"
+    assert remembered(whole(clean), "--x") == clean
+    assert whole("postgresql+psycopg://lab@db.lab/other") == "postgresql+psycopg://lab@db.lab/other"
+    said = f"cannot reach {whole(clean)}: password s@cret is wrong"
+    assert "cret" not in without_passwords(said)
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////a/b.db", "http://server:5000", "file:///x", "postgresql+psycopg://lab@h/d"]
+)
+def test_what_has_no_password_stays_as_it_is(uri: str) -> None:
+    assert remembered(uri, "--x") == uri == whole(uri)
+    assert os.environ[store_uri.PASSWORDS] == "{}"
+
+
+def test_a_server_with_a_password_is_shown_without() -> None:
+    assert remembered("https://me:hidden@server/ml", "--x") == "https://me@server/ml"
+
+
+def test_a_driver_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    with pytest.raises(StoreError, match=r"--tracking-uri: the driver psycopg .*hymba-lab\[post"):
+        remembered("postgresql://lab@h/d", "--tracking-uri")
+
+
+def test_a_command_line_that_is_kept_shows_none() -> None:
+    assert without_passwords("--tracking-uri=postgresql://u:pw@h/d") == (
+        "--tracking-uri=postgresql://u:***@h/d"
+    )

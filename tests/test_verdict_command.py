@@ -1,0 +1,260 @@
+"""Anybody's table: three exports against scipy and statsmodels, traps, and refusals."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from moderated_by_hand import t_tests
+from scipy import stats as reference
+from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
+
+from hymba_lab.commands.verdict import main
+from hymba_lab.errors import StoreError, UserError
+from hymba_lab.tables.verdict import Verdicts, verdict
+
+JSON = ("row", "n", "effect", "low", "high", "p", "verdict")
+
+
+def command(
+    path: Path, capsys: pytest.CaptureFixture[str], *options: str
+) -> list[dict[str, object]]:
+    assert main([str(path), *options, "--json"]) == 0
+    lines: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    assert all(tuple(line) == JSON for line in lines)
+    return lines
+
+
+def alike(rng: np.random.Generator, shifts: list[float], n: int) -> np.ndarray:
+    """Rows of about equal spread, so that Smyth's prior is the pooled variance."""
+    noise = rng.normal(size=n)
+    return np.array([shift + rng.permutation(noise) for shift in shifts])
+
+
+def test_a_plain_csv_agrees_with_the_pooled_t_tests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = alike(np.random.default_rng(5), [3.0, 2.0, 3.4, 5.0], 5)
+    lines = [
+        {"arch": name, "seed": seed, "val_loss": value}
+        for name, row in zip(("base", "a", "b", "c"), rows, strict=True)
+        for seed, value in enumerate(row)
+    ]
+    pd.DataFrame(lines).to_csv(tmp_path / "results.csv", index=False)
+    found = command(
+        tmp_path / "results.csv", capsys, "--row", "arch", "--seed", "seed", "--metric",
+        "val_loss", "--goal", "minimize", "--baseline", "base",
+    )  # fmt: skip
+    assert found[0] == dict.fromkeys(JSON) | {"row": "base", "n": 5, "verdict": "baseline"}
+    error = math.sqrt(rows.var(axis=1, ddof=1).mean() * 2 / 5)
+    for line, row in zip(found[1:], rows[1:], strict=True):
+        assert line["effect"] == pytest.approx(row.mean() - rows[0].mean(), rel=1e-9, abs=1e-12)
+    alone = [2 * reference.t.sf(abs(r.mean() - rows[0].mean()) / error, 16) for r in rows[1:]]
+    corrected = multipletests(alone, method="holm")[1]
+    assert [line["p"] for line in found[1:]] == pytest.approx(list(corrected), rel=1e-9)
+    half = reference.t.isf(0.05 / 6, 16) * error
+    assert found[2]["low"] == pytest.approx(rows[2].mean() - rows[0].mean() - half, rel=1e-9)
+    assert [line["verdict"] for line in found[1:]] == ["undecided", "undecided", "worse"]
+
+
+def test_an_mlflow_export_of_common_seeds_agrees_with_scipys_paired_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(1)
+    rows = 10 * rng.normal(size=6) + rng.normal(size=(2, 6)) + np.array([[0.0], [3.0]])
+    lines = [
+        {
+            "run_id": f"{label}{seed}", "status": "FINISHED", "params.model": label,
+            "params.seed": str(seed), "metrics.val/accuracy": value,
+        }
+        for label, row in zip(("base", "new"), rows, strict=True)
+        for seed, value in enumerate(row)
+    ]  # fmt: skip
+    lines.append({**lines[0], "status": "FAILED", "metrics.val/accuracy": 99.0})
+    path = tmp_path / "runs.csv"
+    pd.DataFrame(lines).to_csv(path, index=False)
+    options = ["--row", "model", "--seed", "seed", "--metric", "val/accuracy"]
+    options += ["--goal", "maximize", "--baseline", "base"]
+    _, line = command(path, capsys, *options)
+    expected = reference.ttest_rel(rows[1], rows[0])
+    interval = expected.confidence_interval(0.95)
+    assert line["p"] == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (line["low"], line["high"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert main([str(path), *options]) == 0
+    text = capsys.readouterr().out
+    assert "1 runs that did not finish are left out" in text
+    assert "seed by seed" in text
+    assert "times in a hundred" in text
+
+
+def test_a_wandb_export_of_censored_times_agrees_with_scipys_log_rank(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    early, late = [0.7, 0.8, 0.75, 0.71, 0.9, 1.1], [1.2, 1.0, 1.4, 1.4, 1.4, 1.4]
+    lines = [
+        {"Name": f"{label}-{i}", "State": "finished", "arch": label, "tokens": t, "ok": t < 1.4}
+        for label, times in (("base", early), ("parent", late))
+        for i, t in enumerate(times)
+    ]
+    path = tmp_path / "wandb.csv"
+    pd.DataFrame(lines).to_csv(path, index=False)
+    _, line = command(
+        path, capsys, "--row", "arch", "--metric", "tokens", "--solved", "ok", "--baseline", "base"
+    )
+    everyone = [*early, *late]
+
+    def statistic(chosen: set[int]) -> float:
+        sides = [
+            reference.CensoredData.right_censored(
+                [t for i, t in enumerate(everyone) if (i in chosen) is inside],
+                [t >= 1.4 for i, t in enumerate(everyone) if (i in chosen) is inside],
+            )
+            for inside in (True, False)
+        ]
+        return float(reference.logrank(*sides).statistic ** 2)
+
+    seen = statistic(set(range(6)))
+    squares = [statistic(set(own)) for own in itertools.combinations(range(12), 6)]
+    expected = np.mean([square >= seen * (1 - 1e-9) for square in squares])
+    assert line["p"] == pytest.approx(expected, rel=1e-9)
+    assert (line["verdict"], line["high"]) == ("worse", None)
+
+
+# --- tables in which a naive lab is wrong
+
+
+def judged(rows: dict[str, list[float]], goal: str = "maximize", **options: object) -> Verdicts:
+    lines = [
+        {"arch": label, "seed": seed, "y": value}
+        for label, values in rows.items()
+        for seed, value in enumerate(values)
+    ]
+    return verdict(
+        pd.DataFrame(lines), row="arch", seed="seed", metric="y", goal=goal,  # type: ignore[arg-type]
+        baseline="base", **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def timed(rows: dict[str, list[float]], end: float, **options: object) -> Verdicts:
+    lines = [
+        {"arch": label, "seed": seed, "t": min(t, end), "ok": t <= end}
+        for label, values in rows.items()
+        for seed, t in enumerate(values)
+    ]
+    return verdict(
+        pd.DataFrame(lines), row="arch", seed="seed", metric="t", goal="minimize",
+        baseline="base", solved="ok", **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+nan = math.nan
+SOLVED, FLOOR, LUCKY = [0.99, 1.0, 0.98], [0.31, 0.30, 0.32], [0.36, 0.36, 0.3601]
+TIMES = [0.72, 0.75, 0.70]
+LEVELS = {"floor": 0.337, "solved_at": 0.95, "limits": (0.0, 1.0)}
+TRAPS = [
+    ("a parent stopped before its jump, by level",
+     lambda: judged({"base": SOLVED, "x": FLOOR}, **LEVELS), "censored"),
+    ("a parent stopped before its jump, by time",
+     lambda: timed({"base": TIMES, "x": [9.0] * 3}, 1.02), "censored"),
+    ("the same the other way round",
+     lambda: timed({"base": [9.0] * 3, "x": TIMES}, 1.02), "censored"),
+    ("some seeds stopped, few seeds",
+     lambda: timed({"base": TIMES, "x": [0.8, 9.0, 0.9]}, 1.02), "censored"),
+    ("floor against floor, reached by one of them sooner",
+     lambda: judged({"base": [0.27, 0.271, 0.269], "x": FLOOR}, **LEVELS), "not_learned"),
+    ("floor against floor, by time",
+     lambda: timed({"base": [9.0] * 6, "x": [9.0] * 6}, 1.0), "not_learned"),
+    ("two rows cut while they rise",
+     lambda: judged({"base": [0.5, 0.7, 0.6], "x": [0.6, 0.8, 0.9]}, **LEVELS), "censored"),
+    ("one seed of three late: a mean of a jump",
+     lambda: judged({"base": SOLVED, "x": [0.99, 0.98, 0.42]}, **LEVELS), "censored"),
+    ("a luckily small spread among noisy rows",
+     lambda: judged({"base": [0.1, 0.9, 0.5], "x": [0.93, 0.931, 0.929], "z": [0.2, 0.8, 0.6],
+                     "w": [0.3, 0.9, 0.2]}), "undecided"),
+    ("a noisy baseline and one lucky run",
+     lambda: judged({"base": [0.50, 0.52, 0.48], "x": [0.49, 0.51, 0.75]}), "undecided"),
+    ("two seeds", lambda: judged({"base": [0.5, 0.51], "x": [0.9, 0.91]}), "too_few_seeds"),
+    ("one seed", lambda: judged({"base": [0.5], "x": [0.9]}), "too_few_seeds"),
+    ("missing values are not zeros",
+     lambda: judged({"base": [0.5, 0.52, 0.48, 0.5], "x": [0.51, nan, 0.49, 0.5]}), "undecided"),
+    ("all but two runs missing",
+     lambda: judged({"base": [0.5, 0.52, 0.48], "x": [0.9, nan, 0.91]}), "too_few_seeds"),
+    ("a loss is better when it is smaller",
+     lambda: judged({"base": [3.0, 3.01, 2.99], "x": [2.0, 2.01, 1.99]}, "minimize"), "better"),
+    ("equal rows without any spread",
+     lambda: judged({"base": [1.0] * 3, "x": [1.0] * 3}), "undecided"),
+    ("different rows without any spread, three seeds",
+     lambda: judged({"base": [1.0] * 3, "x": [0.9] * 3}), "too_few_seeds"),
+    ("detected, and too small to matter",
+     lambda: timed({"base": [1.0, 1.001, 0.999] * 2, "x": [1.05, 1.051, 1.049] * 2}, 9), "worse"),
+    ("many seeds, and no difference that matters",
+     lambda: timed({"base": [1.0, 1.05, 0.95] * 4, "x": [1.01, 0.94, 1.06] * 4}, 9), "equivalent"),
+    ("six seeds against a parent that never solves",
+     lambda: timed({"base": TIMES * 2, "x": [9.0] * 6}, 1.02), "worse"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "table", "said"), TRAPS, ids=[trap[0] for trap in TRAPS])
+def test_traps(name: str, table: object, said: str) -> None:
+    found = table()  # type: ignore[operator]
+    line = next(one for one in found.rows if one.row == "x")
+    assert line.verdict == said, f"{name}: {line.says}"
+
+
+def test_twenty_looks_at_nothing_find_nothing() -> None:
+    rng = np.random.default_rng(2)
+    rows = {f"r{i}": (0.5 + 0.05 * rng.normal(size=3)).tolist() for i in range(20)}
+    found = judged({"base": [0.50, 0.55, 0.45], **rows})
+    assert {one.verdict for one in found.rows[1:]} == {"undecided"}
+
+
+def test_a_run_counted_twice_and_unequal_runs_are_refused() -> None:
+    lines = pd.DataFrame({"arch": ["base", "x"] * 3, "seed": [0, 0, 1, 1, 2, 2], "y": [1.0] * 6})
+    options = {"row": "arch", "seed": "seed", "metric": "y", "goal": "maximize"}
+    twice = pd.concat([lines, lines.iloc[[1]]])
+    with pytest.raises(UserError, match="'x' has more than one run with seed 0"):
+        verdict(twice, **options, baseline="base")  # type: ignore[arg-type]
+    unequal = lines.assign(tokens=[1000, 2000] * 3)
+    with pytest.raises(UserError, match=r"runs differ in 'tokens' \(1000: base; 2000: x\)"):
+        verdict(unequal, **options, baseline="base", same=["tokens"])  # type: ignore[arg-type]
+
+
+def test_missing_runs_are_counted_and_told() -> None:
+    found = judged({"base": [0.5, 0.52, 0.48, nan], "x": [0.51, nan, 0.49, 0.5]})
+    assert [(one.row, one.n, one.n_missing) for one in found.rows] == [("base", 3, 1), ("x", 3, 1)]
+    assert "x: 1 runs have no y." in found.notes
+    ours, (error, _, _) = (
+        found.rows[1],
+        t_tests(np.array([[0.5, 0.52, 0.48], [0.51, 0.49, 0.5]]))[0],
+    )
+    assert ours.effect == pytest.approx(0.0, abs=1e-12)
+    assert ours.high - ours.low > 2 * error
+
+
+def test_a_draw_of_one_run_often_crowns_the_wrong_row() -> None:
+    found = judged({"base": [0.1, 0.9, 0.2], "x": [0.5, 0.5, 0.5]})
+    assert found.wrong_winner == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"metric": "acc"}, "no column 'acc'; choose one of"),
+        ({"baseline": "bse"}, r"no row 'bse'.*Did you mean 'base'"),
+        ({"solved": "arch"}, "'base' is neither 1"),
+        ({"metric": "arch"}, "'base' is not a number"),
+    ],
+)
+def test_refusals_say_what_to_do(change: dict[str, str], said: str) -> None:
+    frame = pd.DataFrame({"arch": ["base", "x"], "seed": [0, 0], "y": [1.0, 2.0]})
+    options = {"row": "arch", "metric": "y", "goal": "maximize", "baseline": "base", **change}
+    with pytest.raises(UserError, match=said):
+        verdict(frame, **options)  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No such file"):
+        main([str(tmp_path / "no.csv"), "--row", "a", "--metric", "b", "--baseline", "c"])
