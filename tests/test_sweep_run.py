@@ -468,7 +468,7 @@ def test_data_that_vanished_is_a_reason_and_mending_it_is_enough(
 
     ended = lab.run(launcher=Vanishing)
     assert (ended.code, ended.err) == (1, "")
-    assert "mean, seed 0: failed (data): files.paths[0]: " in ended.out
+    assert "mean, seed 0: failed (data): resolved configuration: files.paths[0]: " in ended.out
     (lab.folder / "gone.txt").rename(text)
     mended = lab.run()
     assert (mended.code, mended.err) == (0, "")
