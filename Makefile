@@ -17,7 +17,7 @@ test: setup  ## the fast suite, a process per core
 test-all: test  ## also the kills, one after another: they watch processes
 	$(BIN)/python -m pytest -m "slow and not campaign and not gpu and not cluster"
 
-campaigns: setup  ## error rates by simulation, mutated files by the hundred
+campaigns: setup  ## simulations, mutated files, whole runs: before a release
 	$(BIN)/python -m pytest -n auto -m campaign
 
 lint: setup

@@ -89,6 +89,7 @@ def local_tasks(place: Path) -> None:
         )
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_the_three_evaluation_commands_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,6 +107,7 @@ def test_the_three_evaluation_commands_run(
     assert len(list(tmp_path.rglob("samples_*.jsonl"))) == 7
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_the_throughput_command_runs(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = words_of("bench", tiny)

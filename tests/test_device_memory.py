@@ -50,6 +50,7 @@ print(json.dumps({"peak": field("VmHWM") - before, "vocab": mixture.vocab}))
 """
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("ways", [[], ["training.micro_rows=2"], ["training.recompute=true"]],
                          ids=["whole", "parts", "recomputed"])  # fmt: skip
@@ -113,6 +114,7 @@ def test_cards_are_known_by_the_name_that_torch_gives_them() -> None:
         card("A100")
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_plan_says_what_a_card_holds_and_how_long_it_takes(tmp_path: Path) -> None:
     sweep = ROOT / "sweeps" / "roadmap.yaml"

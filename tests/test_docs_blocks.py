@@ -151,6 +151,7 @@ NOT_RUN = {
 }
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_the_first_question_runs_as_it_is_written(tmp_path: Path) -> None:
     written = [block for block in blocks("sh") if block.page == "docs/first_question.md"]

@@ -207,6 +207,7 @@ def test_a_finished_task_is_not_asked_again(
     assert len(asked) == 9, "other weights are asked anew"
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_results_reach_the_record_of_a_run_and_mlflow(
     tiny: Path, task_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -350,6 +351,7 @@ def test_a_template_reaches_nothing_but_the_question(
         run_suite(harness(folder), suite_of(str(place)), tmp_path / "out", {})
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_the_release_s_own_command(
     folder: Path, task_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -49,6 +49,7 @@ def test_left_padded_rows_equal_each_alone(architecture: dict[str, Any], seed: i
     check_rows(lab_model(seed, **architecture), 5, 8, seed)
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(architecture=architectures(), seed=st.integers(0, 99))

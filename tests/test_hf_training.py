@@ -156,6 +156,7 @@ def test_the_map_of_the_steps_is_called_as_a_module() -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_trl_on_the_released_format(tmp_path: Path) -> None:
     """Padded, packed with documents told apart, and DPO: the loss falls."""

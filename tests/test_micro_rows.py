@@ -75,6 +75,7 @@ def test_blocks_computed_again_change_no_bit(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_compiled_blocks_train_the_same_model(tmp_path: Path) -> None:
     expected = trained(tmp_path, "eager")

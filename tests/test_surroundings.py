@@ -148,6 +148,7 @@ CASES: dict[str, Mapping[str, str | None]] = {
 }
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("env", CASES.values(), ids=CASES)
 def test_variables_change_nothing(
@@ -156,6 +157,7 @@ def test_variables_change_nothing(
     assert_goes_on(finished, copied, env={"HYMBA_LAB_CACHE": str(tmp_path / "cache"), **env})
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_srun_on_the_path_changes_nothing(finished: Path, copied: Path, tmp_path: Path) -> None:
     assert_goes_on(finished, copied, env={"PATH": fake_srun(tmp_path / "bin")})
@@ -165,6 +167,7 @@ def test_srun_on_the_path_changes_nothing(finished: Path, copied: Path, tmp_path
 
 
 @as_root
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("home", [None, "/nonexistent", "/proc"], ids=["none", "gone", "read-only"])
 def test_a_user_without_an_entry_trains(finished: Path, tmp_path: Path, home: str | None) -> None:
@@ -178,6 +181,7 @@ def test_a_user_without_an_entry_trains(finished: Path, tmp_path: Path, home: st
 
 
 @as_root
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_user_without_a_home_is_told_about_the_cache(tmp_path: Path) -> None:
     """Text has a cache: where there is no home folder, the message says how to name another."""
@@ -202,6 +206,7 @@ def open_to_all(folder: Path) -> Path:
 
 
 @as_root
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_project_of_another_user_that_may_be_read_is_refused_in_one_sentence(
     finished: Path, tmp_path: Path
@@ -218,6 +223,7 @@ def test_a_project_of_another_user_that_may_be_read_is_refused_in_one_sentence(
 # --- places
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("name", folder_names(6, seed=3)[:3] + folder_names(60, seed=1)[57:])
 def test_the_stores_of_an_oddly_named_project_lie_in_it(
@@ -233,6 +239,7 @@ def test_the_stores_of_an_oddly_named_project_lie_in_it(
     assert "all 2 runs are finished" in sweep(folder).out
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_moved_project_goes_on_and_its_old_place_stays_free(
     finished: Path, copied: Path, tmp_path: Path
@@ -266,6 +273,7 @@ def artifact_places(folder: Path) -> list[str]:
     return [row[0] for row in [*runs, *experiments]]
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_copy_writes_into_itself_and_not_into_what_it_was_copied_from(
     finished: Path, copied: Path, tmp_path: Path
@@ -277,6 +285,7 @@ def test_a_copy_writes_into_itself_and_not_into_what_it_was_copied_from(
     assert tree(copied) == before
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_an_old_place_that_is_a_file_now_stops_nothing(finished: Path, tmp_path: Path) -> None:
     first = Path(shutil.copytree(finished, tmp_path / "first" / "project"))
@@ -288,6 +297,7 @@ def test_an_old_place_that_is_a_file_now_stops_nothing(finished: Path, tmp_path:
     assert_goes_on(finished, moved)
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_another_working_directory_is_left_alone(
     finished: Path, copied: Path, tmp_path: Path
@@ -298,6 +308,7 @@ def test_another_working_directory_is_left_alone(
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_root_behind_a_link_is_the_project_it_leads_to(
     finished: Path, copied: Path, tmp_path: Path
@@ -308,6 +319,7 @@ def test_a_root_behind_a_link_is_the_project_it_leads_to(
     assert "all 2 runs are finished" in sweep(copied).out
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_inside_another_repository_its_commit_is_not_ours(finished: Path, tmp_path: Path) -> None:
     outer = stranger_repository(tmp_path / "outer")
@@ -319,6 +331,7 @@ def test_inside_another_repository_its_commit_is_not_ours(finished: Path, tmp_pa
 # --- nothing outside
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_nothing_is_written_outside_the_root_and_the_cache(copied: Path, tmp_path: Path) -> None:
     """A sweep, a report, a probe and a generation leave home, a neighbour and here as they were."""

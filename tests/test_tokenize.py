@@ -605,6 +605,7 @@ class TestCommand:
         with pytest.raises(ConfigError, match=message):
             main([str(file), "--set", change])
 
+    @pytest.mark.campaign
     @pytest.mark.slow
     def test_kill_at_any_moment_gives_equal_bytes(self, file, tmp_path):
         jsonl(file.parent / "a.jsonl", [f"{n} {text * 20}" for n in range(15) for text in TEXTS])
