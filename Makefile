@@ -5,16 +5,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SWEEP := $(BIN)/python -m hymba_lab.sweep
 
-.PHONY: demo test test-all lint setup clean
+.PHONY: demo test test-all campaigns lint setup clean
 
 demo: setup  ## train the first sweep at demo size and show its table
 	$(SWEEP) sweeps/demo.yaml
+	@echo "Next: source $(VENV)/bin/activate (or make shell), then hymba-lab lists every command."
 
 test: setup  ## the fast suite, a process per core
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not cluster"
 
 test-all: test  ## also the kills, one after another: they watch processes
-	$(BIN)/python -m pytest -m "slow and not gpu and not cluster"
+	$(BIN)/python -m pytest -m "slow and not campaign and not gpu and not cluster"
+
+campaigns: setup  ## error rates by simulation, mutated files by the hundred
+	$(BIN)/python -m pytest -n auto -m campaign
 
 lint: setup
 	$(BIN)/ruff check .

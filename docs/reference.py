@@ -3,6 +3,7 @@
 `python docs/reference.py` writes them; a test compares them with what stands there.
 """
 
+import html
 import inspect
 import io
 import re
@@ -151,8 +152,18 @@ def _keys(model: type[BaseModel], examples: dict[str, str] = {}) -> str:
         default = "required" if info.is_required() else f"`{_plain(info.default)}`"
         example = f"<br>`{examples[name]}`" if examples else ""
         cells = [f"`{name}`", f"`{_type(info.annotation)}`", default, said[name] + example]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+        lines.append("| " + " | ".join(map(_cell, cells)) + " |\n")
     return head + "".join(lines)
+
+
+def _cell(text: str) -> str:
+    """Return `text` with its bars as entities: a backslash would be shown inside code."""
+    parts = text.split("`")
+    parts[1::2] = [
+        f"<code>{html.escape(code).replace('|', '&#124;')}</code>" if "|" in code else f"`{code}`"
+        for code in parts[1::2]
+    ]
+    return "".join(parts).replace("|", "&#124;")
 
 
 def _plain(value: Any) -> str:

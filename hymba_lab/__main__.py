@@ -64,7 +64,7 @@ def listing() -> str:
     lines = ["usage: hymba-lab COMMAND ...    (hymba-lab COMMAND --help says more)", ""]
     for aim, commands in COMMANDS.items():
         lines += [f"{aim}:"] + [f"  {name:10} {said}" for name, (_, said) in commands.items()]
-    return "\n".join([*lines, "", "hymba-lab --print-completion bash|zsh|tcsh; --version"])
+    return "\n".join([*lines, "", "hymba-lab --print-completion bash|zsh|fish|tcsh; --version"])
 
 
 def every_parser() -> argparse.ArgumentParser:

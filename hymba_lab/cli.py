@@ -14,8 +14,8 @@ from hymba_lab.errors import TrialFailed, UserError
 
 
 def parser(command: str, about: str) -> argparse.ArgumentParser:
-    """Return a parser for `python -m hymba_lab.<command> FILE`."""
-    made = argparse.ArgumentParser(prog=f"python -m hymba_lab.{command}", description=about)
+    """Return a parser for `hymba-lab <command> FILE`."""
+    made = argparse.ArgumentParser(prog=f"hymba-lab {command}", description=about)
     made.add_argument("file", type=Path, metavar="FILE.yaml")
     made.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",

@@ -277,7 +277,6 @@ BROKEN: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "texts of one token": (lambda p: ["--max-length", "1"], "--max-length 1: give from 2 to 128"),
     "texts beyond the positions": (lambda p: ["--max-length", "129"], "give from 2 to 128 tokens"),
     "a device that is none": (lambda p: ["--device", "foo"], "no such device"),
-    "no thread": (lambda p: ["--threads", "0"], "--threads 0"),
     "an answer beyond the positions": (
         lambda p: ["--suite", "TASKS", "--max-length", "6"],
         "asks for 6 new tokens, the longest text has 6",

@@ -64,8 +64,9 @@ def test_a_command_that_is_none_is_one_sentence(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.startswith("usage: hymba-lab COMMAND")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell in listing().splitlines()[-1]
     assert main(["--print-completion", shell]) == 0
     assert "sweep" in capsys.readouterr().out
 
@@ -102,6 +103,7 @@ def test_shipped_files_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert shipped("meta_tokens", "sweeps").is_file()
     (tmp_path / "meta_tokens").mkdir()
     assert shipped("meta_tokens", "sweeps") == Path("meta_tokens"), "one's own comes first"
+    assert shipped("hymba_lab:meta_tokens", "sweeps").is_file(), "the package's, as in `base:`"
     with pytest.raises(ConfigError, match="one of the shipped sweeps; choose one of"):
         shipped("meta_tokenz", "sweeps")
     mine = tmp_path / "mine.yaml"

@@ -247,7 +247,6 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "no folder": (["nowhere", "--ids", "1"], "no such file"),
     "no prompt at all": ([str(FOLDER), "--ids", ""], "give integers"),
     "a device that is none": ([str(FOLDER), "--ids", "1", "--device", "foo"], "no such device"),
-    "no thread": ([str(FOLDER), "--ids", "1", "--threads", "0"], "give a number from 1"),
     "weights of no run": (
         [str(FOLDER / "model.safetensors"), "--ids", "1"],
         "holds no configuration",
@@ -260,3 +259,10 @@ def test_a_command_that_cannot_run(case: str) -> None:
     arguments, message = COMMANDS[case]
     with pytest.raises(UserError, match=message):
         main(arguments)
+
+
+def test_no_thread_is_refused_by_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(FOLDER), "--ids", "1", "--threads", "0"])
+    assert ended.value.code == 2
+    assert "--threads: '0' is no whole number from 1" in capsys.readouterr().err

@@ -46,6 +46,7 @@ def test_a_few_mutated_files_end_in_one_message(tmp_path: Path) -> None:
     assert plan_mutants(tmp_path, range(12)) == {}
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_a_thousand_mutated_files_end_in_one_message(tmp_path: Path) -> None:
     assert plan_mutants(tmp_path, range(1000)) == {}

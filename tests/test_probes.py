@@ -273,7 +273,7 @@ class Oracle:
         self.vocab = vocab
         self.seen: list[Tensor] = []
 
-    def features(self, tokens: Tensor) -> Tensor:
+    def features(self, tokens: Tensor, starts: Tensor | None = None) -> Tensor:
         self.seen.append(tokens)
         place = (tokens[:, :-1] == tokens[:, -1:]).long().argmax(1, keepdim=True)
         answer = tokens.gather(1, place + 1).expand_as(tokens)

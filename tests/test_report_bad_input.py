@@ -87,6 +87,15 @@ def test_what_is_not_there_is_said(tmp_path: Path, argv: list[str], said: str) -
     assert not (tmp_path / "nowhere.db").exists()
 
 
+def test_where_a_lab_has_its_exports_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "sweeps").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    ended = report("--results", Path("results"))
+    assert (ended.code, ended.err.count("--results runs/sweeps")) == (2, 1)
+
+
 def test_a_broken_probe_is_named(tmp_path: Path) -> None:
     folder = write_export(tmp_path)
     write_probe(folder)

@@ -91,6 +91,7 @@ def test_half_censored_rows_are_seldom_called_different(n: int) -> None:
     assert covered >= 1 - allowed(0.055, 60)
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("n", [3, 6])
@@ -101,6 +102,7 @@ def test_the_four_worlds_at_length(name: str, n: int, n_rows: int, others: int) 
     assert covered >= 0.94
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 6])
 @pytest.mark.parametrize("n_rows", [2, 4, 7])
@@ -111,6 +113,7 @@ def test_half_censored_at_length(n: int, n_rows: int, end: float) -> None:
     assert covered >= 0.94
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 6])
 def test_half_of_the_rows_never_solve(n: int) -> None:
@@ -153,6 +156,7 @@ def test_a_row_1_3_times_slower_is_found_more_often_than_by_paired_tests() -> No
     assert paired <= 0.25
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("others", [0, 20])
 def test_power_at_length(others: int) -> None:
@@ -163,6 +167,7 @@ def test_power_at_length(others: int) -> None:
     assert six >= 0.8
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("n", [3, 6])
@@ -180,6 +185,7 @@ def test_choosing_whether_to_pair_costs_no_error(correlation: float, n: int) -> 
     assert 1 - missed / 3000 >= 0.94
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 def test_equivalence_at_the_margin_is_seldom_shown() -> None:
     rng = np.random.default_rng(1)

@@ -155,7 +155,7 @@ def test_the_plan_reads_finished_runs_and_trains_nothing(done: tuple[Lab, Ended]
     plan = lab.run("--plan", launcher=no_launcher)
     assert plan.code == 0
     assert "8 runs (2 rows x (2 tuning trials + 2 seeds)), 8 finished." in plan.out
-    assert "Smallest effect that 2 seeds detect in 1 rows: " in plan.out
+    assert "Smallest effect that 2 seeds detect in 1 row: " in plan.out
 
 
 def test_lost_stores_are_filled_from_the_folders(done: tuple[Lab, Ended]) -> None:
@@ -468,7 +468,7 @@ def test_data_that_vanished_is_a_reason_and_mending_it_is_enough(
 
     ended = lab.run(launcher=Vanishing)
     assert (ended.code, ended.err) == (1, "")
-    assert "mean, seed 0: failed (data): files.paths[0]: " in ended.out
+    assert "mean, seed 0: failed (data): resolved configuration: files.paths[0]: " in ended.out
     (lab.folder / "gone.txt").rename(text)
     mended = lab.run()
     assert (mended.code, mended.err) == (0, "")

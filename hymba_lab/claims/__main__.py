@@ -10,7 +10,7 @@ from hymba_lab import cli
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m hymba_lab.claims",
+        prog="hymba-lab claims",
         description="Judge the paper's claims by the exported runs; needs no torch.",
     )
     add = parser.add_argument

@@ -8,7 +8,8 @@ from hymba_lab.claims.file import load_claims
 from hymba_lab.claims.judge import answers
 from hymba_lab.claims.page import to_csv, to_markdown
 from hymba_lab.claims.sides import Results
-from hymba_lab.errors import StoreError, UserError
+from hymba_lab.errors import UserError
+from hymba_lab.sweep.export import no_exports
 
 
 def write_claims(path: Path, results: Path, scale: str) -> list[Path]:
@@ -17,7 +18,7 @@ def write_claims(path: Path, results: Path, scale: str) -> list[Path]:
     if not re.fullmatch(r"\w[\w.+-]*", scale):
         raise UserError(f"--scale {scale!r} names files: use letters, digits, . + - _")
     if not results.is_dir():
-        raise StoreError(f"{results}: no such folder; name the folder of exports with --results.")
+        raise no_exports(results)
     found = answers(claims, Results(claims, results, scale))
     texts = {
         f"claims-{scale}.md": to_markdown(claims, found, scale),

@@ -29,7 +29,7 @@ _NUMBERS: dict[str, tuple[int | None, str]] = {
 def arguments() -> argparse.ArgumentParser:
     """Return the command line; torch waits until something is measured."""
     parser = argparse.ArgumentParser(
-        prog="python -m hymba_lab.bench",
+        prog="hymba-lab bench",
         description="Measure speed with random weights; halve the batch until it fits.",
     )
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE.yaml")

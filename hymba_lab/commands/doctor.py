@@ -16,7 +16,7 @@ OPTIONAL = ("mamba-ssm", "causal-conv1d", "flash-attn", "mambapy", "transformers
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m hymba_lab.doctor",
+        prog="hymba-lab doctor",
         description="Show what every operation runs on here and how to make it faster.",
     )
     parser.add_argument("--json", action="store_true", help="print plain data")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m hymba_lab.generate", description="Continue prompts with a trained model."
+        prog="hymba-lab generate", description="Continue prompts with a trained model."
     )
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, or runs/<id>")

@@ -19,7 +19,7 @@ PICTURES = (".png", ".svg", ".pdf")
 def arguments() -> argparse.ArgumentParser:
     """Return the command line; torch waits until something is inspected."""
     parser = argparse.ArgumentParser(
-        prog="python -m hymba_lab.inspect",
+        prog="hymba-lab inspect",
         description="Show the layer plan and the costs of a model; nothing is trained or stored.",
     )
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE.yaml")

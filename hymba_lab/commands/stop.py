@@ -24,9 +24,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask every coordinator to stop and wait for it; 1 when one is still there afterwards."""
+    options = arguments().parse_args(argv)
     from hymba_lab.sweep.observers.state import ask_to_stop, coordinators
 
-    options = arguments().parse_args(argv)
     folder = sweep_folder(options.root, options.sweep)
     if not coordinators(folder):
         print(f"{folder.name}: no coordinator is running.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m hymba_lab.verdict",
+        prog="hymba-lab verdict",
         description="Judge the rows of a table of runs against a baseline; a line is a run.",
     )
     add = parser.add_argument

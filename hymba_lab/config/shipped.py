@@ -21,8 +21,12 @@ def shipped_folder(kind: str) -> Path:
 def shipped(given: str | Path, kind: str) -> Path:
     """Return `given` where it is a file or looks like a path, otherwise the shipped file so named.
 
+    `hymba_lab:NAME`, as `extends:` and `base:` have it, is always the shipped one.
+
     Raises `ConfigError` for a name without folder and ending that is neither.
     """
+    if str(given).startswith(PREFIX):
+        return named(str(given).removeprefix(PREFIX), kind)
     path = Path(given)
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hymba_lab.config import Config, load_config
+from hymba_lab.config.shipped import shipped
 from hymba_lab.cost.peers import read_peers
 from hymba_lab.data.source import build_sources
 
 
 def load_configs(files: Sequence[Path], overrides: list[str], peers: Path | None) -> list[Config]:
     """Return the experiments of `files`, then the peers whose shape is whole."""
-    configs = [load_config(path, overrides) for path in files]
+    configs = [load_config(shipped(path, "experiments"), overrides) for path in files]
     if peers:
         configs += [peer.config for peer in read_peers(peers) if peer.config]
     return configs

@@ -10,7 +10,7 @@ from hymba_lab import cli
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m hymba_lab.probes",
+        prog="hymba-lab probes",
         description="Ask trained models what they do inside; one tidy CSV per probe.",
     )
     add = parser.add_argument

@@ -11,7 +11,7 @@ from hymba_lab import cli
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m hymba_lab.report",
+        prog="hymba-lab report",
         description="Make tables, figures and pages again from exported runs; needs no torch.",
     )
     add = parser.add_argument

@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hymba_lab.errors import StoreError, UserError, suggest
-from hymba_lab.sweep.export import FILES, Export, read_export
+from hymba_lab.errors import UserError, suggest
+from hymba_lab.sweep.export import FILES, Export, no_exports, read_export
 
 
 def exported(results: Path) -> list[Path]:
     """Return the folders in `results` that hold an export or a part of one."""
     if not results.is_dir():
-        raise StoreError(f"{results}: no such folder; name the folder of exports with --results.")
+        raise no_exports(results)
     found = [path.parent for name in FILES for path in results.glob(f"*/{name}")]
     return sorted(set(found))
 

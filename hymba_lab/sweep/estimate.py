@@ -178,7 +178,8 @@ def _power_notes(session: Session, outcomes: Outcomes) -> list[str]:
     else:
         size = detectable_effect(spread, n_seeds, n_rows, alpha=file.alpha)
         found = f"{size:.3g} in {metric} (from the runs so far)"
-    notes = [f"Smallest effect that {n_seeds} seeds detect in {n_rows} rows: {found}."]
+    rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
+    notes = [f"Smallest effect that {n_seeds} seeds detect in {rows}: {found}."]
     if file.margin is not None and not math.isnan(spread):
         size = showable_margin(spread, n_seeds, n_rows, alpha=file.alpha)
         notes.append(
@@ -201,7 +202,8 @@ def _time_note(
     seconds = sum(speeds[cell.label] * n_steps * per_row for cell in session.cells)
     share = 1 - min(1.0, len(outcomes) / max(1, session.planner.total()))
     minutes = seconds * share / n_workers / 60
-    return f"Expected time: {minutes:.0f} minutes with {n_workers} workers for what is left."
+    time = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{minutes * 60:.0f} seconds"
+    return f"Expected time: {time} with {n_workers} workers for what is left."
 
 
 def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float]) -> Table:

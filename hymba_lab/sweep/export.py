@@ -72,6 +72,13 @@ class Resolved(Section):
     base: dict[str, Any]
 
 
+def no_exports(results: Path) -> StoreError:
+    """Return the error for a folder of exports that is not there; it names the one of a lab."""
+    own = Path("runs", "sweeps")
+    lab = f"; your own sweeps are in --results {own}" if own.is_dir() else ""
+    return StoreError(f"{results}: no such folder; name the folder of exports with --results{lab}.")
+
+
 def read_export(folder: Path) -> Export:
     """Return the export in a folder; a `StoreError` names the file and what is wrong with it."""
     files = {}

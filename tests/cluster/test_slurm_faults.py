@@ -141,4 +141,5 @@ def test_a_lost_node_that_comes_back_writes_nothing(
         if old.is_running():
             old.kill()
         script("slurm.sh", "node", slurm, node)
-        slurm_says("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        # a node that has come back by itself is up already, and says so
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
