@@ -14,12 +14,12 @@ EXACT = 4
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """What lies on one device at the end of a forward pass over `rows` rows."""
+    """What lies on one device when the backward pass over `rows` rows begins."""
 
     rows: int
     state: int  # weights, gradients and AdamW's moments, the device's part where they are sharded
     activations: int
-    working: int  # gathered weights, the head's gradient in flight, a chunk of its logits
+    working: int  # gathered weights, gradients in flight (a block's, the head's), a chunk of logits
 
     @property
     def total(self) -> int:
@@ -46,6 +46,7 @@ def device_memory(config: Config, vocab: int) -> DeviceMemory:
     elif low:
         working += 2 * params  # autocast's copies of the weights
     kept = activation_bytes(config.model, vocab, training.seq_len, training.precision)
+    working += rows * kept // len(model.plan)  # the backward of a block makes about what it kept
     if training.recompute:
         kept = _recomputed(config, model, kept)
     return DeviceMemory(rows, 4 * EXACT * params // shared, rows * kept, working)

@@ -73,6 +73,9 @@ def quiet_lightning() -> Iterator[None]:
             # fit() without a checkpoint looks for Slurm's even where the environment is named, and
             # says on every login node that srun is there and not used
             warnings.filterwarnings("ignore", r"The `srun` command is available", UserWarning)
+            # torch.compile about its own inside, which names nothing that could be changed here
+            warnings.filterwarnings("ignore", r".*torch.jit.script_method", DeprecationWarning)
+            warnings.filterwarnings("ignore", r"The .grad attribute of a Tensor", UserWarning)
             # nothing of ours changes what a block or `features` returns in place
             warnings.filterwarnings(
                 "ignore", r"FSDP2-wrapped module .* returned a view", UserWarning
