@@ -168,7 +168,7 @@ def test_a_checkpoint_cannot_run_code(tiny: Path, saved: Path, tmp_path: Path) -
             return os.mkdir, (str(tmp_path / "boom"),)
 
     torch.save({"state_dict": Bomb()}, saved)
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="more than tensors and plain values"):
         run(tiny, "run")
     assert not (tmp_path / "boom").exists()
 

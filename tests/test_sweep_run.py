@@ -558,7 +558,7 @@ def test_a_plan_needs_neither_lightning_nor_mlflow(tmp_path: Path) -> None:
 def test_a_store_that_fails_during_training_is_filled_afterwards(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(*arguments: Any) -> Any:
+    def unreachable(*arguments: Any, **options: Any) -> Any:
         raise StoreError("the server is away")
 
     monkeypatch.setattr("hymba_lab.sweep.trial.Store", unreachable)
