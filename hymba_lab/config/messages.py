@@ -3,7 +3,7 @@
 import re
 import types
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,10 +17,17 @@ def explain(error: ValidationError, document: Document, schema: type[BaseModel])
     said: dict[tuple[Place, str], str] = {}
     for fault in error.errors():
         place, allowed, slot, meant = _walk(fault["loc"], schema)
-        if meant is None or meant == _meant(document, place):
+        if meant is None or meant.kind == _meant(document, meant.place):
             message = _explain_one(fault, document, place, allowed, slot)
             said.setdefault((place, "" if meant else message), message)
     return list(said.values())
+
+
+class _Tried(NamedTuple):
+    """One of several types that a place may have: a plain value, or a section."""
+
+    place: Place
+    kind: Literal["value", "section"]
 
 
 def _meant(document: Document, place: Place) -> str:
@@ -30,7 +37,7 @@ def _meant(document: Document, place: Place) -> str:
         try:
             given = given[step]
         except (KeyError, IndexError, TypeError):
-            return "section"  # a key that is missing from a section that is there
+            return "value"  # it is not there at all
     return "section" if isinstance(given, dict) else "value"
 
 
@@ -56,17 +63,15 @@ def _explain_one(
     return f"{document.where(place)}: {'.'.join(map(str, place))}: {said}"
 
 
-def _walk(
-    loc: tuple[str | int, ...], schema: Any
-) -> tuple[Place, list[str], Any, Literal["value", "section"] | None]:
+def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str], Any, _Tried | None]:
     """Follow pydantic's location through the schema.
 
     Return the place in the file (pydantic also names the union's tag), the keys allowed in the
     mapping that holds the last step, the type at that step where it is known, and, where one of
-    several types was tried, whether it was that of a plain value or of a section.
+    several types was tried, which.
     """
     place: list[str | int] = []
-    meant: Literal["value", "section"] | None = None
+    meant: _Tried | None = None
     allowed: list[str] = []
     here: Any = schema
     for step in loc:
@@ -79,7 +84,7 @@ def _walk(
             here = here.get(step)
         elif _is_union(here):  # one of several types: the step is the name of the one tried
             sections = {o.__name__: o for o in typing.get_args(here) if _is_section(o)}
-            meant = "section" if step in sections else "value"
+            meant = _Tried(tuple(place), "section" if step in sections else "value")
             here = sections.get(str(step))
         elif typing.get_origin(here) is dict:
             place.append(step)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from hymba_lab.config import Config
 from hymba_lab.cost.activations import activation_bytes
-from hymba_lab.cost.model import count, meta_model
+from hymba_lab.cost.layers import folded_model
+from hymba_lab.cost.model import count
 from hymba_lab.model import LanguageModel
 from hymba_lab.ops.cross_entropy import LEAST_ROWS
 
@@ -33,14 +34,15 @@ def device_memory(config: Config, vocab: int) -> DeviceMemory:
     `micro_rows: auto` is counted as one row, the least. Left out are temporary buffers inside an
     operation, fragmentation and what torch itself takes (on a GPU about half a GB).
     """
-    training, model = config.training, meta_model(config.model, vocab)
-    params, low = count(model), training.precision != "fp32"
+    training, model = config.training, folded_model(config.model, vocab)
+    blocks = sorted(map(count, model.blocks))  # equal layers are one module, counted once below
+    once = sum(map(count, dict.fromkeys(model.blocks)))
+    params, low = count(model) - once + sum(blocks), training.precision != "fp32"
     rows = rows_at_once(config)
     shared = training.devices if training.shard or training.precision == "bf16-true" else 1
     sharded = training.shard or training.precision == "bf16-true"
     working = EXACT * model.head_weight.numel() + EXACT * LEAST_ROWS * vocab
     if sharded:  # root and two blocks in one piece: the one computed and the one fetched ahead
-        blocks = sorted(map(count, model.blocks))
         gathered = params - sum(blocks) + sum(blocks[-2:])
         working += (2 if training.precision == "bf16-true" else EXACT) * gathered
     elif low:
