@@ -27,7 +27,7 @@ seeds: [0, 1, 2]
 axes:
   fusion:
     mean: {model.fusion: {name: mean}}
-    product: {model.fusion: {name: silu_product}}
+    product: {model.fusion: {name: my_product}}
 search:
   optimizer.lr: {choices: [2.0e-3, 4.0e-3]}
 sampler: {name: grid}
@@ -42,8 +42,8 @@ from torch import Tensor, nn
 from hymba_lab.components.fusion import fusions
 
 
-@fusions.register("silu_product")
-class SiluProduct(nn.Module):
+@fusions.register("my_product")
+class MyProduct(nn.Module):
     """y = W (a * silu(s))."""
 
     def __init__(self, d_attn: int, d_ssm: int, d_model: int, *, bias: bool = False) -> None:
