@@ -159,7 +159,7 @@ def test_the_map_of_the_steps_is_called_as_a_module() -> None:
 @pytest.mark.campaign
 @pytest.mark.slow
 def test_trl_on_the_released_format(tmp_path: Path) -> None:
-    """Padded, packed with documents told apart, and DPO: the loss falls."""
+    """SFT, padded and packed with documents told apart: the loss falls."""
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
     folder = tiny_folder(tmp_path / "model")

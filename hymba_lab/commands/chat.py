@@ -149,7 +149,7 @@ def _command(talk: "Conversation", line: str) -> str:
 
 
 def _saved(talk: "Conversation", path: Path) -> str:
-    """Write the conversation as one line of messages, as fine-tuning reads them."""
+    """Write the conversation as one line of `{"messages": [...]}`."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(json.dumps({"messages": talk.messages}, ensure_ascii=False) + "\n")
