@@ -28,7 +28,7 @@ COLUMNS = {
     "erf": ["data", "tokens", "cache_bytes", "value"],
     "magnitudes": ["data", "layer", "branch", "what", "value"],
     "removal": ["layer", "branch", "metric", "whole", "value", "change"],
-    "needle": ["length", "depth", "trained_length", "n", "chance", "value"],
+    "needle": ["length", "depth", "trained_length", "n", "chance", "value", "answered"],
 }  # after sweep, row, seed
 
 
