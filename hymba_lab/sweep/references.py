@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from hymba_lab.data.source import Source
-from hymba_lab.sweep.export import recall_guess
+from hymba_lab.sweep.question.level import recall_guess
 from hymba_lab.sweep.session import Session
 
 _GUESSES = {"accuracy": "by chance", "accuracy_seen": "by a guess among the values of its row"}

@@ -19,6 +19,7 @@ from hymba_lab.stats import (
     Looks,
     compare,
     compare_times,
+    factor_of,
     mean_interval,
     pairing_of,
 )
@@ -124,7 +125,12 @@ def result_table(
         )  # fmt: skip
     else:
         timed = compare_times(
-            task.times, baseline, alpha=alpha, looks=looks, above=task.above(values)
+            task.times,
+            baseline,
+            alpha=alpha,
+            margin=factor_of(margin),
+            looks=looks,
+            above=task.above(values),
         )
         found = [one.comparison for one in timed]
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
