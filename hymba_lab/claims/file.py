@@ -12,13 +12,11 @@ from pydantic import Field, ValidationError
 from hymba_lab.config.messages import explain
 from hymba_lab.config.yaml_file import Document, read_yaml
 from hymba_lab.errors import ConfigError, suggest
+from hymba_lab.probes.columns import COLUMNS as PROBES
 from hymba_lab.registry import Section
 from hymba_lab.stats import Region
 
 COSTS = ("params", "cache_bytes", "flops_per_token")  # exact: their effect is the ratio
-PROBES = (
-    "distance", "entropy", "erf", "magnitudes", "mass", "meta_attention", "needle", "removal",
-)  # fmt: skip
 
 Word = str | int
 Condition = dict[str, Word | dict[Literal["not"], Word]]

@@ -12,12 +12,11 @@ import pandas as pd
 from hymba_lab.claims.file import Claim, Claims, Condition
 from hymba_lab.config.yaml_file import read_yaml
 from hymba_lab.errors import StoreError, suggest
+from hymba_lab.probes.columns import TEXT as PROBE_TEXT
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.export import FILES, Export, read_export, task_of_export
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.solving import Task
-
-_PROBE_TEXT = ("sweep", "row", "data", "branch", "category", "what", "metric")
 
 
 class NotRun(Exception):
@@ -149,7 +148,7 @@ class Results:
 
 def _read_probe(path: Path) -> pd.DataFrame:
     try:
-        lines = read_csv(path, path.read_text(encoding="utf-8"), _PROBE_TEXT)
+        lines = read_csv(path, path.read_text(encoding="utf-8"), PROBE_TEXT)
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: cannot be read: {error}.") from None
     if not {"row", "seed"} <= set(lines):
