@@ -9,6 +9,6 @@ COLUMNS = {  # after those
     "erf": ["data", "tokens", "cache_bytes", "value"],
     "magnitudes": ["data", "layer", "branch", "what", "value"],
     "removal": ["layer", "branch", "metric", "whole", "value", "change"],
-    "needle": ["length", "depth", "trained_length", "n", "chance", "value"],
+    "needle": ["length", "depth", "trained_length", "n", "chance", "value", "answered"],
 }
 TEXT = ("sweep", "row", "data", "branch", "category", "what", "metric")
