@@ -9,9 +9,8 @@ from hymba_lab.claims.file import Claims
 from hymba_lab.claims.schema import Claim, Condition, Word
 from hymba_lab.claims.values import NotRun, by_seed
 from hymba_lab.errors import StoreError, suggest
+from hymba_lab.probes.columns import TEXT
 from hymba_lab.tables.csv_frame import read_csv
-
-_TEXT = ("sweep", "row", "data", "branch", "category", "what", "metric")
 
 
 class Probe:
@@ -19,7 +18,7 @@ class Probe:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.lines = read_csv(path, path.read_text(encoding="utf-8"), _TEXT)
+            self.lines = read_csv(path, path.read_text(encoding="utf-8"), TEXT)
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{path}: cannot be read: {error}.") from None
         if not {"row", "seed"} <= set(self.lines):

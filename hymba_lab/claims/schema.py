@@ -8,9 +8,6 @@ from hymba_lab.registry import Section
 from hymba_lab.stats import Region
 
 COSTS = ("params", "cache_bytes", "flops_per_token")  # exact: their effect is the ratio
-PROBES = (
-    "distance", "entropy", "erf", "magnitudes", "mass", "meta_attention", "needle", "removal",
-)  # fmt: skip
 
 Word = str | int
 Condition = dict[str, Word | dict[Literal["not"], Word]]

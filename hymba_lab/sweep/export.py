@@ -20,16 +20,13 @@ from hymba_lab.errors import StoreError
 from hymba_lab.registry import Section
 from hymba_lab.sweep.question.file import Range, SweepFile
 from hymba_lab.sweep.question.level import level_of
+from hymba_lab.tables.columns import CURVE, CURVE_NUMBERS, CURVE_TEXT, TEXT
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.solving import Task, task_of
 
 S = TypeVar("S", bound=Section)
 
 FILES = ("export.json", "sweep.resolved.json", "runs.csv", "curves.csv")
-
-_CURVE_TEXT = ("row", "metric")
-_CURVE_NUMBERS = ("seed", "step", "tokens", "value")
-_RUN_TEXT = ("row", "status", "reason", "identity", "data_fingerprint", "scale", "commit")
 
 
 class Facts(Section):
@@ -101,11 +98,11 @@ def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
     resolved = parse_json(Resolved, folder / "sweep.resolved.json", files["sweep.resolved.json"])
     facts = parse_json(Facts, folder / "export.json", files["export.json"])
     sweep = resolved.sweep
-    text = {*_RUN_TEXT, *sweep.axes, *(path for path, span in sweep.search.items() if _words(span))}
+    text = {*TEXT, *sweep.axes, *(path for path, span in sweep.search.items() if _words(span))}
     runs = read_csv(folder / "runs.csv", files["runs.csv"], text)
-    curves = read_csv(folder / "curves.csv", files["curves.csv"], _CURVE_TEXT)
+    curves = read_csv(folder / "curves.csv", files["curves.csv"], CURVE_TEXT)
     _require(folder / "runs.csv", runs, ["row", *sweep.axes])
-    _require(folder / "curves.csv", curves, [*_CURVE_TEXT, *_CURVE_NUMBERS])
+    _require(folder / "curves.csv", curves, [*CURVE_TEXT, *CURVE_NUMBERS])
     return Export(folder.name, sweep, resolved.base, facts, runs, curves, dict(files))
 
 
@@ -207,8 +204,7 @@ def to_csv(runs: pd.DataFrame) -> str:
 
 def curves_csv(lines: Iterable[Mapping[str, Any]]) -> str:
     """Return `curves.csv`, with its header where no run finished."""
-    columns = ["row", "seed", "step", "tokens", "metric", "value"]
-    return to_csv(pd.DataFrame(list(lines), columns=columns))
+    return to_csv(pd.DataFrame(list(lines), columns=CURVE))
 
 
 def facts_json(facts: Facts) -> str:

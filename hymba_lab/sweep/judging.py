@@ -60,12 +60,12 @@ def times_of(
 
 
 def _run(sweep: Sweep, level: Level, job: Job, outcome: Outcome) -> Run | None:
-    facts = solving_facts(outcome.record, job.config, sweep.file.stop)
+    per_step = tokens_per_step(job.config)
+    facts = solving_facts(outcome.record, per_step, sweep.file.stop)
     if facts:
         solved = not math.isnan(facts["tokens_to_solve"])
         return Run(facts["tokens_to_solve"] if solved else facts["censored_at"], solved)
     history = [(s, v[level.metric]) for s, v in outcome.record["history"] if level.metric in v]
     if not history:
         return None
-    per_step = tokens_per_step(job.config)
     return crossing([step * per_step for step, _ in history], [v for _, v in history], level.at)

@@ -27,9 +27,9 @@ from hymba_lab.sweep.references import data_notes
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.solving import solving_facts, tokens_per_step
 from hymba_lab.sweep.widening import at_edge
+from hymba_lab.tables.columns import COSTS, SHARED, WHENCE
 
-_COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
-_RECORDED = ("data_fingerprint", "tokens", "code_version", "scale", "commit", "dirty")
+_RECORDED = (*SHARED, *WHENCE)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
         "seconds": record.get("seconds", float("nan")),
         "identity": job.identity,
         **{key: record.get(key) for key in _RECORDED},
-        **solving_facts(record, job.config, session.sweep.file.stop),
+        **solving_facts(record, tokens_per_step(job.config), session.sweep.file.stop),
         **record.get("metrics", {}),
     }
 
@@ -178,7 +178,7 @@ def _absent(cell: Cell, seed: int) -> dict[str, Any]:
 
 
 def _costs(cell: Cell) -> dict[str, Any]:
-    return {name: getattr(cell.costs, name) for name in _COSTS}
+    return {name: getattr(cell.costs, name) for name in COSTS}
 
 
 def set_notes(session: Session) -> list[str]:
