@@ -228,14 +228,14 @@ def test_fractions_are_those_of_the_tensors(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
 def test_a_killed_stage_goes_on_to_the_same_bits(kind: str, tmp_path: Path) -> None:
-    stage = stage_of(kind, tmp_path, epochs=20.0, max_steps=30, checkpoint_every=3)
+    stage = stage_of(kind, tmp_path, epochs=20.0, max_steps=16, checkpoint_every=3)
     tuned(stage, tmp_path / "whole")
     file = tmp_path / "stage.yaml"
     file.write_text(stage.model_dump_json())
     command = [sys.executable, "-m", "hymba_lab", "finetune", kind, str(file), "--threads", "1",
                "--out", str(tmp_path / "out"), "--root", str(tmp_path)]  # fmt: skip
     kills = 0
-    for _ in range(3):
+    for _ in range(2):
         before = set(tmp_path.glob("out/checkpoints/*/whole"))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ)
         while process.poll() is None and set(tmp_path.glob("out/checkpoints/*/whole")) <= before:
@@ -245,7 +245,7 @@ def test_a_killed_stage_goes_on_to_the_same_bits(kind: str, tmp_path: Path) -> N
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-    assert kills >= 2
+    assert kills >= 1
     assert subprocess.run(command, check=True, capture_output=True).returncode == 0
     assert changed(tmp_path / "out", tmp_path / "whole") == set()
-    assert json.loads((tmp_path / "out/finetune.json").read_text())["result"]["n_steps"] == 30
+    assert json.loads((tmp_path / "out/finetune.json").read_text())["result"]["n_steps"] == 16

@@ -4,8 +4,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,30 +96,29 @@ def _trained(
     begun = time.monotonic()
     last = last_checkpoint(place.checkpoints)
     set_seed(stage.seed)
-    with _expected_warnings():
-        trainer = trainer_of(
-            stage, start.load(stage.precision), start.tokenizer, data, planned,
-            checkpoints=place.checkpoints, logs=logs, on_cpu=device.type == "cpu",
-        )  # fmt: skip
-        if last is not None:
-            told(f"goes on from {last.name}")
-        try:
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-            if data.val is not None:
-                trainer.evaluate()
-        except OSError as error:
-            raise StoreError(
-                f"{place.checkpoints}: a checkpoint cannot be written: {error}; make room and run "
-                "the command again: it goes on from the last whole one."
-            ) from None
-        result = {
-            "n_steps": planned.n_steps,
-            "metrics": logs.last,
-            "trained": planned.share.trained,
-            "params": planned.share.total,
-            "seconds_since_resume": round(time.monotonic() - begun, 1),
-        }
-        place.finish(lambda folder: _save(stage, trainer.model, start.tokenizer, folder), result)
+    trainer = trainer_of(
+        stage, start.load(stage.precision), start.tokenizer, data, planned,
+        checkpoints=place.checkpoints, logs=logs, on_cpu=device.type == "cpu",
+    )  # fmt: skip
+    if last is not None:
+        told(f"goes on from {last.name}")
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if data.val is not None:
+            trainer.evaluate()
+    except OSError as error:
+        raise StoreError(
+            f"{place.checkpoints}: a checkpoint cannot be written: {error}; make room and run "
+            "the command again: it goes on from the last whole one."
+        ) from None
+    result = {
+        "n_steps": planned.n_steps,
+        "metrics": logs.last,
+        "trained": planned.share.trained,
+        "params": planned.share.total,
+        "seconds_since_resume": round(time.monotonic() - begun, 1),
+    }
+    place.finish(lambda folder: _save(stage, trainer.model, start.tokenizer, folder), result)
     return result
 
 
@@ -170,14 +168,8 @@ def quiet() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-
-
-@contextmanager
-def _expected_warnings() -> Iterator[None]:
-    """TRL and peft still ask under the name that transformers has replaced."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
-        yield
+    # TRL and peft still ask under the name that transformers has replaced
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
 
 
 def _sha256(path: Path) -> str:
