@@ -1,4 +1,4 @@
-"""What every command line shares: `--set`, stores, and errors without a traceback."""
+"""What every command line shares: errors without a traceback, and packages that are called."""
 
 import argparse
 import io
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hymba_lab import flags
 from hymba_lab.errors import TrialFailed, UserError
 
 
@@ -17,56 +18,8 @@ def parser(command: str, about: str) -> argparse.ArgumentParser:
     """Return a parser for `hymba-lab <command> FILE`."""
     made = argparse.ArgumentParser(prog=f"hymba-lab {command}", description=about)
     made.add_argument("file", type=Path, metavar="FILE.yaml")
-    made.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
-        help="override one value, e.g. --set model.d_model=128; may be repeated",
-    )  # fmt: skip
-    made.add_argument(
-        "--root", type=Path, default=Path(), metavar="DIR",
-        help="where runs/, mlflow.db and mlartifacts/ stand (default: this folder)",
-    )  # fmt: skip
-    made.add_argument(
-        "--tracking-uri", metavar="URI", default=os.environ.get("MLFLOW_TRACKING_URI"),
-        help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///DIR/mlflow.db)",
-    )  # fmt: skip
+    flags.add(made, "set", "root", "tracking-uri")
     return made
-
-
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
-def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
-    """Return the type of an option that takes whole numbers from `low` to `high`."""
-
-    def number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
-        return value
-
-    return number
-
-
-def precision(name: str) -> str:
-    """Return a precision under torch's name, given as bf16 or bfloat16 alike."""
-    return PRECISIONS.get(name, name)
-
-
-def short_precision(name: str) -> str:
-    """Return a precision under its short name, given as bf16 or bfloat16 alike."""
-    return {long: short for short, long in PRECISIONS.items()}.get(name, name)
-
-
-def add_plugins(parser: argparse.ArgumentParser) -> None:
-    """Add `--plugin FILE` to a command that loads a run or a checkpoint."""
-    parser.add_argument(
-        "--plugin", type=Path, action="append", default=[], metavar="FILE.py", dest="plugins",
-        help="run this code for the components that the checkpoint names; may be repeated. "
-        "Without it only plugins run that ran in an experiment of yours before",
-    )  # fmt: skip
 
 
 def _plugins_place(error: BaseException) -> str | None:

@@ -14,7 +14,7 @@ import pytest
 from sweeping import SWEEP, Lab
 from test_bad_input import assert_one_message, no_launcher
 
-from hymba_lab import cli
+from hymba_lab import flags
 from hymba_lab.data.cache import cache_folder
 from hymba_lab.errors import ConfigError, DataError, StoreError
 from hymba_lab.report.find import is_called, sweep_of
@@ -288,4 +288,4 @@ def test_a_number_of_the_command_line_has_a_bound(text: str) -> None:
     import argparse
 
     with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from 0"):
-        cli.whole(0)(text)
+        flags.whole(0)(text)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 if TYPE_CHECKING:
     from hymba_lab.config import Config
@@ -34,26 +34,15 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE.yaml")
     parser.add_argument("--peers", type=Path, metavar="FILE.csv", help="also shapes of this table")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="override one value of every file; may be repeated",
-    )
+    flags.add(parser, "set", "device", "json")
     for name, (default, about) in _NUMBERS.items():
         shown = "torch's" if default is None else default
         parser.add_argument(
             name, type=int, default=default, metavar="N", help=f"{about} (default: {shown})"
         )
     parser.add_argument(
-        "--dtype", type=cli.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16"
+        "--dtype", type=flags.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16"
     )
-    parser.add_argument(
-        "--device", metavar="NAME", help="default: cuda where there is one, else cpu"
-    )
-    parser.add_argument("--json", action="store_true", help="print plain data instead of a table")
     return parser  # fmt: skip
 
 

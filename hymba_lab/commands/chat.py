@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,12 +46,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.0, metavar="X", help="default: 0, the likeliest")
     add("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens only")
     add("--top-p", type=float, metavar="P", help="draw from the likeliest that hold P together")
-    add("--seed", type=cli.whole(0), metavar="N", help="draw the same tokens again")
-    add("--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
-        help="also fp32, bf16, fp16 (default: the checkpoint's)")  # fmt: skip
-    add("--device", metavar="NAME", help="default: cuda where there is one, else cpu")
-    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
-    cli.add_plugins(parser)
+    flags.add(parser, "seed", "dtype", "device", "threads", "plugin")
     return parser
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,12 +31,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=32, metavar="N", help="texts read at once (default: 32)")
     add("--max-length", type=int, metavar="N",
         help="longest text in tokens (default: what the positions are made for)")  # fmt: skip
-    add("--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
-        help="also fp32, bf16, fp16 (default: the checkpoint's)")  # fmt: skip
-    add("--device", metavar="NAME", help="default: cuda where there is one, else cpu")
-    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
-    add("--out", type=Path, metavar="DIR",
-        help="where results go (default: RUN/evaluation, evaluation/<folder>)")  # fmt: skip
+    flags.add(parser, "out", help="where results go (default: RUN/evaluation, evaluation/<folder>)")
     add(
         "--download",
         action="store_true",
@@ -45,9 +40,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--no-bos", action="store_true", help="texts begin with their first word, not with <s>")
     add("--run-code", action="store_true", help="let task files of your own run Python code")
     add("--log-samples", action="store_true", help="also write every question and answer")
-    add("--root", type=Path, default=Path(), metavar="DIR", help="where mlflow.db stands")
-    cli.add_plugins(parser)
-    add("--tracking-uri", metavar="URI", default=os.environ.get("MLFLOW_TRACKING_URI"))
+    flags.add(parser, "dtype", "device", "threads", "root", "tracking-uri", "plugin")
     return parser
 
 

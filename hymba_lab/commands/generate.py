@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,17 +32,10 @@ def arguments() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.0, metavar="X", help="default: 0, the likeliest")
     add("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens only")
     add("--top-p", type=float, metavar="P", help="draw from the likeliest that hold P together")
-    add("--seed", type=cli.whole(0), metavar="N", help="draw the same tokens again")
     add("--no-eos", action="store_true", help="go on after the end of a text")
-    add(
-        "--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
-        help="also fp32, bf16, fp16 (default: the checkpoint's)",
-    )  # fmt: skip
-    add("--device", default="cpu", metavar="NAME", help="default: cpu")
-    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
     add("--chunk", "--chunk-size", dest="chunk_size", type=int, default=512, metavar="N",
         help="prompt tokens read at once")  # fmt: skip
-    cli.add_plugins(parser)
+    flags.add(parser, "seed", "dtype", "device", "threads", "plugin")
     return parser
 
 

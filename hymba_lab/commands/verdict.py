@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def arguments() -> argparse.ArgumentParser:
         "--limits", type=float, nargs=2, metavar=("LOW", "HIGH"),
         help="the least and the largest value of the metric, e.g. 0 1",
     )  # fmt: skip
-    add("--json", action="store_true", help="a list of {row, n, effect, low, high, p, verdict}")
+    flags.add(parser, "json", help="a list of {row, n, effect, low, high, p, verdict}")
     return parser
 
 

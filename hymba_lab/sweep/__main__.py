@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import SweepStopped
 from hymba_lab.runs.store_uri import remembered, without_passwords
 
@@ -25,14 +25,13 @@ def arguments() -> argparse.ArgumentParser:
         "--calibrate", action="store_true", help="with --plan: measure a few steps of every cell"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="trials at a time (default: one per core)"
+        "--workers",
+        type=flags.whole(1, 4096),
+        metavar="N",
+        help="trials at a time (default: one per core)",
     )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="torch threads per worker (default: 1)"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="also write the table's files here, e.g. results/"
-    )
+    flags.add(parser, "threads", default=1, help="torch threads per worker (default: 1)")
+    flags.add(parser, "out", help="also write the table's files here, e.g. results/")
     parser.add_argument(
         "--until-decided", type=int, nargs="?", const=12, metavar="N",
         help="add seeds to undecided rows and the baseline, N a row at most (12 where not given)",
@@ -60,10 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 1 when a row has no result."""
     parser = arguments()
     options = parser.parse_args(argv)
-    for name in ("workers", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
     if options.until_decided is not None:
         options.overrides.append(f"until_decided={options.until_decided}")
     if options.plan:
