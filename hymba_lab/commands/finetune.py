@@ -2,12 +2,11 @@
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,18 +24,14 @@ def arguments() -> argparse.ArgumentParser:
     add("what", choices=["sft", "dpo", "merge"], help="on answers, on preferences; or merge")
     add("file", type=Path, metavar="CONFIG.yaml", help="or the name of a shipped stage; merge: the "
         "adapter's folder")  # fmt: skip
-    add("--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
-        help="override one value, e.g. --set lr=1.0e-5; may be repeated")  # fmt: skip
+    flags.add(parser, "set", help="override one value, e.g. --set lr=1.0e-5; may be repeated")
     add("--plan", action="store_true", help="say tokens, steps, memory; train nothing")
     add("--out", type=Path, metavar="DIR",
         help="folder to write (default: `out` of the file, or finetuned/<name>)")  # fmt: skip
     add("--base", type=Path, metavar="FOLDER", help="merge: the adapter's base, if it was moved")
-    add("--device", metavar="NAME", help="default: cuda where there is one, else cpu")
-    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
-    add("--root", type=Path, default=Path(), metavar="DIR",
-        help="where finetuned/ and mlflow.db stand (default: this folder)")  # fmt: skip
-    add("--tracking-uri", metavar="URI", default=os.environ.get("MLFLOW_TRACKING_URI"),
-        help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///DIR/mlflow.db)")  # fmt: skip
+    flags.add(parser, "device", "threads")
+    flags.add(parser, "root", help="where finetuned/ and mlflow.db stand (default: this folder)")
+    flags.add(parser, "tracking-uri")
     return parser
 
 

@@ -59,11 +59,9 @@ def finetune(
         try:
             result = _trained(stage, start, planned, data, place, device, Logs(run, told), told)
         except BaseException as error:
-            if run is not None:
-                run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            _end(run, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", told)
             raise
-        if run is not None:
-            run.end()
+        _end(run, "FINISHED", told)
         return result
 
 
@@ -158,6 +156,16 @@ def _tracked(
         told(f"not in MLflow: {error}")
         return None
     return run
+
+
+def _end(run: Run | None, status: str, told: Told) -> None:
+    """Close the MLflow run; a store that refuses changes nothing about the folder."""
+    if run is None:
+        return
+    try:
+        run.end(status)
+    except StoreError as error:
+        told(f"not closed in MLflow: {error}")
 
 
 def quiet() -> None:
