@@ -2,8 +2,11 @@
 
 import argparse
 import io
+import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from hymba_lab.errors import TrialFailed, UserError
+from hymba_lab.places import keep_matplotlib_here
 
 
 def parser(command: str, about: str) -> argparse.ArgumentParser:
@@ -48,6 +52,34 @@ def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
         return value
 
     return number
+
+
+integer = whole(-(2**63))
+"""The type of an option whose bounds its command knows."""
+
+
+def number(text: str) -> float:
+    """Return the finite number that an option was given."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return value
+
+
+def span(seconds: float) -> str:
+    """Return a time as people say it: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours < 1:
+        return f"{minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{hours} h {minutes:02} min" if not days else f"{days} d {hours} h"
 
 
 def precision(name: str) -> str:
@@ -91,6 +123,7 @@ def callable_package(name: str, module: str, function: str) -> None:
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
     """Exit with main()'s code; 2 and one message for what the user can mend, 130 for Ctrl-C."""
+    keep_matplotlib_here()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows ? for the rest
             stream.reconfigure(errors="replace")
@@ -103,6 +136,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         print(f"error: the run failed: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left, silently
         print("stopped; the same command goes on from here.", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output left, e.g. `| head`

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "hymba_lab"
 # from the ground up; a room imports from floors below its own, and from itself
 FLOORS = (
     ("errors",),
+    ("places",),
     ("registry", "cli", "atomic"),
     ("ops", "stats"),
     ("components", "data", "optim", "tables"),

@@ -6,7 +6,7 @@ the batch does not fit, it is halved until it does, and the table says which bat
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from hymba_lab.cost.throughput import Protocol
 
 
-_NUMBERS: dict[str, tuple[int | None, str]] = {
-    "--seq-len": (8192, "tokens of a prompt"),
-    "--batch": (128, "prompts at a time, to begin with"),
-    "--new-tokens": (64, "tokens decoded after each prompt"),
-    "--chunk": (512, "tokens of a prompt read at once"),
-    "--threads": (None, "torch threads"),
+# its name, and that of the same thing at other commands
+_NUMBERS: dict[tuple[str, ...], tuple[int | None, str]] = {
+    ("--seq-len",): (8192, "tokens of a prompt"),
+    ("--batch", "--batch-size"): (128, "prompts at a time, to begin with"),
+    ("--new-tokens", "--max-new-tokens"): (64, "tokens decoded after each prompt"),
+    ("--chunk", "--chunk-size"): (512, "tokens of a prompt read at once"),
+    ("--threads",): (None, "torch threads"),
 }
 
 
@@ -42,10 +43,14 @@ def arguments() -> argparse.ArgumentParser:
         dest="overrides",
         help="override one value of every file; may be repeated",
     )
-    for name, (default, about) in _NUMBERS.items():
+    for names, (default, about) in _NUMBERS.items():
         shown = "torch's" if default is None else default
         parser.add_argument(
-            name, type=int, default=default, metavar="N", help=f"{about} (default: {shown})"
+            *names,
+            type=cli.whole(1, 4096 if names == ("--threads",) else 2**40),
+            default=default,
+            metavar="N",
+            help=f"{about} (default: {shown})",
         )
     parser.add_argument(
         "--dtype", type=cli.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16"
@@ -63,10 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not options.files and not options.peers:
         parser.error("name an experiment, e.g. experiments/nano.yaml")
-    for name in ("seq_len", "batch", "new_tokens", "chunk", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     return _measure(options)
 
 
@@ -89,7 +90,7 @@ def _measure(options: argparse.Namespace) -> int:
     )
     configs = load_configs(options.files, options.overrides, options.peers)
     lines = [_line(config, measure(config, vocab_of(config), protocol)) for config in configs]
-    _print(lines, protocol, options)
+    _print(lines, protocol, options, {path for config in configs for path in config.plugins})
     return int(any(line["batch"] is None for line in lines))
 
 
@@ -101,9 +102,14 @@ def _line(config: "Config", found: dict[str, float] | None) -> dict[str, Any]:
     return {"name": config.name, **(found or dict.fromkeys(names))}
 
 
-def _print(lines: list[dict[str, Any]], protocol: "Protocol", options: argparse.Namespace) -> None:
+def _print(
+    lines: list[dict[str, Any]],
+    protocol: "Protocol",
+    options: argparse.Namespace,
+    plugins: Collection[str],
+) -> None:
     from hymba_lab.cost.throughput import hardware_of
-    from hymba_lab.runs.provenance import commit
+    from hymba_lab.runs.provenance import commit, is_dirty
 
     about = {
         "seq_len": protocol.seq_len,
@@ -112,7 +118,7 @@ def _print(lines: list[dict[str, Any]], protocol: "Protocol", options: argparse.
         "dtype": options.dtype,
         "hardware": hardware_of(protocol.device),
         "commit": commit().sha,
-        "dirty": commit().dirty,
+        "dirty": is_dirty(plugins),
     }
     if options.json:
         print(json.dumps({**about, "results": lines}, indent=1))

@@ -41,11 +41,22 @@ def arguments() -> argparse.ArgumentParser:
     add("--template", metavar="FILE", help="a chat template (jinja), or: plain")
     add("--prompts", type=Path, metavar="FILE",
         help="answer these in batches: a prompt a line, or .jsonl")  # fmt: skip
-    add("--batch-size", type=int, default=32, metavar="N", help="prompts at once (default: 32)")
-    add("--max-new-tokens", type=int, default=256, metavar="N", help="default: 256")
-    add("--temperature", type=float, default=0.0, metavar="X", help="default: 0, the likeliest")
-    add("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens only")
-    add("--top-p", type=float, metavar="P", help="draw from the likeliest that hold P together")
+    add(
+        "--batch-size",
+        "--batch",
+        type=cli.integer,
+        default=32,
+        metavar="N",
+        help="prompts at once (default: 32)",
+    )
+    add("--max-new-tokens", type=cli.integer, default=256, metavar="N", help="default: 256")
+    add(
+        "--temperature", type=cli.number, default=0.0, metavar="X", help="default: 0, the likeliest"
+    )
+    add("--top-k", type=cli.integer, metavar="N", help="draw from the N likeliest tokens only")
+    add(
+        "--top-p", type=cli.number, metavar="P", help="draw from the likeliest that hold P together"
+    )
     add("--seed", type=cli.whole(0), metavar="N", help="draw the same tokens again")
     add("--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
         help="also fp32, bf16, fp16 (default: the checkpoint's)")  # fmt: skip

@@ -23,7 +23,14 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("models", nargs="+", metavar="NAME=FILE.yaml", help="experiments with SSM heads")
     add("--peers", type=Path, required=True, metavar="PEERS.csv", help="analysis/paper/peers.csv")
-    add("--out", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    add(
+        "--out",
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="default: results",
+    )
     return parser
 
 

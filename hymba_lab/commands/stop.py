@@ -17,7 +17,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("sweep", metavar="SWEEP", help="its file, or its name in runs/sweeps/")
     parser.add_argument("--root", type=Path, default=Path(), metavar="DIR")
     parser.add_argument(
-        "--wait", type=float, default=60.0, metavar="SECONDS", help="for its end (default: 60)"
+        "--wait", type=cli.number, default=60.0, metavar="SECONDS", help="for its end (default: 60)"
     )
     return parser
 

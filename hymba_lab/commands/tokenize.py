@@ -26,7 +26,7 @@ def arguments() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
         help="override one value, e.g. --set val_fraction=0.01; may be repeated",
     )  # fmt: skip
-    add("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    add("--workers", type=cli.whole(1, 4096), metavar="N", help="processes (default: one a core)")
     add("--verify", action="store_true", help="read every shard of a folder against its index")
     return parser
 
@@ -36,8 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments().parse_args(argv)
     if options.verify:
         return _verify(options.file)
-    if options.workers is not None and options.workers < 1:
-        arguments().error(f"--workers must be at least 1, got {options.workers}")
     from hymba_lab.data.prepare.run import tokenize
     from hymba_lab.runs.provenance import n_cores
 

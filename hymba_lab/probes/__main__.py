@@ -17,7 +17,14 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "paths", type=Path, nargs="+", metavar="RUN_OR_SWEEP", help="runs/<id>, or a sweep's folder"
     )
-    add("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    add(
+        "--out",
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="default: results",
+    )
     add(
         "--root", type=Path, default=Path(), metavar="DIR", help="where runs/ stands; default: here"
     )

@@ -25,16 +25,27 @@ def arguments() -> argparse.ArgumentParser:
         "--calibrate", action="store_true", help="with --plan: measure a few steps of every cell"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="trials at a time (default: one per core)"
+        "--workers",
+        type=cli.whole(1, 4096),
+        metavar="N",
+        help="trials at a time (default: one per core)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="torch threads per worker (default: 1)"
+        "--threads",
+        type=cli.whole(1, 4096),
+        default=1,
+        metavar="N",
+        help="torch threads per worker (default: 1)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="also write the table's files here, e.g. results/"
+        "--out",
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="also write the table's files here, e.g. results/",
     )
     parser.add_argument(
-        "--until-decided", type=int, nargs="?", const=12, metavar="N",
+        "--until-decided", type=cli.integer, nargs="?", const=12, metavar="N",
         help="add seeds to undecided rows and the baseline, N a row at most (12 where not given)",
     )  # fmt: skip
     parser.add_argument(
@@ -58,12 +69,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 1 when a row has no result."""
-    parser = arguments()
-    options = parser.parse_args(argv)
-    for name in ("workers", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
+    options = arguments().parse_args(argv)
     if options.until_decided is not None:
         options.overrides.append(f"until_decided={options.until_decided}")
     if options.plan:
