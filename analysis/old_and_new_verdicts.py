@@ -11,6 +11,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
+
 from hymba_lab.sweep.export import documents, read_export
 
 HEAD = """# The committed runs, read anew
@@ -32,23 +34,31 @@ What changed, and why:
 """
 
 
-def old_verdicts(commit: str, folder: Path) -> dict[str, str]:
-    """Return row -> verdict of the table at a commit."""
+def old_verdicts(commit: str, folder: Path, runs: pd.DataFrame) -> dict[str, str]:
+    """Return row -> verdict of the table at a commit; a row is the same when its runs are."""
+    of_run = {line["identity"]: line["row"] for line in _lines(commit, folder, "runs.csv")}
+    verdicts = {line["row"]: line["verdict"] for line in _lines(commit, folder, "table.csv")}
+    pairs = zip(runs["row"], runs["identity"], strict=True)
+    return {str(row): verdicts[of_run[run]] for row, run in pairs if run in of_run}
+
+
+def _lines(commit: str, folder: Path, name: str) -> list[dict[str, str]]:
     done = subprocess.run(
-        ["git", "show", f"{commit}:{folder.as_posix()}/table.csv"],
+        ["git", "show", f"{commit}:{folder.as_posix()}/{name}"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return {line["row"]: line["verdict"] for line in csv.DictReader(io.StringIO(done.stdout))}
+    return list(csv.DictReader(io.StringIO(done.stdout)))
 
 
 def main(commit: str) -> None:
     """Print the page."""
     lines, kinds = [], Counter[tuple[str, str]]()
     for folder in sorted(Path("results").glob("*-nano")):
-        old, (table, _) = old_verdicts(commit, folder), documents(read_export(folder))
+        export = read_export(folder)
+        old, (table, _) = old_verdicts(commit, folder, export.runs), documents(export)
         for line in table.frame.to_dict("records"):
             row, new = str(line["row"]), str(line["verdict"])
-            if new == "baseline":
+            if new == "baseline" or row not in old:
                 continue
             kinds[_short(old[row]), _short(new)] += 1
             solved = f"{line['solved']} of {line['seeds']}"

@@ -1,72 +1,29 @@
-"""What every command line shares: `--set`, stores, and errors without a traceback."""
+"""What every command line shares: errors without a traceback, and packages that are called."""
 
 import argparse
 import io
-import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hymba_lab.errors import TrialFailed, UserError
-from hymba_lab.places import keep_matplotlib_here
+from hymba_lab import flags
+from hymba_lab.atomic import cache_folder
+from hymba_lab.errors import DataError, TrialFailed, UserError
 
 
 def parser(command: str, about: str) -> argparse.ArgumentParser:
     """Return a parser for `hymba-lab <command> FILE`."""
     made = argparse.ArgumentParser(prog=f"hymba-lab {command}", description=about)
     made.add_argument("file", type=Path, metavar="FILE.yaml")
-    made.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
-        help="override one value, e.g. --set model.d_model=128; may be repeated",
-    )  # fmt: skip
-    made.add_argument(
-        "--root", type=Path, default=Path(), metavar="DIR",
-        help="where runs/, mlflow.db and mlartifacts/ stand (default: this folder)",
-    )  # fmt: skip
-    made.add_argument(
-        "--tracking-uri", metavar="URI", default=os.environ.get("MLFLOW_TRACKING_URI"),
-        help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///DIR/mlflow.db)",
-    )  # fmt: skip
+    flags.add(made, "set", "root", "tracking-uri")
     return made
-
-
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
-def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
-    """Return the type of an option that takes whole numbers from `low` to `high`."""
-
-    def number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
-        return value
-
-    return number
-
-
-integer = whole(-(2**63))
-"""The type of an option whose bounds its command knows."""
-
-
-def number(text: str) -> float:
-    """Return the finite number that an option was given."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
-    return value
 
 
 def span(seconds: float) -> str:
@@ -82,23 +39,15 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if not days else f"{days} d {hours} h"
 
 
-def precision(name: str) -> str:
-    """Return a precision under torch's name, given as bf16 or bfloat16 alike."""
-    return PRECISIONS.get(name, name)
+def keep_matplotlib_here() -> None:
+    """Let matplotlib, where a command draws, write its font list into the cache folder, too.
 
-
-def short_precision(name: str) -> str:
-    """Return a precision under its short name, given as bf16 or bfloat16 alike."""
-    return {long: short for short, long in PRECISIONS.items()}.get(name, name)
-
-
-def add_plugins(parser: argparse.ArgumentParser) -> None:
-    """Add `--plugin FILE` to a command that loads a run or a checkpoint."""
-    parser.add_argument(
-        "--plugin", type=Path, action="append", default=[], metavar="FILE.py", dest="plugins",
-        help="run this code for the components that the checkpoint names; may be repeated. "
-        "Without it only plugins run that ran in an experiment of yours before",
-    )  # fmt: skip
+    It would make folders in HOME, and read a style from there that changes figures. Figures are
+    written, never shown.
+    """
+    os.environ.setdefault("MPLBACKEND", "agg")
+    with suppress(DataError):  # no place: it takes a temporary folder and says so
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
 
 
 def _plugins_place(error: BaseException) -> str | None:

@@ -5,8 +5,9 @@ what is allowed, what to do. Command lines print it and exit with code 2.
 """
 
 import difflib
-from collections.abc import Iterable
-from typing import Literal
+import traceback
+from collections.abc import Container, Iterable
+from typing import Generic, Literal, TypeVar
 
 FailureReason = Literal["nan", "out_of_memory", "timeout", "crash", "disk", "data", "refused"]
 Interruption = Literal["preempted", "cancelled", "node_lost"]
@@ -55,28 +56,32 @@ class SweepStopped(Exception):
     """`hymba-lab stop` was asked for this sweep."""
 
 
-class TrialInterrupted(Exception):
+R = TypeVar("R", bound=str)
+
+
+class _Ended(Exception, Generic[R]):
+    def __init__(self, reason: R, message: str) -> None:
+        super().__init__(reason, message)  # both, so that it survives pickling
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+class TrialInterrupted(_Ended[Interruption]):
     """An attempt ended for no fault of its trial, which goes on from its checkpoint."""
 
-    def __init__(self, reason: Interruption, message: str) -> None:
-        super().__init__(reason, message)  # both, so that it survives pickling
-        self.reason = reason
-        self.message = message
 
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.message}"
-
-
-class TrialFailed(Exception):
+class TrialFailed(_Ended[FailureReason]):
     """One trial ended without a result; the sweep goes on and records `reason`."""
 
-    def __init__(self, reason: FailureReason, message: str) -> None:
-        super().__init__(reason, message)  # both, so that it survives pickling
-        self.reason = reason
-        self.message = message
 
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.message}"
+def last_line(error: BaseException, files: Container[str]) -> tuple[str, int] | None:
+    """Return file and number of the last line of these files that an error passed, if any."""
+    frames = traceback.extract_tb(error.__traceback__)
+    passed = [(frame.filename, frame.lineno or 0) for frame in frames if frame.filename in files]
+    return passed[-1] if passed else None
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from hymba_lab import cli
 from hymba_lab.ops import kernels
-from hymba_lab.places import keep_matplotlib_here
 
 ROOT = Path(__file__).parents[1]
 
-keep_matplotlib_here()  # in the user's own cache, before a test names another
+cli.keep_matplotlib_here()  # in the user's own cache, before a test names another
 
 TINY = """\
 name: tiny

@@ -64,7 +64,7 @@ def test_there_are_enough_cases_and_each_has_a_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--workers", "0"], "--workers: '0' is no whole number"),
+        (["--workers", "0"], "argument --workers: '0' is no whole number from 1"),
         (["--set", "seeds=[]"], "--set seeds=[]: seeds: list should have at least 1 item"),
     ],
 )

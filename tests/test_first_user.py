@@ -20,10 +20,10 @@ from rich.console import Console
 from sweeping import SWEEP, Lab
 from test_bad_input import assert_one_message, no_launcher
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.__main__ import COMMANDS
+from hymba_lab.atomic import cache_folder
 from hymba_lab.errors import ConfigError, DataError, StoreError
-from hymba_lab.places import cache_folder
 from hymba_lab.report.find import is_called, sweep_of
 from hymba_lab.runs import lock, provenance
 from hymba_lab.runs.database import file_of, make_whole, url_of
@@ -296,7 +296,7 @@ def test_train_and_sweep_write_one_record(
 @pytest.mark.parametrize("text", ["18446744073709551616", "-1", "1.5", "many", ""])
 def test_a_number_of_the_command_line_has_a_bound(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from 0"):
-        cli.whole(0)(text)
+        flags.whole(0)(text)
 
 
 def options() -> Iterator[tuple[str, argparse.Action]]:
@@ -319,7 +319,7 @@ def test_every_number_of_a_command_line_is_bounded() -> None:
 @pytest.mark.parametrize("text", ["nan", "inf", "1e999", "x", ""])
 def test_a_number_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is no finite number"):
-        cli.number(text)
+        flags.number(text)
 
 
 ONE_THING = [{"--chunk", "--chunk-size"}, {"--batch", "--batch-size"}]
@@ -332,7 +332,7 @@ def test_what_is_called_so_at_one_command_is_called_so_at_another(names: set[str
         assert given in (set(), names), f"{command} knows only {given}"
 
 
-@pytest.mark.parametrize("dtype", [*cli.PRECISIONS, *cli.PRECISIONS.values()])
+@pytest.mark.parametrize("dtype", [*flags.PRECISIONS, *flags.PRECISIONS.values()])
 def test_either_name_of_a_precision_is_known_to_every_command(dtype: str) -> None:
     for command, action in options():
         if "--dtype" in action.option_strings:

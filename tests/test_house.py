@@ -12,9 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "hymba_lab"
 # from the ground up; a room imports from floors below its own, and from itself
 FLOORS = (
     ("errors",),
-    ("places",),
-    ("registry", "cli", "atomic"),
-    ("ops", "stats"),
+    ("registry", "flags", "atomic"),
+    ("ops", "stats", "cli"),
     ("components", "data", "optim", "tables"),
     ("config",),
     ("model", "runs"),

@@ -44,7 +44,7 @@ def rows_of_table10() -> dict[str, Config]:
         document = sweep.base_document
         for path, value in patch.items():
             document = document.patched(path, value, label)
-        configs[label.split()[0]] = resolve(document)
+        configs[label.rpartition("(row ")[2].rstrip(")")] = resolve(document)
     return configs
 
 

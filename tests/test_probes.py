@@ -298,7 +298,7 @@ def test_the_needle_is_asked_in_the_ids_of_the_run(
     mixture = build_sources(config.data, 16)
     oracle: Any = Oracle(mixture.vocab)
     found = pd.DataFrame(needle_lines(oracle, config, mixture))
-    assert (found["value"] == 1).all()
+    assert (found["value"] == 1).all() and (found["answered"] == 1).all()
     assert set(found["length"]) == {16 * times for times in TIMES}
     assert sorted(set(found["depth"])) == DEPTHS
     assert (found["chance"] == 1 / pairs).all()
@@ -308,6 +308,31 @@ def test_the_needle_is_asked_in_the_ids_of_the_run(
         n_values = ((ids >= values[0]) & (ids < values[1])).sum(1)
         assert (n_values == pairs).all()
         assert ids.min() >= 0 and ids.max() < values[1]
+
+
+class Another(Oracle):
+    """Answers with the row's first value, or with its first key."""
+
+    def __init__(self, vocab: int, first: int, stop: int) -> None:
+        super().__init__(vocab)
+        self.first, self.stop = first, stop
+
+    def features(self, tokens: Tensor, starts: Tensor | None = None) -> Tensor:
+        place = ((tokens >= self.first) & (tokens < self.stop)).long().argmax(1, keepdim=True)
+        answer = tokens.gather(1, place).expand_as(tokens)
+        return torch.nn.functional.one_hot(answer, self.vocab).float()
+
+
+def test_a_wrong_answer_is_an_answer_where_it_names_a_value_of_the_row() -> None:
+    config = on({"task": {"name": "mqar", "rows": 2, "vocab": 32, "n_pairs": [2]}})
+    mixture = build_sources(config.data, 16)
+    values: Any = Another(mixture.vocab, 16, 32)
+    found = pd.DataFrame(needle_lines(values, config, mixture))
+    assert (found["answered"] == 1).all()
+    assert 0.1 < found["value"].mean() < 0.6  # one pair in four, the needle first at depth 0
+    keys: Any = Another(mixture.vocab, 1, 16)
+    found = pd.DataFrame(needle_lines(keys, config, mixture))
+    assert (found[["value", "answered"]] == 0).all().all()
 
 
 def test_a_run_without_a_recall_task_of_pairs_is_not_asked() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,18 @@ from sweeping import SEARCH, SWEEP, Lab, finished
 
 from hymba_lab.errors import ConfigError
 from hymba_lab.sweep.jobs import Job, Outcome
+from hymba_lab.sweep.judging import judged
+from hymba_lab.sweep.report import write_report
 from hymba_lab.sweep.session import Session
 
-THREE = SWEEP + "    sum: {model.fusion: {name: sum}}\n"
+THREE = (SWEEP + "    sum: {model.fusion: {name: sum}}\n").replace(
+    "metric: {name: val/recall_accuracy, goal: maximize}",
+    "metric: {name: val/loss, goal: minimize}",
+)
+SOLVING = (
+    THREE.replace("val/loss, goal: minimize", "val/recall_accuracy, goal: maximize")
+    + "stop: {metric: val/recall_accuracy, at: 0.95}\n"
+)
 
 
 @pytest.fixture
@@ -25,7 +35,20 @@ def score(job: Job) -> Outcome:
     """`gate` is far better than the baseline, `sum` differs by noise only."""
     luck = random.Random(job.identity).random()
     gain = 50 if job.cell.label == "gate" else 0
-    return finished(job, val__recall_accuracy=gain + luck)
+    return finished(job, val__loss=100 - gain + luck)
+
+
+def jump(job: Job, step: float) -> Outcome:
+    """A run whose recall jumps at a step, all runs to the same level in the end."""
+    history = [[at, {"val/recall_accuracy": 0.2 if at < step else 0.96}] for at in range(1, 101)]
+    outcome = finished(job, val__recall_accuracy=0.96)
+    return replace(outcome, record={**outcome.record, "history": history, "n_steps": 100})
+
+
+def jumps(job: Job) -> Outcome:
+    """`gate` solves in a third of the steps, `sum` as late as the baseline."""
+    luck = random.Random(f"{job.cell.label} {job.seed}").random()
+    return jump(job, 20 + 2 * luck if job.cell.label == "gate" else 60 + 20 * luck)
 
 
 def play(session: Session, outcomes: dict[str, Outcome], ended: Any = score) -> list[Job]:
@@ -67,6 +90,30 @@ def test_nothing_is_added_once_all_is_decided(lab: Lab) -> None:
 def test_a_row_shown_to_be_equivalent_gets_no_more(lab: Lab) -> None:
     lab.edit(seeds=[0, 1, 2], until_decided=12, margin=40.0)
     assert seeds(play(lab.session(), {}))["sum"] == [0, 1, 2]
+
+
+def test_rows_with_a_level_to_stop_at_are_judged_by_when_they_reached_it(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, SOLVING)
+    lab.edit(seeds=[0, 1, 2], until_decided=6)
+    assert seeds(play(lab.session(), {}, jumps)) == {
+        "mean": list(range(6)), "gate": [0, 1, 2], "sum": list(range(6)),
+    }  # fmt: skip
+
+
+def test_the_planner_judges_as_the_table_does(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, SOLVING)
+    lab.edit(seeds=[0, 1, 2])
+    session, outcomes = lab.session(), dict[str, Outcome]()
+    jobs = play(session, outcomes, jumps)
+    labels = [cell.label for cell in session.cells]
+    found = {one.label: one for one in judged(session.sweep, labels, jobs, outcomes)}
+    table = write_report(session, outcomes, "", None).table.frame.set_index("row")
+    for label in ("gate", "sum"):
+        shown = table.loc[label]
+        assert shown["verdict"].startswith(found[label].verdict)
+        assert found[label].effect == pytest.approx(shown["effect"], rel=1e-12)
+        assert found[label].high == pytest.approx(shown["effect_high"], rel=1e-12)
+    assert found["gate"].kind == "better" and found["sum"].kind == "undecided"
 
 
 def test_new_seeds_are_neither_the_files_nor_the_tuning_one(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""`python -m hymba_lab.claims [--scale nano]`: what became of the paper's claims."""
+"""`python -m hymba_lab.claims [--scale nano]`: what became of the papers' claims."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="hymba-lab claims",
-        description="Judge the paper's claims by the exported runs; needs no torch.",
+        description="Judge papers' claims by the exported runs; needs no torch.",
     )
     add = parser.add_argument
     add(
-        "--claims", type=Path, metavar="FILE.yaml",
-        help="what is claimed (default: analysis/claims.yaml here, else the shipped one)",
+        "--claims", type=Path, metavar="PATH",
+        help="a file of claims, or a folder of them (default: analysis/claims here, else the "
+        "shipped one)",
     )  # fmt: skip
     add(
         "--results", type=Path, default=Path("results"), metavar="DIR",
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hymba_lab.claims.write import write_claims
     from hymba_lab.config.shipped import own_or_shipped
 
-    claims = options.claims or own_or_shipped("claims.yaml", "analysis")
+    claims = options.claims or own_or_shipped("claims", "analysis")
     for path in write_claims(claims, options.results, options.scale):
         print(path)
     return 0

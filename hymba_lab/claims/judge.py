@@ -1,12 +1,17 @@
 """From the sides of a claim to what became of it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hymba_lab.claims.file import Claim, Claims
-from hymba_lab.claims.sides import NotRun, Results, Side
-from hymba_lab.stats import Looks, Placed, against, holm_p, place
+from hymba_lab.claims.file import Claims
+from hymba_lab.claims.schema import Claim
+from hymba_lab.claims.sides import Asked, Pair, Results
+from hymba_lab.claims.timed import by_time, first_runs
+from hymba_lab.claims.values import NotRun
+from hymba_lab.stats import Looks, Placed, against, place
+from hymba_lab.tables.solving import Task
 
 Status = Literal["reproduced", "contradicted", "undecided", "censored", "not learned", "not run"]
 STATUSES: tuple[Status, ...] = (
@@ -21,18 +26,24 @@ _STATUS: dict[str, Status] = {
 
 @dataclass(frozen=True)
 class Compared:
-    """One comparison of a claim; `p_holm` is corrected over the page's comparisons."""
+    """One comparison of a claim, of which `p_holm` is corrected over the whole page.
 
-    row: Side
-    against: Side
+    `timed`: the effect is a ratio of times. `evidence` is what it counts as, with others of the
+    same name once. `answered` is how often each side answered a needle's question at all.
+    """
+
+    pair: Pair
     found: Placed
     status: Status
+    evidence: str
+    timed: bool = False
+    answered: tuple[float, float] | None = None
     p_holm: float = math.nan
 
     @property
     def identities(self) -> tuple[str, ...]:
         """The runs of both sides, each once."""
-        return tuple(dict.fromkeys([*self.row.identities, *self.against.identities]))
+        return tuple(dict.fromkeys([*self.pair.row.identities, *self.pair.against.identities]))
 
 
 @dataclass(frozen=True)
@@ -41,86 +52,121 @@ class Answer:
 
     name: str
     claim: Claim
+    claims: Claims
     folder: str
     metric: str
-    status: Status
     comparisons: tuple[Compared, ...]
     missing: str = ""
 
+    @property
+    def status(self) -> Status:
+        """Of all its comparisons together."""
+        if not self.comparisons:
+            return "not run"
+        return together([one.status for one in self.comparisons])
 
-def answers(claims: Claims, results: Results) -> list[Answer]:
-    """Judge every claim, each by itself at alpha, and correct the p-values over all (Holm)."""
-    alone = [_answer(name, claim, claims, results) for name, claim in claims.file.claims.items()]
-    flat = [one.found.p for answer in alone for one in answer.comparisons]
-    corrected = iter(holm_p(flat))
+
+def judged(files: Sequence[Claims], results: Results) -> list[Answer]:
+    """Judge every claim of every file, each comparison by itself at alpha."""
     return [
-        replace(
-            answer,
-            comparisons=tuple(replace(one, p_holm=next(corrected)) for one in answer.comparisons),
-        )
-        for answer in alone
+        _answer(name, claim, claims, results.of(claims))
+        for claims in files
+        for name, claim in claims.file.claims.items()
     ]
 
 
-def _answer(name: str, claim: Claim, claims: Claims, results: Results) -> Answer:
-    folder, metric = results.folder(claim), results.metric(claim)
+def _answer(name: str, claim: Claim, claims: Claims, asked: Asked) -> Answer:
+    folder, metric = asked.folder(claim), asked.metric(claim)
     try:
-        sides = results.sides(name, claim)
+        pairs = asked.pairs(name, claim)
     except NotRun as absent:
-        return Answer(name, claim, folder, metric, "not run", (), str(absent))
-    alpha, looks = claims.file.alpha, results.looks(claim)
-    compared = tuple(
-        _ratio(claim, *pair)
-        if claim.exact
-        else _gated(_difference(claim, *pair, alpha, looks), claim, results)
-        for pair in sides
-    )
-    status = together([one.status for one in compared])
-    return Answer(name, claim, folder, metric, status, compared)
+        return Answer(name, claim, claims, folder, metric, (), str(absent))
+    task = None if claim.exact else asked.task(claim)
+    if task is not None and claim.probe is None:
+        metric = f"tokens to {task.metric} of {task.at:.3g}"
+    compared = tuple(_compared(claim, pair, claims.file.alpha, asked, task) for pair in pairs)
+    return Answer(name, claim, claims, folder, metric, compared)
 
 
-def _difference(
-    claim: Claim, row: Side, other: Side, alpha: float, looks: Looks | None
-) -> Compared:
-    """Judge over the seeds that both have; with looks, at every one with its share of alpha."""
-    for seeds, share in looks or [({*row.values, *other.values}, 1.0)]:
+def _compared(claim: Claim, pair: Pair, alpha: float, asked: Asked, task: Task | None) -> Compared:
+    evidence = claim.evidence(pair.other)
+    if claim.exact:
+        found = _ratio(claim, pair)
+        return Compared(pair, found, _STATUS[found.place], evidence)
+    answered = asked.answered(claim, pair)
+    looks = asked.looks(claim)
+    if task is None:
+        found = _difference(claim, pair, alpha, looks)
+        return Compared(pair, found, _STATUS[found.place], evidence, answered=answered)
+    unjudged = _unlearned(claim, pair, task, asked)
+    if claim.probe is not None:
+        found = _difference(claim, pair, alpha, looks)
+        status = unjudged or _STATUS[found.place]
+        if unjudged:  # no test: it takes no part in Holm's correction
+            found = replace(found, p=math.nan)
+        return Compared(pair, found, status, evidence, answered=answered)
+    found = _time(claim, pair, alpha, looks, task)
+    return Compared(pair, found, unjudged or _STATUS[found.place], evidence, timed=True)
+
+
+def _unlearned(claim: Claim, pair: Pair, task: Task, asked: Asked) -> Status | None:
+    """Why a claim about recall cannot be judged: a side that did not solve, or nobody did."""
+    rows = (pair.row.row, pair.against.row)
+    runs = [run for row in rows for run in task.times.get(row, {}).values()]
+    if runs and all(run.solved for run in runs):
+        return None
+    if asked.control_failed(claim, task):
+        return "not learned"
+    levels = asked.levels(claim, task.metric, rows)
+    learned = any(run.solved for run in runs) or any(task.above(levels).values())
+    return "censored" if learned else "not learned"
+
+
+def _difference(claim: Claim, pair: Pair, alpha: float, looks: Looks | None) -> Placed:
+    """Judge over the seeds that both have; with looks, at every one with its share of alpha.
+
+    The other rows of the table say how noisy these two are.
+    """
+    sides = {"row": pair.row.values, "against": pair.against.values}
+    named = (pair.row.row, pair.against.row)
+    sides |= {f"other {row}": own for row, own in pair.table.items() if row not in named}
+    everyone = {seed for own in sides.values() for seed in own}
+    for seeds, share in looks or [(everyone, 1.0)]:
         seen = {
-            name: {seed: value for seed, value in side.values.items() if seed in seeds}
-            for name, side in (("row", row), ("against", other))
+            name: {seed: value for seed, value in own.items() if seed in seeds}
+            for name, own in sides.items()
         }
         evidence = against(seen, "against")[0]["row"]
         found = place(evidence, claim.reproduced_if.region, alpha=alpha * share)
         found = replace(found, p=min(found.p / share, 1.0))  # NaN stays
-        if found.place in ("inside", "outside") or len(seen["row"]) == len(row.values):
+        if found.place != "open" or len(seen["row"]) == len(pair.row.values):
             break
-    return Compared(row, other, found, _STATUS[found.place])
+    return found
 
 
-def _gated(one: Compared, claim: Claim, results: Results) -> Compared:
-    """No judgement of a level that only says when a run was stopped, or that nobody learned."""
-    task = results.task(claim)
-    if task is None:
-        return one
-    runs = [task.times.get(side.row, {}) for side in (one.row, one.against)]
-    if all(run.solved for own in runs for run in own.values()):
-        return one
-    levels = results.levels(claim, task.metric, [one.row.row, one.against.row])
-    learned = any(run.solved for own in runs for run in own.values())
-    status: Status = "censored" if learned or any(task.above(levels).values()) else "not learned"
-    nothing = replace(one.found, p=math.nan)  # no test: it takes no part in Holm's correction
-    return replace(one, status=status, found=nothing)
+def _time(claim: Claim, pair: Pair, alpha: float, looks: Looks | None, task: Task) -> Placed:
+    """The same of times until the task was solved."""
+    row, other = pair.row.row, pair.against.row
+    everyone = {seed for own in task.times.values() for seed in own}
+    for seeds, share in looks or [(everyone, 1.0)]:
+        seen = first_runs(task.times, seeds)
+        found, solved = by_time(seen, row, other, claim.reproduced_if, alpha, share)
+        decided = found.place != "open" if solved else found.p <= alpha
+        if decided or len(seen.get(row, {})) == len(task.times.get(row, {})):
+            break
+    return found
 
 
-def _ratio(claim: Claim, row: Side, against: Side) -> Compared:
+def _ratio(claim: Claim, pair: Pair) -> Placed:
     """Costs follow from the configuration: their ratio is exact, its place certain."""
-    effect = next(iter(row.values.values())) / next(iter(against.values.values()))
+    mine, theirs = (next(iter(side.values.values())) for side in (pair.row, pair.against))
+    effect = mine / theirs
     inside = effect in claim.reproduced_if.region
-    where: Literal["inside", "outside"] = "inside" if inside else "outside"
-    found = Placed(len(row.values), effect, math.nan, math.nan, math.nan, where)
-    return Compared(row, against, found, _STATUS[where])
+    nan = math.nan
+    return Placed(len(pair.row.values), effect, nan, nan, nan, "inside" if inside else "outside")
 
 
-def together(statuses: list[Status]) -> Status:
+def together(statuses: Sequence[Status]) -> Status:
     """A claim about several rows: contradicted by one, reproduced by all."""
     if "contradicted" in statuses:
         return "contradicted"

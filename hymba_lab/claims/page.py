@@ -1,122 +1,181 @@
-"""The claims as a page and as a CSV: the same results give the same bytes."""
+"""The claims as a page: the same results give the same bytes."""
 
-import csv
-import io
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Literal
 
-from hymba_lab.claims.file import Claims, Condition, Word
-from hymba_lab.claims.judge import STATUSES, Answer, Compared
-from hymba_lab.tables.render import MISSING, estimate, markdown_text, metric_heading
-
-_COLUMNS = (
-    "id", "status", "claim", "source", "sweep", "row", "against", "metric", "reproduced_if",
-    "paper_effect", "paper_cells", "seeds", "effect", "low", "high", "p", "p_holm",
-    "comparison_status", "missing", "runs",
-)  # fmt: skip
-_RUN = 20  # characters of an identity that name its folder under runs/
-
-
-def to_csv(claims: Claims, found: Sequence[Answer]) -> str:
-    """A line per comparison; a claim that was not run has one, without numbers."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for answer in found:
-        for one in answer.comparisons or (None,):
-            writer.writerow(_line(claims, answer, one))
-    return text.getvalue()
+from hymba_lab.claims.counted import Count
+from hymba_lab.claims.judge import Answer, Compared
+from hymba_lab.claims.schema import Condition, Word
+from hymba_lab.claims.timed import words_of_times
+from hymba_lab.tables.render import (
+    MISSING,
+    estimate,
+    markdown_text,
+    metric_heading,
+    ratio_estimate,
+)
 
 
-def _line(claims: Claims, answer: Answer, one: Compared | None) -> dict[str, object]:
-    claim = answer.claim
-    effect, cells = claims.paper.get(answer.name, (math.nan, ""))
-    line: dict[str, object] = {
-        "id": answer.name, "status": answer.status, "claim": claim.claim, "source": claim.source,
-        "sweep": answer.folder, "row": claim.row, "against": " | ".join(claim.others),
-        "metric": answer.metric, "reproduced_if": str(claim.reproduced_if),
-        "paper_effect": "" if math.isnan(effect) else f"{effect:.10g}", "paper_cells": cells,
-        "missing": answer.missing,
-    }  # fmt: skip
-    if one is None:
-        return line
-    numbers = {
-        "effect": one.found.effect, "low": one.found.low, "high": one.found.high,
-        "p": one.found.p, "p_holm": one.p_holm,
-    }  # fmt: skip
-    return {
-        **line,
-        **{name: "" if math.isnan(value) else repr(value) for name, value in numbers.items()},
-        "row": one.row.row, "against": one.against.row, "seeds": one.found.n,
-        "comparison_status": one.status, "runs": " ".join(run[:_RUN] for run in one.identities),
-    }  # fmt: skip
-
-
-def to_markdown(claims: Claims, found: Sequence[Answer], scale: str) -> str:
-    """The page: how many of each kind, how they were judged, a table of all claims."""
-    counts = Counter(answer.status for answer in found)
-    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
-    lines = [
-        f"# The paper's claims at scale {scale}",
-        "",
-        f"{len(found)} claims of arXiv:2411.13676: {told} at this scale.",
-        "",
-        *(f"- {note}" for note in _notes(claims, found, scale)),
-        "",
-        "| claim | paper | effect here | counts as reproduced | result | runs |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(_row(claims, answer) for answer in found),
+def to_markdown(answers: Sequence[Answer], count: Count, scale: str) -> str:
+    """The page: what holds, how it was judged, a table for each paper, costs, what was not run."""
+    judged = [one for one in answers if one.comparisons and not one.claim.exact]
+    exact = [one for one in answers if one.comparisons and one.claim.exact]
+    absent = [one for one in answers if not one.comparisons]
+    parts = [
+        f"# What the papers claim, and what was found at scale {scale}",
+        headline(count, scale),
+        "\n".join(f"- {note}" for note in _notes(answers, count, scale)),
     ]
-    return "\n".join(lines) + "\n"
+    for title, own in groupby(judged, lambda one: one.claims.file.title):
+        parts += [f"## {title}", _table(_HEAD, [line for one in own for line in _lines(one)])]
+    if exact:
+        parts += ["## Costs", _COSTS, _table(_COST_HEAD, [_cost_line(one) for one in exact])]
+    if absent:
+        told = [
+            f"- {markdown_text(one.claim.claim)} ({one.claims.file.title}): "
+            f"{markdown_text(one.missing)}"
+            for one in absent
+        ]
+        parts += [f"## Not run at scale {scale}", "\n".join(told)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _notes(claims: Claims, found: Sequence[Answer], scale: str) -> list[str]:
-    alpha = claims.file.alpha
-    level = f"{100 * (1 - alpha):g} %"
-    tested = [one for answer in found for one in answer.comparisons if not answer.claim.exact]
-    decided = [one for one in tested if one.status in ("reproduced", "contradicted")]
-    sure = sum(one.p_holm <= alpha for one in decided)
+def headline(count: Count, scale: str) -> str:
+    """How many independent comparisons hold, and what became of the others."""
+    rest = [
+        (count.sooner, "say which row learned the task sooner, while the other never did"),
+        (count.alone, "are decided each by itself, not over the page"),
+        (count.undecided, "are undecided"),
+        (count.censored, "are censored"),
+        (count.not_learned, "are of tasks that were not learned"),
+    ]
+    others = "; ".join(f"{n} {words}" for n, words in rest if n)
+    return (
+        f"**{count.holds} of {count.independent} independent comparisons hold at scale {scale} "
+        f"after correction for all of them: {count.reproduced} as claimed, {count.contradicted} "
+        f"against the claim.**" + (f" Of the others, {others}." if others else "")
+    )
+
+
+def _notes(answers: Sequence[Answer], count: Count, scale: str) -> list[str]:
+    alpha = min((answer.claims.file.alpha for answer in answers), default=0.05)
     return [
         "What follows is about models of this scale, trained on this scale's data and budget. "
-        "The paper's effects are of other models, metrics and tasks: compare signs, not sizes.",
-        f"Effect: row minus the other row (or condition), with its {level} "
-        "t-interval (over all looks, where seeds were added until decided); costs follow from the "
-        "configuration and are compared as a ratio, exactly.",
+        "The papers' effects are of other models, metrics and tasks: compare signs, not sizes.",
+        "Recall is learned in a jump, so its level at the end says when a run was stopped. Where "
+        "every run of both rows solved the task, the effect is the ratio of training tokens until "
+        "then (below 1: sooner). Censored: a side ended before it had solved. Not learned: neither "
+        "side solved it or ended above a guess from position alone, or the sweep's positive "
+        "control did not solve it.",
+        f"Other effects: row minus the other row (or condition), with its {100 * (1 - alpha):g} % "
+        "t-interval, noise taken from all rows of the sweep (over all looks, where seeds were "
+        "added until decided).",
         "Reproduced: the interval lies where the claim says. Contradicted: it lies outside. "
-        "Undecided: neither. Censored: a side ended before it had solved the task: its level says "
-        "when it was stopped. Not learned: neither side solved it or ended above a guess from "
-        "position alone.",
-        f"Every claim is judged by itself at alpha = {alpha:g}: of {len(tested)} comparisons "
-        f"without any effect, {alpha * len(tested):.1f} would be decided by luck. {sure} of the "
-        f"{len(decided)} decided ones hold over the whole page, too (Holm; marked *).",
-        f"Written by `python -m hymba_lab.claims --scale {scale}` from `analysis/claims.yaml` and "
-        f"the exports beside this file; `claims-{scale}.csv` has every number and every run.",
+        "Undecided: neither.",
+        "Comparisons of the same runs and metric, or of one named evidence, count once. Over the "
+        f"{count.tests} that have a test, p-values are corrected by Holm at {alpha:g}; * marks "
+        "what holds.",
+        f"Written by `python -m hymba_lab.claims --scale {scale}` from `analysis/claims/` and the "
+        f"exports beside this file; `claims-{scale}.csv` has every number and every run.",
     ]
 
 
-def _row(claims: Claims, answer: Answer) -> str:
+_HEAD = ("claim", "paper", "compared", "effect here", "counts as reproduced", "result", "runs")
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in rows)
+
+
+def _lines(answer: Answer) -> Iterator[list[str]]:
+    """A line for each comparison; the claim stands in the first."""
     claim = answer.claim
-    effect, cells = claims.paper.get(answer.name, (math.nan, ""))
-    paper = MISSING if math.isnan(effect) else f"{effect:+.4g} ({cells})"
-    if math.isfinite(effect) and claim.paper is not None and claim.paper.over:
-        paper = f"{ratio(effect)} times ({cells})"
-    shown = "<br>".join(_effect(claims, answer, one) for one in answer.comparisons)
-    condition = f"{_words(answer.metric)} {claim.reproduced_if}"
-    runs = markdown_text(answer.missing)
-    if answer.comparisons:
-        n_runs = len({run for one in answer.comparisons for run in one.identities})
-        runs = f"[{answer.folder}]({answer.folder}/table.md), {n_runs} runs"
-    cells_of_row = [
-        f"{markdown_text(claim.claim)} ({markdown_text(claim.source)})",
-        markdown_text(paper),
-        shown or MISSING,
-        markdown_text(condition),
-        answer.status,
-        runs,
+    said = f"{markdown_text(claim.claim)} ({markdown_text(claim.source)})"
+    if claim.note:
+        said += f" *{markdown_text(claim.note)}*"
+    effect, cells = answer.claims.paper.get(answer.name, (math.nan, ""))
+    paper = MISSING if math.isnan(effect) else markdown_text(f"{effect:+.4g} ({cells})")
+    for place, one in enumerate(answer.comparisons):
+        condition = f"{_words(answer.metric)} {claim.reproduced_if}"
+        if one.timed:
+            condition = words_of_times(claim.reproduced_if)
+        yield [
+            "" if place else said,
+            "" if place else paper,
+            markdown_text(_names(answer, one)),
+            markdown_text(_effect(answer, one)),
+            markdown_text(condition),
+            _result(answer, one),
+            f"[{answer.folder}]({answer.folder}/table.md), {len(one.identities)} runs",
+        ]
+
+
+def _names(answer: Answer, one: Compared) -> str:
+    claim = answer.claim
+    names, at = f"{one.pair.row.row} vs {one.pair.against.row}", one.pair.at
+    if claim.per is not None and claim.per in claim.where:
+        return f"{claim.per} {_told(claim.where[claim.per])} vs {at} in {one.pair.row.row}"
+    if claim.against_where is not None:
+        names = f"{_apart(claim.where, claim.against_where)} in {one.pair.row.row}"
+    return f"{names}, {at}" if at else names
+
+
+def _effect(answer: Answer, one: Compared) -> str:
+    found = one.found
+    if one.timed:
+        if found.low == 0 and math.isinf(found.high):
+            return f"{MISSING}, {found.n} seeds"
+        said = f"{ratio_estimate(found.effect, found.low, found.high)} times the tokens"
+    else:
+        said = estimate(found.effect, found.low, found.high, signed=True)
+        if answer.claim.probe == "needle":
+            said += f"; {_needle(one)}"
+    return f"{said}, {found.n} seeds"
+
+
+def _needle(one: Compared) -> str:
+    """What each side found, and how often it named a value of the row at all."""
+    sides = (one.pair.row.values, one.pair.against.values)
+    correct = [math.fsum(own.values()) / len(own) for own in sides]
+    told = "{:.2f} and {:.2f}".format(*one.answered) if one.answered else "not measured"
+    return f"correct {correct[0]:.2f} and {correct[1]:.2f}, answered {told}"
+
+
+def _result(answer: Answer, one: Compared) -> str:
+    holds = one.p_holm <= answer.claims.file.alpha
+    if one.status == "censored" and holds:
+        return "censored; which was sooner holds *"
+    if one.status in ("reproduced", "contradicted"):
+        return f"{one.status} *" if holds else f"{one.status} alone, not over the page"
+    return one.status
+
+
+_COSTS = (
+    "These follow from the configuration: exact ratios, no evidence of anything learned, counted "
+    "nowhere above."
+)
+_COST_HEAD = ("claim", "paper", "here", "claimed", "holds", "configurations")
+
+
+def _cost_line(answer: Answer) -> list[str]:
+    claim, (one, *_) = answer.claim, answer.comparisons
+    effect, cells = answer.claims.paper.get(answer.name, (math.nan, ""))
+    said = f"{markdown_text(claim.claim)} ({markdown_text(claim.source)})"
+    if claim.note:
+        said += f" *{markdown_text(claim.note)}*"
+    over = claim.paper is not None and claim.paper.over is not None
+    paper = f"{ratio(effect)} times ({cells})" if over else f"{effect:+.4g} ({cells})"
+    return [
+        said,
+        MISSING if math.isnan(effect) else markdown_text(paper),
+        f"{ratio(one.found.effect)} times",
+        markdown_text(f"{_words(answer.metric)} {claim.reproduced_if} times"),
+        "yes" if one.status == "reproduced" else "no",
+        markdown_text(_names(answer, one)),
     ]
-    return f"| {' | '.join(cells_of_row)} |"
 
 
 def ratio(value: float) -> str:
@@ -125,19 +184,6 @@ def ratio(value: float) -> str:
     if gap == 0 or gap >= 0.01:
         return f"{value:.3g}"
     return f"{value:.{1 - math.floor(math.log10(gap))}f}"
-
-
-def _effect(claims: Claims, answer: Answer, one: Compared) -> str:
-    claim, found = answer.claim, one.found
-    if claim.exact:
-        names = markdown_text(f"{one.row.row} vs {one.against.row}")
-        return f"{ratio(found.effect)} times, {names}, exact"
-    number = estimate(found.effect, found.low, found.high, signed=True)
-    mark = " *" if one.p_holm <= claims.file.alpha else ""
-    names = f"{one.row.row} vs {one.against.row}"
-    if claim.against_where is not None:
-        names = f"{_apart(claim.where, claim.against_where)} in {one.row.row}"
-    return f"{number}{mark}, {markdown_text(names)}, {found.n} seeds"
 
 
 def _apart(where: Condition, other: Condition) -> str:

@@ -1,55 +1,92 @@
 """The two sides of a claim at one scale: {seed: value} from the exports and the probes."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from hymba_lab.claims.file import Claim, Claims, Condition
+from hymba_lab.claims.file import Claims
+from hymba_lab.claims.probed import Probe
+from hymba_lab.claims.schema import Claim
+from hymba_lab.claims.values import NotRun, Side, Values, by_seed, tokens_of, values_at
 from hymba_lab.config.yaml_file import read_yaml
-from hymba_lab.errors import StoreError, suggest
+from hymba_lab.errors import suggest
 from hymba_lab.stats import Looks
-from hymba_lab.sweep.export import FILES, Export, read_export, task_of_export
-from hymba_lab.tables.csv_frame import read_csv
+from hymba_lab.sweep.export import FILES, Export, curve_metrics, read_export, task_of_export
 from hymba_lab.tables.solving import Task
 
-_PROBE_TEXT = ("sweep", "row", "data", "branch", "category", "what", "metric")
 
+class Pair(NamedTuple):
+    """Two sides, under which condition (`at`), and the values of all rows that may say how noisy
+    they are; `other` is the other row as the claim names it."""
 
-class NotRun(Exception):
-    """The claim has no runs or probes at this scale; says what is missing."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison: values by seed, and the runs they come from."""
-
-    row: str
-    values: Mapping[int, float]
-    identities: tuple[str, ...]
+    row: Side
+    against: Side
+    other: str
+    at: str = ""
+    table: Mapping[str, Values] = {}
 
 
 class Results:
     """The exports of one scale, read once each."""
 
-    def __init__(self, claims: Claims, results: Path, scale: str) -> None:
-        self.claims, self.results, self.scale = claims, results, scale
+    def __init__(self, results: Path, scale: str) -> None:
+        self.results, self.scale = results, scale
         self._exports: dict[str, Export] = {}
-        self._probes: dict[Path, pd.DataFrame] = {}
+        self._probes: dict[Path, Probe] = {}
+        self._tasks: dict[str, Task | None] = {}
+
+    def of(self, claims: Claims) -> "Asked":
+        """The results as a file of claims asks for them."""
+        return Asked(claims, self)
+
+    def export(self, name: str) -> Export:
+        """The export in a folder; `NotRun` where there is none."""
+        folder = self.results / name
+        if not any((folder / file).is_file() for file in FILES):
+            raise NotRun(f"no export {name}")
+        if name not in self._exports:
+            self._exports[name] = read_export(folder)
+        return self._exports[name]
+
+    def task(self, name: str) -> Task | None:
+        """The task that an export's runs learn in a jump."""
+        if name not in self._tasks:
+            self._tasks[name] = task_of_export(self.export(name))
+        return self._tasks[name]
+
+    def probe(self, folder: str, name: str) -> Probe:
+        """A probe of a sweep; `NotRun` where it was not probed."""
+        path = self.results / folder / "probes" / f"{name}.csv"
+        if path not in self._probes:
+            if not path.is_file():
+                raise NotRun(f"{folder} has no probe {name}")
+            self._probes[path] = Probe(path)
+        return self._probes[path]
+
+
+class Asked:
+    """One file of claims and the results that it asks for."""
+
+    def __init__(self, claims: Claims, results: Results) -> None:
+        self.claims, self.results = claims, results
 
     def folder(self, claim: Claim) -> str:
         """The name of the sweep's folder in results."""
-        return f"{claim.sweep}-{self.scale}"
+        return f"{claim.sweep}-{self.results.scale}"
 
     def metric(self, claim: Claim) -> str:
         """What the effect is of: a metric, a cost, or a probe with its column."""
         if claim.probe is not None:
             what = f", {claim.where['metric']}" if "metric" in claim.where else ""
-            return f"{claim.probe} {claim.value}{what}"
+            of = f" over {claim.relative_to}" if claim.relative_to else ""
+            apart = ", ".join(str(word) for word in claim.apart_from.values())
+            return f"{claim.probe} {claim.value}{of}{what}" + (
+                f", apart from {apart}" * bool(apart)
+            )
         if claim.metric is None:
             try:
                 return self._export(claim).sweep.metric.name
@@ -63,104 +100,110 @@ class Results:
 
     def task(self, claim: Claim) -> Task | None:
         """The task of a claim about recall that is learned in a jump; None for other claims."""
-        if claim.probe not in (None, "needle"):
-            return None
-        task = task_of_export(self._export(claim))
-        recall = claim.probe or (task and self.metric(claim).removesuffix("_auc") == task.metric)
-        return task if recall else None
+        task = self.results.task(self.folder(claim))
+        if task is None or claim.probe == "needle":
+            return task
+        of = claim.where.get("metric", "") if claim.probe else self.metric(claim)
+        return task if str(of).removesuffix("_auc") == task.metric else None
 
-    def levels(self, claim: Claim, metric: str, rows: Sequence[str]) -> dict[str, dict[int, float]]:
+    def control_failed(self, claim: Claim, task: Task) -> bool:
+        """Whether the row that is known to solve the task did not, every run of it."""
+        own = task.times.get(self._export(claim).sweep.control or "", {})
+        return bool(own) and not all(run.solved for run in own.values())
+
+    def levels(self, claim: Claim, metric: str, rows: Sequence[str]) -> dict[str, Values]:
         """A metric of these rows' finished runs, by seed."""
-        runs = self._export(claim).runs
-        done = runs[runs["status"] == "finished"]
-        return {row: _by_seed(done[done["row"] == row], metric) for row in rows}
+        done = self._finished(claim)
+        return {row: by_seed(done[done["row"] == row], metric) for row in rows}
 
-    def sides(self, name: str, claim: Claim) -> list[tuple[Side, Side]]:
-        """The row beside each of the others; raises `NotRun` where one of them is not there."""
+    def answered(self, claim: Claim, pair: Pair) -> tuple[float, float] | None:
+        """How often each side answered a needle's question at all; None where nobody measured."""
+        if claim.probe != "needle":
+            return None
+        probe = self.results.probe(self.folder(claim), "needle")
+        mine = probe.answered(pair.row.row, claim.where)
+        theirs = probe.answered(pair.against.row, claim.where)
+        return None if mine is None or theirs is None else (mine, theirs)
+
+    def pairs(self, name: str, claim: Claim) -> list[Pair]:
+        """Every comparison of a claim; raises `NotRun` where a side of one is not there."""
+        if claim.probe is not None:
+            return self._probed(name, claim)
+        metric, rows = self.metric(claim), [claim.row, *claim.others]
+        labels = [self._present(claim, row) for row in rows]
+        self._require(name, claim, metric)
+        return [
+            self._pair(claim, metric, labels[0], label, other)
+            for label, other in zip(labels[1:], claim.others, strict=True)
+        ]
+
+    def _pair(self, claim: Claim, metric: str, row: str, other: str, named: str) -> Pair:
+        """Two rows at the end of their runs, or where they ended at different times, before."""
+        export, runs = self._export(claim), self._finished(claim)
+        table, at = {}, ""
+        stops = export.sweep.stop is not None and not claim.exact
+        if stops and metric in curve_metrics(export.sweep):
+            tokens = tokens_of(export.curves, metric, (row, other))
+            at = f"after {tokens:,} tokens, when the first of them ended"
+            table = values_at(export.curves, metric, tokens)
+        else:
+            table = {str(label): by_seed(own, metric) for label, own in runs.groupby("row")}
+        sides = [self._side(claim, label, table.get(label, {})) for label in (row, other)]
+        return Pair(sides[0], sides[1], named, at, table)
+
+    def _probed(self, name: str, claim: Claim) -> list[Pair]:
+        probe = self.results.probe(self.folder(claim), claim.probe or "")
+        probe.require(self.claims, name, claim)
         there = claim.where if claim.against_where is None else claim.against_where
-        mine = self._side(name, claim, claim.row, claim.where)
-        return [(mine, self._side(name, claim, other, there)) for other in claim.others]
+        mine = self._present(claim, claim.row)
+        found = []
+        for other in claim.others:
+            label = self._present(claim, other)
+            for at, here, beyond in probe.conditions(claim, label, there):
+                found.append(
+                    Pair(
+                        self._side(claim, mine, probe.values(claim, mine, here)),
+                        self._side(claim, label, probe.values(claim, label, beyond)),
+                        other, at,
+                    )
+                )  # fmt: skip
+        return found
 
-    def _side(self, name: str, claim: Claim, row: str, where: Condition) -> Side:
+    def _present(self, claim: Claim, row: str) -> str:
         export, label = self._export(claim), self._in_words(row)
-        runs = export.runs
-        if label not in set(runs["row"]):
+        if label not in set(export.runs["row"]):
             raise NotRun(f"{export.name} has no row “{label}”")
-        own = runs[(runs["row"] == label) & (runs["status"] == "finished")]
-        values = (
-            self._of_runs(name, claim, export, own)
-            if claim.probe is None
-            else self._of_probe(name, claim, label, where)
-        )
+        return label
+
+    def _side(self, claim: Claim, label: str, values: Values) -> Side:
         if not values:
-            raise NotRun(f"no finished run of “{label}” in {export.name}")
+            raise NotRun(f"no finished run of “{label}” in {self.folder(claim)}")
+        runs = self._finished(claim)
+        own = runs[runs["row"] == label]
         pairs = zip(own["seed"], own["identity"], strict=True)
-        used = (str(identity) for seed, identity in pairs if int(seed) in values)
-        return Side(label, values, tuple(used))
+        used = tuple(str(identity) for seed, identity in pairs if int(seed) in values)
+        return Side(label, values, used)
 
-    def _of_runs(
-        self, name: str, claim: Claim, export: Export, own: pd.DataFrame
-    ) -> dict[int, float]:
-        metric = self.metric(claim)
-        if metric not in own:
-            known = [name for name in map(str, own) if "/" in name]
-            said = f"the runs of {export.name} have no {metric!r}" + suggest(metric, known)
+    def _require(self, name: str, claim: Claim, metric: str) -> None:
+        runs = self._export(claim).runs
+        if metric not in runs:
+            known = [column for column in map(str, runs) if "/" in column]
+            said = f"the runs of {self.folder(claim)} have no {metric!r}" + suggest(metric, known)
             raise self.claims.wrong(["claims", name, "metric"], said)
-        return _by_seed(own, metric)
 
-    def _of_probe(self, name: str, claim: Claim, label: str, where: Condition) -> dict[int, float]:
-        path = self.results / self.folder(claim) / "probes" / f"{claim.probe}.csv"
-        if path not in self._probes:
-            if not path.is_file():
-                raise NotRun(f"{self.folder(claim)} has no probe {claim.probe}")
-            self._probes[path] = _read_probe(path)
-        lines = self._probes[path]
-        for column in (claim.value, *where):
-            if column not in lines:
-                said = f"{path} has no column {column!r}" + suggest(column, map(str, lines))
-                raise self.claims.wrong(["claims", name], said)
-        lines = lines[lines["row"] == label]
-        for column, wanted in where.items():
-            wrong = isinstance(wanted, dict)
-            word = wanted["not"] if isinstance(wanted, dict) else wanted
-            lines = lines[(lines[column] == word) != wrong]
-        if lines.empty:
-            raise NotRun(f"probe {claim.probe} of {self.folder(claim)} has no line for “{label}”")
-        return _by_seed(lines, claim.value)
+    def _finished(self, claim: Claim) -> pd.DataFrame:
+        runs = self._export(claim).runs
+        return runs[runs["status"] == "finished"]
 
     def _export(self, claim: Claim) -> Export:
-        folder = self.results / self.folder(claim)
-        if not any((folder / file).is_file() for file in FILES):
-            raise NotRun(f"no export {self.folder(claim)}")
-        if folder.name not in self._exports:
-            self._exports[folder.name] = read_export(folder)
-        return self._exports[folder.name]
+        return self.results.export(self.folder(claim))
 
     @cached_property
     def _words(self) -> Mapping[str, object]:
         folder = self.claims.folder / self.claims.file.sweeps / "scales"
-        path = folder / f"{self.scale}.yaml"
+        path = folder / f"{self.results.scale}.yaml"
         words = read_yaml(path).data.get("words") if path.is_file() else None
         return words if isinstance(words, dict) else {}
 
     def _in_words(self, row: str) -> str:
         return re.sub(r"\$(\w+)", lambda found: str(self._words.get(found[1], found[0])), row)
-
-
-def _read_probe(path: Path) -> pd.DataFrame:
-    try:
-        lines = read_csv(path, path.read_text(encoding="utf-8"), _PROBE_TEXT)
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: cannot be read: {error}.") from None
-    if not {"row", "seed"} <= set(lines):
-        raise StoreError(f"{path}: has no columns row and seed; run hymba_lab.probes again.")
-    return lines
-
-
-def _by_seed(lines: pd.DataFrame, column: str) -> dict[int, float]:
-    """{seed: mean of the column}; what is not a finite number is left out."""
-    values: dict[int, list[float]] = {}
-    for seed, value in zip(lines["seed"], pd.to_numeric(lines[column]), strict=True):
-        values.setdefault(int(seed), []).append(float(value))
-    means = {seed: math.fsum(found) / len(found) for seed, found in sorted(values.items())}
-    return {seed: mean for seed, mean in means.items() if math.isfinite(mean)}

@@ -6,11 +6,11 @@ the batch does not fit, it is halved until it does, and the table says which bat
 
 import argparse
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 if TYPE_CHECKING:
     from hymba_lab.config import Config
@@ -35,30 +35,19 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE.yaml")
     parser.add_argument("--peers", type=Path, metavar="FILE.csv", help="also shapes of this table")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="override one value of every file; may be repeated",
-    )
+    flags.add(parser, "set", "device", "json")
     for names, (default, about) in _NUMBERS.items():
         shown = "torch's" if default is None else default
         parser.add_argument(
             *names,
-            type=cli.whole(1, 4096 if names == ("--threads",) else 2**40),
+            type=flags.whole(1, 4096 if names == ("--threads",) else 2**40),
             default=default,
             metavar="N",
             help=f"{about} (default: {shown})",
         )
     parser.add_argument(
-        "--dtype", type=cli.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16"
+        "--dtype", type=flags.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16"
     )
-    parser.add_argument(
-        "--device", metavar="NAME", help="default: cuda where there is one, else cpu"
-    )
-    parser.add_argument("--json", action="store_true", help="print plain data instead of a table")
     return parser  # fmt: skip
 
 
@@ -90,7 +79,7 @@ def _measure(options: argparse.Namespace) -> int:
     )
     configs = load_configs(options.files, options.overrides, options.peers)
     lines = [_line(config, measure(config, vocab_of(config), protocol)) for config in configs]
-    _print(lines, protocol, options, {path for config in configs for path in config.plugins})
+    _print(lines, protocol, options)
     return int(any(line["batch"] is None for line in lines))
 
 
@@ -102,14 +91,9 @@ def _line(config: "Config", found: dict[str, float] | None) -> dict[str, Any]:
     return {"name": config.name, **(found or dict.fromkeys(names))}
 
 
-def _print(
-    lines: list[dict[str, Any]],
-    protocol: "Protocol",
-    options: argparse.Namespace,
-    plugins: Collection[str],
-) -> None:
+def _print(lines: list[dict[str, Any]], protocol: "Protocol", options: argparse.Namespace) -> None:
     from hymba_lab.cost.throughput import hardware_of
-    from hymba_lab.runs.provenance import commit, is_dirty
+    from hymba_lab.runs.provenance import commit
 
     about = {
         "seq_len": protocol.seq_len,
@@ -118,7 +102,7 @@ def _print(
         "dtype": options.dtype,
         "hardware": hardware_of(protocol.device),
         "commit": commit().sha,
-        "dirty": is_dirty(plugins),
+        "dirty": commit().dirty,
     }
     if options.json:
         print(json.dumps({**about, "results": lines}, indent=1))

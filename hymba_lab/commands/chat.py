@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,25 +44,27 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "--batch-size",
         "--batch",
-        type=cli.integer,
+        type=flags.integer,
         default=32,
         metavar="N",
         help="prompts at once (default: 32)",
     )
-    add("--max-new-tokens", type=cli.integer, default=256, metavar="N", help="default: 256")
+    add("--max-new-tokens", type=flags.integer, default=256, metavar="N", help="default: 256")
     add(
-        "--temperature", type=cli.number, default=0.0, metavar="X", help="default: 0, the likeliest"
+        "--temperature",
+        type=flags.number,
+        default=0.0,
+        metavar="X",
+        help="default: 0, the likeliest",
     )
-    add("--top-k", type=cli.integer, metavar="N", help="draw from the N likeliest tokens only")
+    add("--top-k", type=flags.integer, metavar="N", help="draw from the N likeliest tokens only")
     add(
-        "--top-p", type=cli.number, metavar="P", help="draw from the likeliest that hold P together"
+        "--top-p",
+        type=flags.number,
+        metavar="P",
+        help="draw from the likeliest that hold P together",
     )
-    add("--seed", type=cli.whole(0), metavar="N", help="draw the same tokens again")
-    add("--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
-        help="also fp32, bf16, fp16 (default: the checkpoint's)")  # fmt: skip
-    add("--device", metavar="NAME", help="default: cuda where there is one, else cpu")
-    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
-    cli.add_plugins(parser)
+    flags.add(parser, "seed", "dtype", "device", "threads", "plugin")
     return parser
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 if TYPE_CHECKING:
     from hymba_lab.testing import Outcome
@@ -27,11 +27,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="a plugin (.py) or an experiment")
-    add(
-        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
-        help="override one value of the experiments; may be repeated",
-    )  # fmt: skip
-    add("--json", action="store_true", help="print plain data")
+    flags.add(parser, "set", "json")
     return parser
 
 

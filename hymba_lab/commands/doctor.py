@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 OPTIONAL = ("mamba-ssm", "causal-conv1d", "flash-attn", "mambapy", "transformers")
 
@@ -19,7 +19,7 @@ def arguments() -> argparse.ArgumentParser:
         prog="hymba-lab doctor",
         description="Show what every operation runs on here and how to make it faster.",
     )
-    parser.add_argument("--json", action="store_true", help="print plain data")
+    flags.add(parser, "json")
     return parser
 
 

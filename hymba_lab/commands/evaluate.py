@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,29 +26,24 @@ def arguments() -> argparse.ArgumentParser:
         help="runs/<id>, or a folder with config.json")  # fmt: skip
     add("--suite", default="quick", metavar="NAME_OR_DIR",
         help="paper, recall, quick, or a folder of task files (default: quick)")  # fmt: skip
-    add("--limit", type=cli.integer, metavar="N", help="the first N questions of every task")
+    add("--limit", type=flags.integer, metavar="N", help="the first N questions of every task")
     add(
         "--n-shot",
-        type=cli.integer,
+        type=flags.integer,
         metavar="N",
         help="examples before each question (default: suite's)",
     )
     add(
         "--batch-size",
         "--batch",
-        type=cli.integer,
+        type=flags.integer,
         default=32,
         metavar="N",
         help="texts read at once (default: 32)",
     )
-    add("--max-length", type=cli.integer, metavar="N",
+    add("--max-length", type=flags.integer, metavar="N",
         help="longest text in tokens (default: what the positions are made for)")  # fmt: skip
-    add("--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
-        help="also fp32, bf16, fp16 (default: the checkpoint's)")  # fmt: skip
-    add("--device", metavar="NAME", help="default: cuda where there is one, else cpu")
-    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
-    add("--out", type=Path, metavar="DIR",
-        help="where results go (default: RUN/evaluation, evaluation/<folder>)")  # fmt: skip
+    flags.add(parser, "out", help="where results go (default: RUN/evaluation, evaluation/<folder>)")
     add(
         "--download",
         action="store_true",
@@ -57,9 +52,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--no-bos", action="store_true", help="texts begin with their first word, not with <s>")
     add("--run-code", action="store_true", help="let task files of your own run Python code")
     add("--log-samples", action="store_true", help="also write every question and answer")
-    add("--root", type=Path, default=Path(), metavar="DIR", help="where mlflow.db stands")
-    cli.add_plugins(parser)
-    add("--tracking-uri", metavar="URI", default=os.environ.get("MLFLOW_TRACKING_URI"))
+    flags.add(parser, "dtype", "device", "threads", "root", "tracking-uri", "plugin")
     return parser
 
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,25 +28,25 @@ def arguments() -> argparse.ArgumentParser:
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, or runs/<id>")
     add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated: one batch")
     add("--ids", action="append", default=[], metavar="'1 2 3'", help="a prompt as token ids")
-    add("--max-new-tokens", type=cli.integer, default=64, metavar="N", help="default: 64")
+    add("--max-new-tokens", type=flags.integer, default=64, metavar="N", help="default: 64")
     add(
-        "--temperature", type=cli.number, default=0.0, metavar="X", help="default: 0, the likeliest"
+        "--temperature",
+        type=flags.number,
+        default=0.0,
+        metavar="X",
+        help="default: 0, the likeliest",
     )
-    add("--top-k", type=cli.integer, metavar="N", help="draw from the N likeliest tokens only")
+    add("--top-k", type=flags.integer, metavar="N", help="draw from the N likeliest tokens only")
     add(
-        "--top-p", type=cli.number, metavar="P", help="draw from the likeliest that hold P together"
+        "--top-p",
+        type=flags.number,
+        metavar="P",
+        help="draw from the likeliest that hold P together",
     )
-    add("--seed", type=cli.whole(0), metavar="N", help="draw the same tokens again")
     add("--no-eos", action="store_true", help="go on after the end of a text")
-    add(
-        "--dtype", type=cli.precision, choices=list(cli.PRECISIONS.values()),
-        help="also fp32, bf16, fp16 (default: the checkpoint's)",
-    )  # fmt: skip
-    add("--device", default="cpu", metavar="NAME", help="default: cpu")
-    add("--threads", type=cli.whole(1, 4096), metavar="N", help="torch threads (default: torch's)")
-    add("--chunk", "--chunk-size", dest="chunk_size", type=cli.integer, default=512, metavar="N",
+    add("--chunk", "--chunk-size", dest="chunk_size", type=flags.integer, default=512, metavar="N",
         help="prompt tokens read at once")  # fmt: skip
-    cli.add_plugins(parser)
+    flags.add(parser, "seed", "dtype", "device", "threads", "plugin")
     return parser
 
 

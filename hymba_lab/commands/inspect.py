@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,33 +31,25 @@ def arguments() -> argparse.ArgumentParser:
         metavar="FILE",
         help="put several side by side",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="override one value of every file; may be repeated",
-    )
+    flags.add(parser, "set", "json")
     _add_output(parser)
     return parser
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print plain data instead of tables")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE.png", help="draw the attention map of every layer"
     )
     parser.add_argument(
         "--context",
-        type=cli.integer,
+        type=flags.integer,
         default=8000,
         metavar="N",
         help="tokens before a decoded one and in the cache held (default: 8000, as in the paper)",
     )
     parser.add_argument(
         "--dtype",
-        type=cli.short_precision,
+        type=flags.short_precision,
         choices=["fp32", "bf16", "fp16"],
         default="fp16",
         help="of the cache held",

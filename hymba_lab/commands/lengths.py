@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 FIGURE = "cache_against_length"
@@ -23,14 +23,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("models", nargs="+", metavar="NAME=FILE.yaml", help="experiments with SSM heads")
     add("--peers", type=Path, required=True, metavar="PEERS.csv", help="analysis/paper/peers.csv")
-    add(
-        "--out",
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="FOLDER",
-        help="default: results",
-    )
+    flags.add(parser, "out", default=Path("results"))
     return parser
 
 

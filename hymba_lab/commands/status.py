@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import StoreError, suggest
 
 
@@ -17,11 +17,10 @@ def arguments() -> argparse.ArgumentParser:
         prog="hymba-lab status", description="What a sweep is doing: running, waiting, failed."
     )
     parser.add_argument("sweep", metavar="SWEEP", help="its file, or its name in runs/sweeps/")
-    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR")
     parser.add_argument(
         "--log", metavar="RUN", help='print the log of a trial, e.g. "gate, seed 0" or its identity'
     )
-    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    flags.add(parser, "root", "json")
     return parser
 
 

@@ -3,9 +3,8 @@
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.commands.status import sweep_folder
 
 
@@ -15,9 +14,13 @@ def arguments() -> argparse.ArgumentParser:
         prog="hymba-lab stop", description="Stop a sweep; the same sweep command goes on later."
     )
     parser.add_argument("sweep", metavar="SWEEP", help="its file, or its name in runs/sweeps/")
-    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR")
+    flags.add(parser, "root")
     parser.add_argument(
-        "--wait", type=cli.number, default=60.0, metavar="SECONDS", help="for its end (default: 60)"
+        "--wait",
+        type=flags.number,
+        default=60.0,
+        metavar="SECONDS",
+        help="for its end (default: 60)",
     )
     return parser
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 if TYPE_CHECKING:
     from hymba_lab.data.prepare.schema import TokenizeConfig
@@ -22,11 +22,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("file", type=Path, metavar="CONFIG.yaml", help="or, with --verify, a folder of shards")
-    add(
-        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
-        help="override one value, e.g. --set val_fraction=0.01; may be repeated",
-    )  # fmt: skip
-    add("--workers", type=cli.whole(1, 4096), metavar="N", help="processes (default: one a core)")
+    flags.add(parser, "set", help="override one value, e.g. --set val_fraction=0.01")
+    add("--workers", type=flags.whole(1, 4096), metavar="N", help="processes (default: one a core)")
     add("--verify", action="store_true", help="read every shard of a folder against its index")
     return parser
 

@@ -4,20 +4,14 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = cli.parser("train", "Train one experiment; run again to continue.")
-    parser.add_argument("--seed", type=cli.whole(0), default=0, metavar="N", help="default: 0")
-    parser.add_argument(
-        "--threads",
-        type=cli.whole(1, 4096),
-        default=1,
-        metavar="N",
-        help="of torch; default: 1",
-    )
+    flags.add(parser, "seed", default=0, help="default: 0")
+    flags.add(parser, "threads", default=1)
     return parser
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,27 +37,29 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--floor",
-        type=cli.number,
+        type=flags.number,
         metavar="X",
         help="what a guess reaches: below it is not learned",
     )
-    add("--solved-at", type=cli.number, metavar="X", help="level at which a task counts as solved")
+    add(
+        "--solved-at", type=flags.number, metavar="X", help="level at which a task counts as solved"
+    )
     add(
         "--same", action="append", default=[], metavar="COLUMN",
         help="all runs must agree in it, e.g. tokens; may be repeated",
     )  # fmt: skip
-    add("--alpha", type=cli.number, default=0.05, metavar="P", help="default: 0.05")
+    add("--alpha", type=flags.number, default=0.05, metavar="P", help="default: 0.05")
     add(
         "--margin",
-        type=cli.number,
+        type=flags.number,
         metavar="X",
         help="show equivalence within X (a factor of times)",
     )
     add(
-        "--limits", type=cli.number, nargs=2, metavar=("LOW", "HIGH"),
+        "--limits", type=flags.number, nargs=2, metavar=("LOW", "HIGH"),
         help="the least and the largest value of the metric, e.g. 0 1",
     )  # fmt: skip
-    add("--json", action="store_true", help="a list of {row, n, effect, low, high, p, verdict}")
+    flags.add(parser, "json", help="a list of {row, n, effect, low, high, p, verdict}")
     return parser
 
 

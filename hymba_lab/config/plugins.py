@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.errors import ConfigError
+from hymba_lab.errors import ConfigError, last_line
 from hymba_lab.registry import Registry
 
 ENTRY_POINTS = "hymba_lab.plugins"
@@ -52,9 +52,8 @@ def load_plugin(path: Path, registries: Sequence[Registry[Any]]) -> str:
 def place_of(error: BaseException) -> str | None:
     """Return file:line of the last line of a plugin that an error passed; None for no plugin's."""
     files = {str(path) for path in _loaded}
-    frames = traceback.extract_tb(error.__traceback__)
-    passed = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in files]
-    return passed[-1] if passed else None
+    passed = last_line(error, files)
+    return f"{passed[0]}:{passed[1]}" if passed else None
 
 
 def loaded_as(name: str) -> Path | None:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.atomic import cache_folder
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
-from hymba_lab.places import cache_folder
 
 
 def manifest(paths: Sequence[Path]) -> list[list[object]]:

@@ -3,13 +3,12 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hymba_lab.errors import ConfigError
+from hymba_lab.errors import ConfigError, last_line
 from hymba_lab.model.memory import foreign
 
 if TYPE_CHECKING:
@@ -102,9 +101,5 @@ def _said(output: Any) -> str:
 def _line(module: nn.Module, error: BaseException) -> str:
     """Return the last line of the component's own file that the error passed."""
     file = getattr(sys.modules.get(type(module).__module__), "__file__", None)
-    trace, line = error.__traceback__, None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f" ({Path(str(file))}:{line})" if line else ""
+    passed = last_line(error, {str(file)})
+    return f" ({passed[0]}:{passed[1]})" if passed else ""

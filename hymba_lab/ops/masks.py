@@ -1,6 +1,8 @@
 """Boolean attention masks, built once per shape."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,20 +49,14 @@ def outlives(q: Tensor) -> bool:
     return not torch.compiler.is_compiling() and type(q) in (Tensor, torch.nn.Parameter)
 
 
-@lru_cache(maxsize=8)
-def _cached_mask(
-    n_queries: int,
-    n_keys: int,
-    window: int | None,
-    n_meta: int,
-    q_start: int,
-    device: torch.device,
-) -> Tensor:
-    with torch.inference_mode(False):  # a later training step may save this mask for its backward
-        return visible(n_queries, n_keys, window, n_meta, q_start, device)
+def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @lru_cache(maxsize=8)
+    def kept(*shape: Any) -> Tensor:
+        with torch.inference_mode(False):  # a later training step may save it for its backward
+            return make(*shape)
+
+    return kept
 
 
-@lru_cache(maxsize=8)
-def _cached_block_mask(window: int, n_meta: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return visible_in_block(window, n_meta, device)
+_cached_mask = _kept(visible)
+_cached_block_mask = _kept(visible_in_block)

@@ -5,13 +5,13 @@ known backward; on the meta device the shape is all there is.
 """
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hymba_lab.ops import kernels
 from hymba_lab.ops.kernels import dense, dense_rows
+from hymba_lab.ops.scan_gradient import attach, gradient_shapes
 
 CHUNK = 16  # steps between stored states
 PADDED = 16  # stored states are padded to a multiple of this many channels
@@ -129,7 +129,7 @@ def _scan_backward(
 ) -> list[Tensor]:
     """Gradients of x, dt, A, B, C, D, z, dt_bias, h0; empty for an input that was None."""
     inputs = (x, dt, A, B, C, D, z, dt_bias, h0)
-    grads: list[Tensor] = _grad_shapes(grad_y, grad_h_last, *inputs, starts)
+    grads: list[Tensor] = gradient_shapes(grad_y, grad_h_last, *inputs, starts)
     outgoing = {
         f"grad_{name}": None if tensor is None else grad
         for name, tensor, grad in zip(_NAMES, inputs, grads, strict=True)
@@ -147,31 +147,8 @@ def _scan_backward(
     return grads
 
 
-@_scan_backward.register_fake
-def _grad_shapes(grad_y: Tensor, grad_h_last: Tensor, *saved: Tensor | None) -> list[Tensor]:
-    *inputs, _ = saved
-    return [
-        grad_y.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
-        for tensor in inputs
-    ]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, _ = inputs
-    ctx.save_for_backward(*tensors, output[2])
-    ctx.mark_non_differentiable(output[2])
-
-
-def _differentiate(
-    ctx: Any, grad_y: Tensor, grad_h_last: Tensor, _: Tensor
-) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    grads = torch.ops.hymba_lab.selective_scan_backward(grad_y, grad_h_last, *saved)
-    inputs = saved[:-1]
-    return *(g if t is not None else None for t, g in zip(inputs, grads, strict=True)), None
-
-
-_scan.register_autograd(_differentiate, setup_context=_save)
+_scan_backward.register_fake(gradient_shapes)
+attach(_scan, torch.ops.hymba_lab.selective_scan_backward)
 
 
 def _token_stride(z: Tensor | None) -> int:

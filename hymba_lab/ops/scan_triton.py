@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hymba_lab.ops.scan_gradient import attach, gradient_shapes
+
 CHUNK = 16  # steps of a tile [tokens]
 TILE = 4096  # elements of a tile: 16 a thread, and ten such tensors fill its registers (no spill)
 LAUNCH = {"num_warps": 8, "enable_fp_fusion": True}
@@ -149,31 +151,8 @@ def _scan_backward(
     ]
 
 
-@_scan_backward.register_fake
-def _grad_shapes(grad_y: Tensor, grad_h: Tensor, *saved: Any) -> list[Tensor]:
-    *inputs, _, _ = saved
-    return [
-        grad_y.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
-        for tensor in inputs
-    ]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, _, ctx.chunk = inputs
-    ctx.save_for_backward(*tensors, output[2])
-    ctx.mark_non_differentiable(output[2])
-
-
-def _differentiate(
-    ctx: Any, grad_y: Tensor, grad_h: Tensor, _: Tensor
-) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    grads = torch.ops.hymba_lab.scan_triton_backward(grad_y, grad_h, *saved, ctx.chunk)
-    pairs = zip(saved[:-1], grads, strict=True)
-    return *(grad if tensor is not None else None for tensor, grad in pairs), None, None
-
-
-_scan.register_autograd(_differentiate, setup_context=_save)
+_scan_backward.register_fake(gradient_shapes)
+attach(_scan, torch.ops.hymba_lab.scan_triton_backward)
 
 
 def _kernels() -> Any:

@@ -12,11 +12,12 @@ Written per sweep, in `<out>/<sweep>/probes/`, one tidy CSV each; every file beg
 | erf.csv | data, tokens, cache_bytes, value | effective receptive field [tokens] |
 | magnitudes.csv | data, layer, branch, what, value | see `branches` |
 | removal.csv | layer, branch, metric, whole, value, change | metric with the branch silenced |
-| needle.csv | length, depth, trained_length, n, chance, value | accuracy [fraction] |
+| needle.csv | length, depth, trained_length, n, chance, value, answered | accuracy [fraction] |
 
 `data` is the label of a source (recall, text), `layer` counts from 0, `branch` is attention or ssm,
 `head` counts attention heads and is empty for the SSM (a mean over its channels), `category` is
-Meta, BOS, Self or Cross (they sum to 1), `change` = value - whole. Maps are read from at most 16
+Meta, BOS, Self or Cross (they sum to 1), `change` = value - whole, `answered` the share of answers
+that are a value of the row, right or wrong. Maps are read from at most 16
 validation sequences of each source. `erf` and `distance` count text only: what goes to meta tokens
 adds no distance; in `erf` a layer with both branches counts with their mean. What a model lacks has
 no line, and a probe without lines no file.

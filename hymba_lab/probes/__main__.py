@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -17,25 +17,9 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "paths", type=Path, nargs="+", metavar="RUN_OR_SWEEP", help="runs/<id>, or a sweep's folder"
     )
-    add(
-        "--out",
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="default: results",
-    )
-    add(
-        "--root", type=Path, default=Path(), metavar="DIR", help="where runs/ stands; default: here"
-    )
-    add(
-        "--threads",
-        type=cli.whole(1, 4096),
-        default=1,
-        metavar="N",
-        help="default: 1",
-    )
-    cli.add_plugins(parser)
+    flags.add(parser, "out", default=Path("results"))
+    flags.add(parser, "threads", default=1)
+    flags.add(parser, "root", "plugin")
     return parser
 
 

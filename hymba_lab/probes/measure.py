@@ -10,6 +10,7 @@ from torch import Tensor
 from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import Mixture
 from hymba_lab.probes.branches import output_sizes, removals, scales, stream_sizes
+from hymba_lab.probes.columns import COLUMNS
 from hymba_lab.probes.maps import CATEGORIES, MapSummary, receptive_field, summaries
 from hymba_lab.probes.needle import needle_lines
 from hymba_lab.probes.runs import Trained
@@ -19,17 +20,6 @@ Lines = dict[str, list[dict[str, Any]]]
 
 ROWS = 16  # sequences of each source that maps are read from
 MOST_TOKENS = 256  # of each; the maps of an SSM take T^2 values per channel
-
-COLUMNS = {
-    "mass": ["data", "layer", "branch", "head", "category", "value"],
-    "meta_attention": ["data", "layer", "token", "value"],
-    "entropy": ["data", "layer", "branch", "head", "value", "uniform"],
-    "distance": ["data", "layer", "branch", "value"],
-    "erf": ["data", "tokens", "cache_bytes", "value"],
-    "magnitudes": ["data", "layer", "branch", "what", "value"],
-    "removal": ["layer", "branch", "metric", "whole", "value", "change"],
-    "needle": ["length", "depth", "trained_length", "n", "chance", "value"],
-}  # after sweep, row, seed
 
 
 def probe(run: Trained) -> Lines:

@@ -20,12 +20,13 @@ DISTRACTORS = 3  # other pairs in a row, where the run was trained on no needle 
 def needle_lines(
     model: LanguageModel, config: Config, mixture: Mixture
 ) -> Iterator[dict[str, Any]]:
-    """Yield length, depth, trained_length, n, chance, value of every cell.
+    """Yield length, depth, trained_length, n, chance, value, answered of every cell.
 
     A run trained on a needle is asked in its own terms: same ids, noise and distractors. One that
     was trained on MQAR is asked in that task's ids: filler 0, three other pairs in random places,
-    the needle's key at the end; new to it is where the pairs stand and how far back. `chance` is a
-    guess among the values of the row. A run trained on neither yields nothing.
+    the needle's key at the end; new to it is where the pairs stand and how far back. `value` is how
+    often the answer is right, `answered` how often it is a value of the row at all, `chance` a
+    guess among those. A run trained on neither yields nothing.
     """
     trained = config.training.seq_len
     for times in TIMES:
@@ -34,24 +35,29 @@ def needle_lines(
         if made is None:
             return
         task, ids = made
-        right = _right(model, task, ids)
-        for depth, value in zip(task.depths, right.tolist(), strict=True):
+        cells = zip(
+            task.depths, *(part.tolist() for part in _shares(model, task, ids)), strict=True
+        )
+        for depth, right, answered in cells:
             yield {
                 "length": length, "depth": depth, "trained_length": trained, "n": ROWS,
-                "chance": task.reference["accuracy_seen"], "value": value,
+                "chance": task.reference["accuracy_seen"], "value": right, "answered": answered,
             }  # fmt: skip
 
 
 @torch.no_grad()
-def _right(model: LanguageModel, task: Needle, ids: torch.Tensor) -> torch.Tensor:
-    """Return the share of right answers (n_depths,)."""
-    right = torch.zeros(len(task.depths))
+def _shares(
+    model: LanguageModel, task: Needle, ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the shares of right answers and of answers that are a value of the row (n_depths,)."""
+    right, answered = torch.zeros(2, len(task.depths))
     for batch in task.val_batches():
-        scored = pick(batch)
-        targets = ids[scored.targets]
-        logits = scored_logits(model, scored._replace(tokens=ids[scored.tokens]))
-        right.index_add_(0, batch.group, (logits.argmax(-1) == targets).float())
-    return right / ROWS
+        scored, tokens = pick(batch), ids[batch.tokens]
+        answers = scored_logits(model, scored._replace(tokens=tokens)).argmax(-1)
+        right.index_add_(0, batch.group, (answers == ids[scored.targets]).float())
+        named = (tokens == answers[:, None]) & (batch.tokens >= task.first_value)
+        answered.index_add_(0, batch.group, named.any(1).float())
+    return right / ROWS, answered / ROWS
 
 
 def _task(config: Config, mixture: Mixture, length: int) -> tuple[Needle, torch.Tensor] | None:

@@ -9,7 +9,8 @@ import torch
 
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.data.source import Mixture
-from hymba_lab.probes.measure import COLUMNS, Lines, probe
+from hymba_lab.probes.columns import COLUMNS, WHICH
+from hymba_lab.probes.measure import Lines, probe
 from hymba_lab.probes.runs import Place, by_sweep, load_run, places
 from hymba_lab.runs.provenance import commit, hardware, is_dirty
 
@@ -50,7 +51,7 @@ def _measured(
         for name, found in probe(load_run(place, mixtures, plugins)).items():
             lines[name] += [{**which, **line} for line in found]
     return {
-        name: pd.DataFrame(lines[name], columns=["sweep", "row", "seed", *columns])
+        name: pd.DataFrame(lines[name], columns=[*WHICH, *columns])
         for name, columns in COLUMNS.items()
         if lines[name]
     }

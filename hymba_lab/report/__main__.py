@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -20,8 +20,8 @@ def arguments() -> argparse.ArgumentParser:
         "--results", type=Path, default=Path("results"), metavar="DIR",
         help="where the exports stand and the report is written (default: results)",
     )  # fmt: skip
-    add(
-        "--tracking-uri", metavar="URI",
+    flags.add(
+        parser, "tracking-uri", default=None,
         help="export the sweeps from this MLflow store first, e.g. sqlite:///mlflow.db",
     )  # fmt: skip
     return parser

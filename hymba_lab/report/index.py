@@ -24,16 +24,35 @@ class Entry:
     table: Table
 
 
-def index_html(entries: Sequence[Entry], pages: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Page:
+    """A further page over all sweeps, and its answer in one sentence, where it gives one."""
+
+    name: str
+    answer: str = ""
+
+
+def read_page(path: Path) -> Page:
+    """Return a page of `hymba_lab.claims` or of slopes; its answer is the first bold paragraph."""
+    paragraphs = path.read_text(encoding="utf-8").split("\n\n")
+    bold = (text for text in paragraphs if text.startswith("**"))
+    return Page(path.name, next(bold, "").replace("**", "").replace("\\", ""))
+
+
+def index_html(entries: Sequence[Entry], pages: Sequence[Page]) -> str:
     """Return the page that lists every sweep with its verdict; `pages` are further files."""
     scales = ", ".join(sorted({entry.export.scale for entry in entries}))
     done = sum(int((entry.export.runs["status"] == "finished").sum()) for entry in entries)
-    links = ", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in pages)
+    links = "\n".join(
+        f'<p><a href="{escape(page.name)}">{escape(page.name)}</a>'
+        f"{escape(page.answer and f': {page.answer}')}</p>"
+        for page in pages
+    )
     body = f"""<header>
 <h1>Ablations of hybrid-head models: what was asked, and what was found</h1>
 <p><span class="scale">scale: {escape(scales)}</span> {len(entries)} sweeps, {done} compared runs.
 A verdict is about the seeds, data and budget of its own table.</p>
-{links and f"<p>Over all sweeps: {links}.</p>"}
+{links and f"<h2>Over all sweeps</h2>{links}"}
 </header>
 <main class="sweeps">
 {"".join(map(_article, entries))}</main>"""

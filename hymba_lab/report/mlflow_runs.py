@@ -25,8 +25,9 @@ from hymba_lab.sweep.export import (
 )
 from hymba_lab.sweep.question.designs import design_choices, row_label
 from hymba_lab.sweep.question.file import SweepFile
+from hymba_lab.sweep.solving import batch_tokens, solving_facts
+from hymba_lab.tables.columns import COSTS
 
-COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
 _TAGS = {  # column of the frame -> tag of the run
     "identity": "hymba_lab.identity",
     "data_fingerprint": "hymba_lab.data",
@@ -38,6 +39,9 @@ _TAGS = {  # column of the frame -> tag of the run
     "tokens_per_second": "hymba_lab.tokens_per_second",
     "seconds": "hymba_lab.seconds",
 }
+
+
+Course = list[tuple[int, dict[str, float]]]
 
 
 def export_from(uri: str, names: Sequence[str], results: Path) -> list[str]:
@@ -72,16 +76,25 @@ def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
     if "sweep.resolved.json" not in attached:
         raise StoreError(f"experiment {name!r}: its sweep attached no sweep.resolved.json.")
     where = Path(name) / "sweep.resolved.json"
-    file = parse_json(Resolved, where, attached["sweep.resolved.json"]).sweep
+    resolved = parse_json(Resolved, where, attached["sweep.resolved.json"])
+    file, per_step = (
+        resolved.sweep,
+        batch_tokens(resolved.base["data"], resolved.base["training"]["seq_len"]),
+    )
     trials = list(store.runs_by_identity(experiment).values())
-    found = [(_line(file, run), run) for run in trials if run.data.params.get("stage") == "seed"]
+    found = [
+        (line, history)
+        for run in trials
+        if run.data.params.get("stage") == "seed"
+        for line, history in [_read(store, file, run, per_step)]
+    ]
     lines = [line for line, _ in found]
     _refuse_doubles(name, lines)
     runs = sorted([*lines, *_absent(file, lines)], key=partial(_place, file))
     curves = (
         line
-        for own, run in sorted(found, key=lambda pair: _place(file, pair[0]))
-        for line in _curve(store, file, own, run.info.run_id)
+        for own, history in sorted(found, key=lambda pair: _place(file, pair[0]))
+        for line in curve(own["row"], own["seed"], history, curve_metrics(file), per_step)
     )
     texts = {
         "export.json": attached.get("export.json") or facts_json(_facts(file, name, runs, trials)),
@@ -104,6 +117,20 @@ def _refuse_doubles(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
                 f"identities {other[:12]} and {line['identity'][:12]}: the sweep was changed in "
                 "between. Delete the runs that no longer count, or report from the export."
             )
+
+
+def _read(store: Store, file: SweepFile, run: Any, per_step: int) -> tuple[dict[str, Any], Course]:
+    """Return a run's line and the course of its metrics, empty for one that did not finish."""
+    line = _line(file, run)
+    if line["status"] != "finished":
+        return line, []
+    found: dict[int, dict[str, float]] = {}
+    for metric in curve_metrics(file):
+        for step, value in store.course(run.info.run_id, metric):
+            found.setdefault(step, {})[metric] = value
+    history = sorted(found.items())
+    record = {"history": history, "n_steps": max(found, default=0)}
+    return {**line, **solving_facts(record, per_step, file.stop)}, history
 
 
 def _line(file: SweepFile, run: Any) -> dict[str, Any]:
@@ -152,21 +179,6 @@ def _place(file: SweepFile, line: Mapping[str, Any]) -> tuple[int, int]:
     if line["row"] == (file.baseline or rows[0]):
         return -1, line["seed"]
     return rows.index(line["row"]) if line["row"] in rows else len(rows), line["seed"]
-
-
-def _curve(
-    store: Store, file: SweepFile, line: Mapping[str, Any], run_id: str
-) -> Iterator[dict[str, Any]]:
-    if line["status"] != "finished":
-        return
-    history: dict[int, dict[str, float]] = {}
-    for metric in curve_metrics(file):
-        for step, value in store.course(run_id, metric):
-            history.setdefault(step, {})[metric] = value
-    per_step = float(line["tokens"] or "nan") / max(history, default=1)
-    yield from curve(
-        line["row"], line["seed"], sorted(history.items()), curve_metrics(file), per_step
-    )
 
 
 def _facts(

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from hymba_lab import figures
 from hymba_lab.errors import StoreError
+from hymba_lab.probes.columns import TEXT as PROBE_TEXT
 from hymba_lab.report.verdict import listed, metric_words
 from hymba_lab.sweep.export import Export, curve_metrics
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.render import Table
 
-PROBE_WORDS = ("sweep", "row", "data", "branch", "category", "what", "metric")
 COSTS = {"cache_bytes": "cache", "flops_per_token": "FLOPs per token"}
 _ALIKE = 0.01  # costs within 1 % of each other make no picture
 
@@ -45,7 +45,7 @@ def read_probes(folder: Path, rows: Collection[str]) -> dict[str, pd.DataFrame]:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{path}: cannot be read: {error}.") from None
-        frames[path.stem] = frame = read_csv(path, text, PROBE_WORDS)
+        frames[path.stem] = frame = read_csv(path, text, PROBE_TEXT)
         unknown = [row for row in frame.get("row", ()) if row not in rows]
         if unknown:
             raise StoreError(

@@ -14,7 +14,7 @@ from hymba_lab.errors import UserError
 from hymba_lab.figures import COLUMN, WIDE, save
 from hymba_lab.figures.style import STYLE
 from hymba_lab.report.find import chosen, exported, scale_in, sweep_of
-from hymba_lab.report.index import Entry, index_html, keep_readme
+from hymba_lab.report.index import Entry, index_html, keep_readme, read_page
 from hymba_lab.report.page import Drawn, report_html
 from hymba_lab.report.pictures import Picture, pictures
 from hymba_lab.runs.provenance import n_cores
@@ -54,9 +54,8 @@ def write_sweep(export: Export, results: Path) -> Path:
 def write_index(results: Path) -> Path:
     """Write the page of all sweeps and the table in README.md; return the page."""
     entries = [Entry(export, table_of(export, results)) for export in chosen(results, [])]
-    pages = sorted(
-        path.name for kind in ("claims", "slopes") for path in results.glob(f"{kind}-*.md")
-    )
+    further = sorted(path for kind in ("claims", "slopes") for path in results.glob(f"{kind}-*.md"))
+    pages = [read_page(path) for path in further]
     write_atomically(results / "index.html", index_html(entries, pages))
     keep_readme(results / "README.md", entries)
     return results / "index.html"

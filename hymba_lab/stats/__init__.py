@@ -20,7 +20,7 @@ from hymba_lab.stats.region import Placed, Region, place
 from hymba_lab.stats.rounding import round_up
 from hymba_lab.stats.slope import Slope, slopes
 from hymba_lab.stats.survival import Run, Step, crossing, kaplan_meier, log_rank
-from hymba_lab.stats.times import MARGIN, Timed, compare_times, log_spreads
+from hymba_lab.stats.times import MARGIN, Timed, compare_times, factor_of, log_spreads
 from hymba_lab.stats.verdicts import NOWHERE, Comparison, Goal, Kind, compare, pairing_of
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "compare_times",
     "crossing",
     "detectable_effect",
+    "factor_of",
     "holm_p",
     "interactions",
     "kaplan_meier",

@@ -33,6 +33,15 @@ from hymba_lab.stats.verdicts import (
 
 MARGIN = 1.2  # times within which two rows are called equivalent
 
+
+def factor_of(margin: float | None) -> float:
+    """Return the margin of a ratio: the one given where it is a factor, above 1, else `MARGIN`.
+
+    Older sweeps gave one in the unit of an area, which says nothing of times.
+    """
+    return margin if margin is not None and margin > 1 else MARGIN
+
+
 Rows = Mapping[str, Mapping[int, Run]]
 
 

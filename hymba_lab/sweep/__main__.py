@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hymba_lab import cli
+from hymba_lab import cli, flags
 from hymba_lab.errors import SweepStopped
 from hymba_lab.runs.store_uri import remembered, without_passwords
 
@@ -26,26 +26,14 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers",
-        type=cli.whole(1, 4096),
+        type=flags.whole(1, 4096),
         metavar="N",
         help="trials at a time (default: one per core)",
     )
+    flags.add(parser, "threads", default=1, help="torch threads per worker (default: 1)")
+    flags.add(parser, "out", help="also write the table's files here, e.g. results/")
     parser.add_argument(
-        "--threads",
-        type=cli.whole(1, 4096),
-        default=1,
-        metavar="N",
-        help="torch threads per worker (default: 1)",
-    )
-    parser.add_argument(
-        "--out",
-        "--results",
-        type=Path,
-        metavar="DIR",
-        help="also write the table's files here, e.g. results/",
-    )
-    parser.add_argument(
-        "--until-decided", type=cli.integer, nargs="?", const=12, metavar="N",
+        "--until-decided", type=flags.integer, nargs="?", const=12, metavar="N",
         help="add seeds to undecided rows and the baseline, N a row at most (12 where not given)",
     )  # fmt: skip
     parser.add_argument(
@@ -69,7 +57,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 1 when a row has no result."""
-    options = arguments().parse_args(argv)
+    parser = arguments()
+    options = parser.parse_args(argv)
     if options.until_decided is not None:
         options.overrides.append(f"until_decided={options.until_decided}")
     if options.plan:

@@ -14,12 +14,12 @@ from rich.text import Text
 
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.runs.provenance import hardware, n_cores
-from hymba_lab.stats import detectable_effect, run_sd, showable_margin
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.devices import device_notes, device_rows, device_table
-from hymba_lab.sweep.jobs import Outcomes, value_of
+from hymba_lab.sweep.jobs import Outcomes
 from hymba_lab.sweep.launch_plan import launch_notes
 from hymba_lab.sweep.launchers.base import Site, launchers
+from hymba_lab.sweep.power_notes import power_notes
 from hymba_lab.sweep.report import stop_notes
 from hymba_lab.sweep.resources import load_resources
 from hymba_lab.sweep.session import Session, open_session
@@ -100,7 +100,7 @@ def plan_notes(
         _runs_note(session, outcomes),
         f"{base.training.tokens:,} tokens = {base.n_steps:,} steps a run, scale {base.scale}.",
         _time_note(session, outcomes, speeds, n_workers),
-        *_power_notes(session, outcomes),
+        *power_notes(session, outcomes),
         *_budget_notes(session),
         *_course_notes(session),
         *stop_notes(session),
@@ -156,39 +156,6 @@ def _budget_notes(session: Session) -> list[str]:
     if any(abs(cell.costs.params / cells[0].costs.params - 1) > 0.02 for cell in cells):
         return ["Warning: rows differ by more than 2 % in parameters; add match: to the sweep."]
     return []
-
-
-def _power_notes(session: Session, outcomes: Outcomes) -> list[str]:
-    file, n_rows = session.sweep.file, len(session.cells) - 1
-    if file.design == "search" or n_rows < 1:
-        return []
-    n_seeds, metric = len(file.seeds), file.metric.name
-    if n_seeds < 2:
-        return ["Warning: one seed gives no interval and no verdict; plan at least three."]
-    values: dict[str, dict[int, float]] = {cell.label: {} for cell in session.cells}
-    for job in session.planner.jobs(outcomes):
-        if job.stage == "seed" and job.identity in outcomes:
-            value = value_of(job, outcomes[job.identity], file.metric)
-            if not math.isnan(value):
-                values[job.cell.label][job.seed] = value
-    spread = run_sd(values.values())
-    if math.isnan(spread):
-        size = detectable_effect(1.0, n_seeds, n_rows, alpha=file.alpha)
-        found = f"{size:.1f} standard deviations of a run (spread not known yet)"
-    else:
-        size = detectable_effect(spread, n_seeds, n_rows, alpha=file.alpha)
-        found = f"{size:.3g} in {metric} (from the runs so far)"
-    rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
-    notes = [f"Smallest effect that {n_seeds} seeds detect in {rows}: {found}."]
-    if file.margin is not None and not math.isnan(spread):
-        size = showable_margin(spread, n_seeds, n_rows, alpha=file.alpha)
-        notes.append(
-            f"Equivalence within {file.margin:g}: {n_seeds} seeds show margins down to {size:.3g}."
-        )
-    if file.looks is not None:
-        later = ", ".join(map(str, file.looks.sizes[1:]))
-        notes.append(f"Until decided: undecided rows and the baseline go on to {later} seeds.")
-    return notes
 
 
 def _time_note(

@@ -18,18 +18,15 @@ from pydantic import ValidationError
 from hymba_lab import tables
 from hymba_lab.errors import StoreError
 from hymba_lab.registry import Section
-from hymba_lab.stats.position_guess import position_guess
 from hymba_lab.sweep.question.file import Range, SweepFile
+from hymba_lab.sweep.question.level import level_of
+from hymba_lab.tables.columns import CURVE, CURVE_NUMBERS, CURVE_TEXT, TEXT
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.solving import Task, task_of
 
 S = TypeVar("S", bound=Section)
 
 FILES = ("export.json", "sweep.resolved.json", "runs.csv", "curves.csv")
-
-_CURVE_TEXT = ("row", "metric")
-_CURVE_NUMBERS = ("seed", "step", "tokens", "value")
-_RUN_TEXT = ("row", "status", "reason", "identity", "data_fingerprint", "scale", "commit")
 
 
 class Facts(Section):
@@ -101,11 +98,11 @@ def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
     resolved = parse_json(Resolved, folder / "sweep.resolved.json", files["sweep.resolved.json"])
     facts = parse_json(Facts, folder / "export.json", files["export.json"])
     sweep = resolved.sweep
-    text = {*_RUN_TEXT, *sweep.axes, *(path for path, span in sweep.search.items() if _words(span))}
+    text = {*TEXT, *sweep.axes, *(path for path, span in sweep.search.items() if _words(span))}
     runs = read_csv(folder / "runs.csv", files["runs.csv"], text)
-    curves = read_csv(folder / "curves.csv", files["curves.csv"], _CURVE_TEXT)
+    curves = read_csv(folder / "curves.csv", files["curves.csv"], CURVE_TEXT)
     _require(folder / "runs.csv", runs, ["row", *sweep.axes])
-    _require(folder / "curves.csv", curves, [*_CURVE_TEXT, *_CURVE_NUMBERS])
+    _require(folder / "curves.csv", curves, [*CURVE_TEXT, *CURVE_NUMBERS])
     return Export(folder.name, sweep, resolved.base, facts, runs, curves, dict(files))
 
 
@@ -139,34 +136,11 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
 
 
 def task_of_export(export: Export) -> Task | None:
-    """Return the task that the sweep's metric says was solved; None where it is only a level.
-
-    It is one where the sweep names a level to stop at, or the metric is the accuracy (or the area
-    under its curve, as older sweeps asked it) of a recall task of which the guess from position
-    alone is known. Solved is then half-way between that guess and 1, unless the sweep says where.
-    """
-    sweep = export.sweep
-    metric = sweep.metric.name.removesuffix("_auc")
-    guess = recall_guess(export.base, metric)
-    at = (1 + guess) / 2
-    if sweep.stop is not None and sweep.stop.goal == "maximize":
-        metric, at = sweep.stop.metric, sweep.stop.at
-        guess = recall_guess(export.base, metric)
-    if math.isnan(at) or metric not in set(export.curves["metric"]):
+    """Return the task that the runs were to solve, and when; None where its course is not kept."""
+    level = level_of(export.sweep, export.base)
+    if level is None or level.metric not in set(export.curves["metric"]):
         return None
-    return task_of(export.runs, export.curves, metric, at, guess)
-
-
-def recall_guess(base: Mapping[str, Any], metric: str) -> float:
-    """Return what a guess from position alone reaches in a metric of the runs; NaN if unknown."""
-    label = metric.removeprefix("val/").removesuffix("_accuracy")
-    source = base.get("data", {}).get(label, {})
-    if not metric.endswith("_accuracy") or source.get("name") != "mqar":
-        return math.nan
-    if "n_pairs" not in source or "training" not in base:
-        return math.nan
-    power = source.get("power", 0.01)
-    return position_guess(base["training"]["seq_len"], source["n_pairs"], power)
+    return task_of(export.runs, export.curves, level.metric, level.at, level.guess)
 
 
 def _tuned_numbers(sweep: SweepFile) -> dict[str, list[float]]:
@@ -202,7 +176,7 @@ def paper_frame(sweep: SweepFile) -> pd.DataFrame | None:
 
 def curve_metrics(sweep: SweepFile) -> list[str]:
     """Return the metrics whose courses are exported: those of the table, areas by their curve."""
-    names = [sweep.metric.name, *sweep.also]
+    names = [sweep.metric.name, *sweep.also, *([sweep.stop.metric] if sweep.stop else [])]
     courses = [name.removesuffix("_auc") for name in names if not name.startswith("cost/")]
     return list(dict.fromkeys(courses))
 
@@ -230,8 +204,7 @@ def to_csv(runs: pd.DataFrame) -> str:
 
 def curves_csv(lines: Iterable[Mapping[str, Any]]) -> str:
     """Return `curves.csv`, with its header where no run finished."""
-    columns = ["row", "seed", "step", "tokens", "metric", "value"]
-    return to_csv(pd.DataFrame(list(lines), columns=columns))
+    return to_csv(pd.DataFrame(list(lines), columns=CURVE))
 
 
 def facts_json(facts: Facts) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hymba_lab.config import Config
 from hymba_lab.sweep.cells import Cell
 from hymba_lab.sweep.question.file import Metric, Stop
-from hymba_lab.sweep.solving import solving_facts
+from hymba_lab.sweep.solving import solving_facts, tokens_per_step
 
 Params = dict[str, Any]  # path in the configuration (or axis) -> value
 Stage = Literal["tune", "seed"]
@@ -73,7 +73,8 @@ def winner(
     scored = []
     for job, outcome in done:
         value = value_of(job, outcome, metric)
-        took = solving_facts(outcome.record, job.config, stop).get("tokens_to_solve", math.nan)
+        facts = solving_facts(outcome.record, tokens_per_step(job.config), stop)
+        took = facts.get("tokens_to_solve", math.nan)
         if not math.isnan(value):
             scored.append((math.isnan(took), sign * value if math.isnan(took) else took, job))
     return min(scored, key=lambda entry: (*entry[:2], entry[2].index))[2] if scored else None

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from hymba_lab.config import resolve
 from hymba_lab.runs.folder import run_identity
-from hymba_lab.stats import Looks, compare
+from hymba_lab.stats import Looks
 from hymba_lab.sweep.cells import Cell, cell_costs
 from hymba_lab.sweep.jobs import (
     Job,
@@ -20,9 +20,9 @@ from hymba_lab.sweep.jobs import (
     Params,
     Stage,
     pareto_jobs,
-    value_of,
     winner,
 )
+from hymba_lab.sweep.judging import judged
 from hymba_lab.sweep.question.file import Metric, Range, Sweep
 from hymba_lab.sweep.suggest import suggest
 from hymba_lab.sweep.widening import MOST, one_further
@@ -117,19 +117,11 @@ class Planner:
 
         A row of which no seed finished is given up.
         """
-        file, params = self.sweep.file, {job.cell.label: job.params for job in jobs}
-        values: dict[str, dict[int, float]] = {cell.label: {} for cell in self.cells}
-        for job in jobs:
-            if job.stage == "seed":
-                value = value_of(job, outcomes[job.identity], file.metric)
-                values[job.cell.label][job.seed] = value
-        baseline = self.cells[0].label
-        found = compare(
-            values, baseline, goal=file.metric.goal, alpha=file.alpha, margin=file.margin,
-            looks=looks,
-        )  # fmt: skip
+        params = {job.cell.label: job.params for job in jobs}
+        labels = [cell.label for cell in self.cells]
+        found = judged(self.sweep, labels, jobs, outcomes, looks)
         rows = [one.label for one in found if not one.decided and one.n]
-        return {label: params[label] for label in [baseline, *rows]} if rows else {}
+        return {label: params[label] for label in [labels[0], *rows]} if rows else {}
 
     def _search_jobs(self, outcomes: Outcomes) -> Iterator[Job]:
         """Optuna chooses the labels too; what no other trial beats is repeated over the seeds."""

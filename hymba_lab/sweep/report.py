@@ -23,12 +23,13 @@ from hymba_lab.sweep.export import (
 )
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Stage
 from hymba_lab.sweep.question.designs import row_label, shown
+from hymba_lab.sweep.references import data_notes
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.solving import solving_facts, tokens_per_step
 from hymba_lab.sweep.widening import at_edge
+from hymba_lab.tables.columns import COSTS, SHARED, WHENCE
 
-_COSTS = ("params", "flops_per_token", "cache_bytes", "ssm_to_attention")
-_RECORDED = ("data_fingerprint", "tokens", "code_version", "scale", "commit", "dirty")
+_RECORDED = (*SHARED, *WHENCE)
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
         "seconds": record.get("seconds", float("nan")),
         "identity": job.identity,
         **{key: record.get(key) for key in _RECORDED},
-        **solving_facts(record, job.config, session.sweep.file.stop),
+        **solving_facts(record, tokens_per_step(job.config), session.sweep.file.stop),
         **record.get("metrics", {}),
     }
 
@@ -177,18 +178,7 @@ def _absent(cell: Cell, seed: int) -> dict[str, Any]:
 
 
 def _costs(cell: Cell) -> dict[str, Any]:
-    return {name: getattr(cell.costs, name) for name in _COSTS}
-
-
-def data_notes(session: Session) -> list[str]:
-    """Say what an uninformed predictor reaches on each source."""
-    notes = []
-    for label, source in session.mixture.sources.items():
-        known = ", ".join(
-            f"{name} {value:.3g}" for name, value in source.reference.items() if "/" not in name
-        )
-        notes.append(f"{label} without learning: {known} (see hymba_lab/data)." if known else "")
-    return [note for note in notes if note]
+    return {name: getattr(cell.costs, name) for name in COSTS}
 
 
 def set_notes(session: Session) -> list[str]:
@@ -209,10 +199,11 @@ def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
         f"{label}: {', '.join(map(shown, job.params.values()))}" for label, job in chosen.items()
     )
     trials = file.n_trials or file.trials_per_cell
+    compared = sorted({job.seed for job in jobs if job.stage == "seed"} or file.seeds)
     notes = [
         f"Tuned alike: {trials} trials of {', '.join(file.search)} "
         f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
-        f"the compared seeds {file.seeds}. Won: {won}."
+        f"the compared seeds {compared}. Won: {won}."
     ]
     if file.stop is not None:
         notes[0] += " The soonest to solve the task wins, where any does."

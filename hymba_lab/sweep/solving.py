@@ -45,18 +45,23 @@ def step_of_solving(history: History, stop: Stop) -> float:
 
 def tokens_per_step(config: Config) -> int:
     """Return the tokens of one batch, those that are not scored included."""
-    rows = sum(int(source.options()["rows"]) for source in config.data.values())
-    return rows * config.training.seq_len
+    data = {label: source.options() for label, source in config.data.items()}
+    return batch_tokens(data, config.training.seq_len)
 
 
-def solving_facts(record: Mapping[str, Any], config: Config, stop: Stop | None) -> dict[str, float]:
+def batch_tokens(data: Mapping[str, Mapping[str, Any]], seq_len: int) -> int:
+    """Return the same from the options of every source."""
+    return sum(int(options["rows"]) for options in data.values()) * seq_len
+
+
+def solving_facts(record: Mapping[str, Any], per_step: int, stop: Stop | None) -> dict[str, float]:
     """Return what a run took to solve its task, in tokens; nothing where no level was named.
 
-    `tokens_to_solve` is NaN for a run that did not, which was `censored_at` the tokens it saw.
+    `per_step` are the tokens of a batch. `tokens_to_solve` is NaN for a run that did not, which
+    was `censored_at` the tokens it saw.
     """
     if stop is None or not record:
         return {}
-    per_step = tokens_per_step(config)
     trained = per_step * int(record["n_steps"])
     solved = per_step * step_of_solving(record["history"], stop)
     never = math.isnan(solved)

@@ -1,10 +1,7 @@
 """From the tidy frame of evaluation runs to the result table with its verdicts and footnotes.
 
-`runs` has a line per (row, seed): `row` (label of the cell), one text column per axis, `seed`,
-`status` (finished, failed, pruned, missing), `reason`, metrics by name ("val/recall_accuracy"),
-`params`, `flops_per_token`, `cache_bytes`, `ssm_to_attention`, `tokens_per_second`, `identity`,
-`data_fingerprint`, `tokens` (budget), `code_version`, `scale`, `commit`, `dirty`.
-Only finished runs give numbers: what a failed or pruned run reached is no result.
+`runs` has a line per (row, seed) with the columns of `hymba_lab.tables.columns`. Only finished
+runs give numbers: what a failed or pruned run reached is no result.
 """
 
 import math
@@ -19,9 +16,11 @@ from hymba_lab.stats import (
     Looks,
     compare,
     compare_times,
+    factor_of,
     mean_interval,
     pairing_of,
 )
+from hymba_lab.tables.columns import NEEDED, SHARED, STATUSES
 from hymba_lab.tables.interactions import interaction_table
 from hymba_lab.tables.notes import (
     PARAMS_TOLERANCE,
@@ -39,10 +38,7 @@ from hymba_lab.tables.notes import (
 from hymba_lab.tables.render import Table, limits_of
 from hymba_lab.tables.solving import Task, control_note, edge_notes, solving_notes
 
-_SHARED = ("data_fingerprint", "tokens", "code_version", "scale")
-_COSTS = ("params", "ssm_to_attention", "cache_bytes", "flops_per_token")
-_OTHER = ("row", "seed", "status", "reason", "tokens_per_second", "identity", "commit", "dirty")
-_STATUSES = ("finished", "failed", "pruned", "missing")
+_AFTER_PARAMS = ("ssm_to_attention", "cache_bytes", "flops_per_token")  # as in the paper's tables
 _EFFECT = ["effect", "low", "high", "p", "p_holm"]
 Values = dict[str, dict[int, float]]
 
@@ -54,19 +50,19 @@ def guard(runs: pd.DataFrame) -> None:
     and for runs of different data, token budget, code version or scale. Nothing known (NaN or
     empty, as for a run that never started) differs from nothing.
     """
-    absent = [name for name in (*_SHARED, *_COSTS, *_OTHER) if name not in runs]
+    absent = [name for name in NEEDED if name not in runs]
     if absent:
         raise UserError(f"the frame of runs has no column {', '.join(absent)}.")
     if runs.empty:
         raise UserError("no runs to make a table of; run the sweep first.")
-    unknown = sorted(set(runs["status"]) - set(_STATUSES))
+    unknown = sorted(set(runs["status"]) - set(STATUSES))
     if unknown:
-        raise UserError(f"run status {unknown[0]!r} is not one of {', '.join(_STATUSES)}.")
+        raise UserError(f"run status {unknown[0]!r} is not one of {', '.join(STATUSES)}.")
     twice = runs[runs.duplicated(["row", "seed"])]
     if not twice.empty:
         which = ", ".join(f"{run.row!r} seed {run.seed}" for run in twice.itertuples())
         raise UserError(f"more than one run for {which}; a table takes one run per row and seed.")
-    for column in _SHARED:
+    for column in SHARED:
         _refuse_mixture(runs, column)
 
 
@@ -124,7 +120,12 @@ def result_table(
         )  # fmt: skip
     else:
         timed = compare_times(
-            task.times, baseline, alpha=alpha, looks=looks, above=task.above(values)
+            task.times,
+            baseline,
+            alpha=alpha,
+            margin=factor_of(margin),
+            looks=looks,
+            above=task.above(values),
         )
         found = [one.comparison for one in timed]
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
@@ -163,7 +164,7 @@ def result_table(
 
 
 def _is_axis(runs: pd.DataFrame, name: str) -> bool:
-    known = name in (*_SHARED, *_COSTS, *_OTHER)
+    known = name in NEEDED
     return not known and all(isinstance(value, str) for value in runs[name])
 
 
@@ -227,7 +228,7 @@ def _cost_columns(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
         "params": list(params.values()),
         "params_diff_percent": differences,
         "params_flagged": [abs(difference) > PARAMS_TOLERANCE for difference in differences],
-        **{name: [_cost(group, name) for group in groups.values()] for name in _COSTS[1:]},
+        **{name: [_cost(group, name) for group in groups.values()] for name in _AFTER_PARAMS},
         "tokens_per_second": [float(speed.astype("float64").median()) for speed in speeds],
     }
     return pd.DataFrame(columns).astype(dict.fromkeys(("params", "cache_bytes"), "Int64"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hymba_lab.errors import ConfigError, UserError
+from hymba_lab.errors import ConfigError, UserError, last_line
 from hymba_lab.testing import generation, laws, plans
 from hymba_lab.testing.subjects import PARTS, WIRES, Broken, Subject
 
@@ -119,13 +119,8 @@ def _fault(subject: Subject, holds: Callable[[Subject], None]) -> str | None:
 def _place(subject: Subject, error: Exception) -> str:
     """Return the line of the component's own file at which it failed, if any."""
     module = sys.modules.get(subject.registry.entry(subject.spec.name).__module__)
-    file = getattr(module, "__file__", None)
-    trace, line = error.__traceback__, None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f" (at {Path(str(file)).name}:{line})" if line else ""
+    passed = last_line(error, {str(getattr(module, "__file__", None))})
+    return f" (at {Path(passed[0]).name}:{passed[1]})" if passed else ""
 
 
 def all_tried(subjects: Sequence[Subject]) -> list[Outcome]:

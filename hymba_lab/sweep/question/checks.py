@@ -40,6 +40,12 @@ def check_metrics(sweep: Sweep, known: Iterable[str]) -> None:
         (["objectives", number, "name"], goal.name, [*names, *costs])
         for number, goal in enumerate(file.objectives)
     ]
+    if file.stop is not None and file.margin is not None and file.margin <= 1:
+        raise sweep.wrong(
+            ["margin"],
+            f"{file.margin:g}, but rows are compared by when they solved: give a factor above 1, "
+            "e.g. 1.2, or leave it out.",
+        )
     if file.stop is not None:
         values = [name for name in names if not name.endswith("_auc")]  # areas are known at the end
         wanted.append((["stop", "metric"], file.stop.metric, values))

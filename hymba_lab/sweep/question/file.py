@@ -121,7 +121,7 @@ class SweepFile(Section):
     match: Match | None = None  # one budget for every row
     design: Design = "one_factor"  # which combinations of the axes are rows
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # chance of any false verdict in the table
-    margin: Annotated[float, Field(gt=0)] | None = None  # show "equivalent within", metric's unit
+    margin: Annotated[float, Field(gt=0)] | None = None  # equivalent within: its unit, or a factor
     until_decided: Annotated[int, Field(ge=2, le=1000)] | None = None  # seeds a row at most
     trial_timeout_minutes: Annotated[float, Field(gt=0)] | None = None  # a trial's time limit
     retries: Annotated[int, Field(ge=0)] = 1  # after a crash; a nan is never tried again

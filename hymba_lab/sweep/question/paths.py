@@ -4,13 +4,7 @@ from itertools import combinations, product
 
 from hymba_lab.errors import suggest
 from hymba_lab.sweep.question.file import Sweep
-
-# columns of the table of runs, which an axis of the same name would overwrite
-_TAKEN = (
-    "row", "seed", "stage", "status", "reason", "identity", "params", "flops_per_token",
-    "cache_bytes", "ssm_to_attention", "tokens_per_second", "seconds", "data_fingerprint",
-    "tokens", "code_version", "scale", "commit", "dirty",
-)  # fmt: skip
+from hymba_lab.tables.columns import TAKEN
 
 # what makes runs incomparable when it differs: the data and the budget
 _SHARED = ("data", "training.seq_len", "training.tokens", "scale", "plugins")
@@ -26,7 +20,7 @@ def check_axes(sweep: Sweep) -> None:
             raise sweep.wrong(["search", path], f"and set: {other}; one path has one owner.")
     owners |= dict.fromkeys(sweep.file.search, "search")
     for axis, choices in sweep.file.axes.items():
-        if axis in _TAKEN:
+        if axis in TAKEN:
             raise sweep.wrong(["axes", axis], "is a column of the table of runs; rename the axis.")
         if len(choices) < 2:
             raise sweep.wrong(["axes", axis], "has fewer than two choices; there is no comparison.")

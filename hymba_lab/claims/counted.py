@@ -1,0 +1,99 @@
+"""How many independent comparisons hold: equal evidence counts once, Holm over all of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hymba_lab.claims.judge import Answer, Compared, Status, together
+from hymba_lab.stats import holm_p
+
+Key = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Independent comparisons (of costs none), how many have a test, and what became of them.
+
+    `reproduced`, `contradicted` hold after Holm's correction; `sooner` does for the time of rows of
+    which one did not solve its task. `alone` are decided each by itself and not over the page.
+    """
+
+    independent: int
+    tests: int
+    reproduced: int
+    contradicted: int
+    sooner: int
+    alone: int
+    undecided: int
+    censored: int
+    not_learned: int
+
+    @property
+    def holds(self) -> int:
+        """How many were judged and hold."""
+        return self.reproduced + self.contradicted
+
+
+def counted(answers: Sequence[Answer]) -> tuple[list[Answer], Count]:
+    """Correct the p-values over all independent evidence (Holm), and count it.
+
+    A group is held against alpha by the largest of its p-values: all of it has to hold.
+    """
+    groups: dict[Key, list[Compared]] = {}
+    for answer in answers:
+        if not answer.claim.exact:
+            for one in answer.comparisons:
+                groups.setdefault(key_of(answer, one), []).append(one)
+    largest = [_largest([one.found.p for one in own]) for own in groups.values()]
+    corrected = dict(zip(groups, holm_p(largest), strict=True))
+    alpha = min((answer.claims.file.alpha for answer in answers), default=0.05)
+    kinds = [_kind(own, corrected[key] <= alpha) for key, own in groups.items()]
+    told = [
+        replace(
+            answer, comparisons=tuple(_with_p(answer, one, corrected) for one in answer.comparisons)
+        )
+        for answer in answers
+    ]
+    names = (
+        "reproduced",
+        "contradicted",
+        "sooner",
+        "alone",
+        "undecided",
+        "censored",
+        "not learned",
+    )
+    return told, Count(
+        len(groups), sum(not math.isnan(p) for p in largest), *(kinds.count(name) for name in names)
+    )
+
+
+def key_of(answer: Answer, one: Compared) -> Key:
+    """What two comparisons share that are of equal evidence: their name, or runs and metric."""
+    if one.evidence:
+        return ("named", one.evidence)
+    claim, sides = answer.claim, (one.pair.row, one.pair.against)
+    conditions = (claim.where, claim.against_where, claim.relative_to, claim.apart_from)
+    runs = frozenset(frozenset(side.identities) for side in sides)
+    return (runs, answer.metric, one.pair.at, repr(conditions))
+
+
+def _with_p(answer: Answer, one: Compared, corrected: dict[Key, float]) -> Compared:
+    return replace(one, p_holm=corrected.get(key_of(answer, one), math.nan))
+
+
+def _largest(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return max(known, default=math.nan)
+
+
+def _kind(own: Sequence[Compared], holds: bool) -> str:
+    """One word for a group: a status, or that it is decided by itself only."""
+    status: Status = together([one.status for one in own])
+    if {one.status for one in own} >= {"reproduced", "contradicted"}:
+        status = "undecided"  # equal evidence for and against
+    if status == "censored":
+        return "sooner" if holds else status
+    if status in ("reproduced", "contradicted"):
+        return status if holds else "alone"
+    return status

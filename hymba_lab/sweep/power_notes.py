@@ -1,0 +1,63 @@
+"""What the seeds of a sweep can show, said before they are run."""
+
+import math
+
+from hymba_lab.stats import detectable_effect, run_sd, showable_margin
+from hymba_lab.sweep.jobs import Outcomes
+from hymba_lab.sweep.judging import times_of, values_of
+from hymba_lab.sweep.question.level import level_of
+from hymba_lab.sweep.session import Session
+
+
+def power_notes(session: Session, outcomes: Outcomes) -> list[str]:
+    """Say which effect and which equivalence the sweep's seeds are enough for."""
+    file, n_rows, n_seeds = (
+        session.sweep.file,
+        len(session.cells) - 1,
+        len(session.sweep.file.seeds),
+    )
+    if file.design == "search" or n_rows < 1:
+        return []
+    if n_seeds < 2:
+        return ["Warning: one seed gives no interval and no verdict; plan at least three."]
+    by_time, spread = run_spread(session, outcomes)
+    rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
+    found = _detectable(session, by_time, spread)
+    notes = [f"Smallest effect that {n_seeds} seeds detect in {rows}: {found}."]
+    if file.margin is not None and not math.isnan(spread):
+        size = showable_margin(spread, n_seeds, n_rows, alpha=file.alpha)
+        size = math.exp(size) if by_time else size
+        notes.append(
+            f"Equivalence within {file.margin:g}: {n_seeds} seeds show margins down to {size:.3g}."
+        )
+    if file.looks is not None:
+        later = ", ".join(map(str, file.looks.sizes[1:]))
+        notes.append(f"Until decided: undecided rows and the baseline go on to {later} seeds.")
+    return notes
+
+
+def run_spread(session: Session, outcomes: Outcomes) -> tuple[bool, float]:
+    """Return whether rows are compared by time, and a run's standard deviation so far (or NaN).
+
+    It is one of the metric, or of the logarithm of the training tokens until the task was solved.
+    """
+    sweep, jobs = session.sweep, session.planner.jobs(outcomes)
+    labels = [cell.label for cell in session.cells]
+    level = level_of(sweep.file, sweep.base.resolved())
+    if level is None:
+        return False, run_sd(values_of(sweep.file.metric, labels, jobs, outcomes).values())
+    rows = times_of(sweep, level, labels, jobs, outcomes).values()
+    logs = [{seed: math.log(run.time) for seed, run in row.items() if run.solved} for row in rows]
+    return True, run_sd(logs)
+
+
+def _detectable(session: Session, by_time: bool, spread: float) -> str:
+    file, n_rows = session.sweep.file, len(session.cells) - 1
+    known = not math.isnan(spread)
+    size = detectable_effect(spread if known else 1.0, len(file.seeds), n_rows, alpha=file.alpha)
+    if not known:
+        what = "log training tokens until solved" if by_time else "a run"
+        return f"{size:.1f} standard deviations of {what} (spread not known yet)"
+    if by_time:
+        return f"{math.exp(size):.3g} times the tokens until solved (from the runs so far)"
+    return f"{size:.3g} in {file.metric.name} (from the runs so far)"
