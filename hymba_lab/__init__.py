@@ -5,6 +5,7 @@
     lab.plan("fusion", scale="nano").notes       # what it will train, and at what cost
     lab.sweep("fusion", scale="nano").verdicts   # train what is missing, then one line per row
     lab.train("nano", seed=0).metrics            # one model
+    lab.evaluate("runs/<id>", "quick").table     # tasks of the lm-evaluation-harness
 
 Every name is imported when it is asked for: much of the package needs no torch.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hymba_lab.checkpoints.hf_checkpoint import load_pretrained, save_pretrained
     from hymba_lab.checkpoints.load import load
+    from hymba_lab.evaluation.evaluate import evaluate
     from hymba_lab.report.all import report
     from hymba_lab.sweep.estimate import plan
     from hymba_lab.sweep.run import run_sweep as sweep
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "evaluate",
     "load",
     "load_pretrained",
     "plan",
@@ -37,6 +40,7 @@ __all__ = [
 __path__.append(str(Path(__file__).with_name("commands")))
 
 _ROOM = {  # name -> module, and its name there where it has another; packages call themselves
+    "evaluate": "hymba_lab.evaluation.evaluate",
     "load": "hymba_lab.checkpoints.load",
     "load_pretrained": "hymba_lab.checkpoints.hf_checkpoint",
     "plan": "hymba_lab.sweep.estimate",

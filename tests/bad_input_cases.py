@@ -300,7 +300,7 @@ BASE = [
 ]  # fmt: skip
 
 PLUGINS = [
-    Case("a plugin that is not there", ["plugins: there is no file", "gone.py", "relative to"],
+    Case("a plugin that is not there", ["plugins.0: there is no file", "gone.py", "relative to"],
          base=("name: tiny\n", "name: tiny\nplugins: [gone.py]\n")),
     Case("plugins that are no list", ["plugins: 'mine.py' is not a list of Python files"],
          base=("name: tiny\n", "name: tiny\nplugins: mine.py\n")),

@@ -238,6 +238,22 @@ def test_results_reach_the_record_of_a_run_and_mlflow(
     assert "choices" in capsys.readouterr().out
 
 
+def test_the_function_returns_the_table_of_what_it_writes(
+    folder: Path, task_files: Path, tmp_path: Path
+) -> None:
+    import hymba_lab as lab
+
+    found = lab.evaluate(folder, str(task_files), limit=3, out=tmp_path / "out", root=tmp_path)
+    assert found.not_logged is None
+    for task, record in found.records.items():
+        assert json.loads((tmp_path / "out" / f"{task}.json").read_text()) == record
+    table = found.table.set_index(["task", "metric"])
+    choices = found.records["choices"]["metrics"]["choices"]
+    assert table.loc[("choices", "acc"), "value"] == choices["acc"]
+    assert table.loc[("choices", "acc"), "stderr"] == choices["acc_stderr"]
+    assert set(table["n"]) == {3}
+
+
 # --- what cannot be
 
 

@@ -6,15 +6,10 @@ from pathlib import Path
 
 from hymba_lab.claims.schema import PaperCells
 from hymba_lab.config.yaml_file import Document
-from hymba_lab.errors import ConfigError, suggest
+from hymba_lab.errors import suggest
 
 Place = list[str | int]
 Table = Mapping[str, Mapping[str, str]]
-
-
-def wrong(document: Document, place: Place, said: str) -> ConfigError:
-    """Return an error that stands at a place of the file."""
-    return ConfigError(f"{document.where(place)}: {'.'.join(map(str, place))}: {said}")
 
 
 class PaperTables:
@@ -28,7 +23,7 @@ class PaperTables:
         """The paper's effect and its terms, e.g. (9.92, "49.90 - 39.98, recall_acc_pct")."""
         place: Place = ["claims", name, "paper"]
         if cells.minus and cells.over:
-            raise wrong(self.document, place, "give minus or over, not both.")
+            raise self.document.wrong(place, "give minus or over, not both.")
         table = self._table([*place, "table"], cells.table)
         first = self._cell([*place, "cell"], table, cells.cell)
         other = cells.minus or cells.over
@@ -54,21 +49,21 @@ class PaperTables:
         except FileNotFoundError:
             known = sorted(found.stem for found in self.folder.glob("*.csv"))
             said = f"no table {name!r}" + suggest(name, known)
-            raise wrong(self.document, place, said) from None
+            raise self.document.wrong(place, said) from None
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise wrong(self.document, place, f"{path} cannot be read: {error}.") from None
+            raise self.document.wrong(place, f"{path} cannot be read: {error}.") from None
         return {next(iter(line.values())): line for line in lines}
 
     def _cell(self, place: Place, table: Table, cell: list[str]) -> str:
         row, column = cell
         if row not in table:
-            raise wrong(self.document, place, f"no row {row!r}" + suggest(row, table))
+            raise self.document.wrong(place, f"no row {row!r}" + suggest(row, table))
         if column not in table[row]:
             said = f"no column {column!r}" + suggest(column, table[row])
-            raise wrong(self.document, place, said)
+            raise self.document.wrong(place, said)
         try:
             float(table[row][column])
         except ValueError:
             said = f"[{row}, {column}] holds {table[row][column]!r}, no number."
-            raise wrong(self.document, place, said) from None
+            raise self.document.wrong(place, said) from None
         return table[row][column]

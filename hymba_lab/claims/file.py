@@ -1,15 +1,12 @@
 """Files of claims: what each paper claims, and what counts as reproduced."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from hymba_lab.claims.cells import PaperTables, Place, wrong
+from hymba_lab.claims.cells import PaperTables, Place
 from hymba_lab.claims.schema import COSTS, Claim, ClaimsFile
-from hymba_lab.config.messages import explain
+from hymba_lab.config.messages import checked
 from hymba_lab.config.yaml_file import Document, read_yaml
 from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.probes.columns import COLUMNS
@@ -30,7 +27,7 @@ class Claims:
 
     def wrong(self, place: Place, said: str) -> ConfigError:
         """Return an error that stands at a place of the file."""
-        return wrong(self.document, place, said)
+        return self.document.wrong(place, said)
 
 
 def load_all(path: Path) -> list[Claims]:
@@ -55,10 +52,7 @@ def load_all(path: Path) -> list[Claims]:
 def load_claims(path: Path) -> Claims:
     """Load and check the file; a `ConfigError` names file:line:column of every fault."""
     document = read_yaml(path)
-    try:
-        file = ClaimsFile.model_validate_json(json.dumps(document.data))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, document, ClaimsFile))) from None
+    file = checked(document, ClaimsFile)
     for name, claim in file.claims.items():
         _check(document, name, claim)
     tables = PaperTables(document, path.parent / file.paper)
@@ -76,21 +70,21 @@ def _check(document: Document, name: str, claim: Claim) -> None:
     given = [k for k, v in claim.reproduced_if.model_dump().items() if v is not None]
     if len(given) != 1:
         said = "give one of above, below, within."
-        raise wrong(document, [*place, "reproduced_if"], said)
+        raise document.wrong([*place, "reproduced_if"], said)
     if (claim.against is None) == (claim.against_where is None):
         said = "give against (other rows), or with a probe against_where."
-        raise wrong(document, place, said)
+        raise document.wrong(place, said)
     if isinstance(claim.same_evidence, dict):
         for other in claim.same_evidence:
             if other not in claim.others:
                 said = f"no other row {other!r}" + suggest(other, claim.others)
-                raise wrong(document, [*place, "same_evidence"], said)
+                raise document.wrong([*place, "same_evidence"], said)
     if claim.probe is None:
         for key in _OF_PROBES:
             if getattr(claim, key):
-                raise wrong(document, [*place, key], "is for claims with a probe.")
+                raise document.wrong([*place, key], "is for claims with a probe.")
     elif claim.probe not in COLUMNS:
         said = f"no probe {claim.probe!r}" + suggest(claim.probe, COLUMNS)
-        raise wrong(document, [*place, "probe"], said)
+        raise document.wrong([*place, "probe"], said)
     elif claim.metric is not None:
-        raise wrong(document, [*place, "metric"], "a probe has its own value; name one only.")
+        raise document.wrong([*place, "metric"], "a probe has its own value; name one only.")

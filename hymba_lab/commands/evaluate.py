@@ -2,16 +2,15 @@
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
+from hymba_lab.evaluation.evaluate import Silent
 
 if TYPE_CHECKING:
-    from hymba_lab.evaluation.harness_model import HarnessModel
     from hymba_lab.evaluation.suites import Suite
 
 
@@ -59,78 +58,40 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print the table, write the results; returns 0."""
     options = arguments().parse_args(argv)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # read at import: the harness counts its own loops
+    from hymba_lab.evaluation.evaluate import evaluate
     from hymba_lab.evaluation.suites import suite_of
 
     suite = suite_of(options.suite, limit=options.limit, n_shot=options.n_shot)
-    if importlib.util.find_spec("lm_eval") is None:
-        raise UserError("evaluation needs the extra: pip install 'hymba-lab[evaluate]'.")
     if options.model is None:
-        return _download(suite, options)
-    if not 1 <= options.batch_size <= 65536:
-        raise UserError(f"--batch-size {options.batch_size}: give a number from 1 to 65536.")
-    model, facts = _model(options)
-    out = options.out or _place(options.model)
-    from hymba_lab.evaluation.run import run_suite
-
-    print(f"{options.model}: suite {suite.name}, {len(suite.asked)} task(s), results in {out}")
-    records = run_suite(
-        model, suite, out, facts, download=options.download, run_code=options.run_code,
-        keep_samples=options.log_samples, told=_told,
+        return _download(suite, download=options.download, run_code=options.run_code)
+    found = evaluate(
+        options.model, suite, batch_size=options.batch_size, max_length=options.max_length,
+        dtype=options.dtype, device=options.device, threads=options.threads, out=options.out,
+        bos=not options.no_bos, download=options.download, run_code=options.run_code,
+        keep_samples=options.log_samples, root=options.root, tracking_uri=options.tracking_uri,
+        plugins=options.plugins, shown=Bar(),
+        begun=lambda suite, out: print(
+            f"{options.model}: suite {suite.name}, {len(suite.asked)} task(s), results in {out}"
+        ),
     )  # fmt: skip
-    _keep(records, facts, options)
+    if found.not_logged:
+        print(f"not in MLflow: {found.not_logged}")
     return 0
 
 
-def _download(suite: "Suite", options: argparse.Namespace) -> int:
-    if not options.download:
+def _download(suite: "Suite", *, download: bool, run_code: bool) -> int:
+    if not download:
         raise UserError("no model is given; name RUN_OR_FOLDER, or --download to fetch data only.")
+    if importlib.util.find_spec("lm_eval") is None:
+        raise UserError("evaluation needs the extra: pip install 'hymba-lab[evaluate]'.")
     from hymba_lab.evaluation.tasks import load_tasks
 
-    load_tasks(suite, download=True, run_code=options.run_code)
+    load_tasks(suite, download=True, run_code=run_code)
     print(f"the data of suite {suite.name} are there.")
     return 0
 
 
-def _model(options: argparse.Namespace) -> tuple["HarnessModel", dict[str, Any]]:
-    """Return the model as the harness asks for it, and what results depend on."""
-    from hymba_lab.checkpoints.load import load, longest_text
-    from hymba_lab.cost.throughput import device_of, set_threads
-    from hymba_lab.evaluation.harness_model import HarnessModel
-    from hymba_lab.evaluation.run import weights_digest
-
-    device = device_of(options.device)
-    set_threads(options.threads)
-    net, codec = load(options.model, options.dtype, texts=True, plugins=options.plugins)
-    assert codec is not None, "texts were asked for"
-    known = longest_text(options.model, net)
-    length = options.max_length or known or 2048
-    if length < 2 or (net.max_tokens is not None and length > net.max_tokens):
-        raise UserError(
-            f"--max-length {length}: give from 2 to {net.max_tokens or 'any number of'} tokens."
-        )
-    facts = {
-        "weights": weights_digest(options.model),
-        "precision": str(net.embedding.weight.dtype).removeprefix("torch."),
-        "max_length": length,
-        "bos": not options.no_bos,
-    }
-    bar = Bar()
-    model = HarnessModel(
-        net.to(device), codec, n_rows=options.batch_size, max_length=length, bos=not options.no_bos,
-        begin=bar.begin, done=bar.done,
-    )  # fmt: skip
-    return model, facts
-
-
-def _place(model: Path) -> Path:
-    if (model / "result.json").is_file() or (model / "weights.safetensors").is_file():
-        return model / "evaluation"
-    return Path("evaluation") / model.resolve().name
-
-
-def _told(one: Any, record: Mapping[str, Any], left: float | None) -> None:
-    """Print a finished task's line."""
+def _line(one: Any, record: Mapping[str, Any], left: float | None) -> str:
     every: Mapping[str, Any] = record["metrics"]
     values: Mapping[str, float] = every.get(one.task) or next(iter(every.values()), {})
     said = []
@@ -144,10 +105,10 @@ def _told(one: Any, record: Mapping[str, Any], left: float | None) -> None:
         about.append(f"{record['n_cut']} texts cut to the longest")
     if left is not None and left >= 1:
         about.append(f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left")
-    print(f"{one.task:24} {', '.join(said)}  ({'; '.join(about)})", flush=True)
+    return f"{one.task:24} {', '.join(said)}  ({'; '.join(about)})"
 
 
-class Bar:
+class Bar(Silent):
     """The requests of the task under way on a terminal, with the time left; silent elsewhere."""
 
     def __init__(self) -> None:
@@ -171,24 +132,9 @@ class Bar:
         if self._bar.finished:
             self._bar.stop()
 
-
-def _keep(
-    records: Mapping[str, Any], facts: Mapping[str, Any], options: argparse.Namespace
-) -> None:
-    """Write the metrics into the run's record and into MLflow; a store that refuses is said."""
-    from hymba_lab.evaluation.record import add_to_run, log
-
-    run = add_to_run(options.model, records)
-    fault = log(
-        records,
-        name=options.model.resolve().name,
-        weights=facts["weights"],
-        root=options.root,
-        tracking_uri=options.tracking_uri,
-        run=run,
-    )
-    if fault:
-        print(f"not in MLflow: {fault}")
+    def told(self, one: Any, record: Mapping[str, Any], left: float | None) -> None:
+        """Print a finished task's line."""
+        print(_line(one, record, left), flush=True)
 
 
 if __name__ == "__main__":

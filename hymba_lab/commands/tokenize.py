@@ -1,7 +1,6 @@
 """`hymba-lab tokenize CONFIG.yaml`: text to shards of tokens over all cores; again to go on."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -57,18 +56,12 @@ def load_tokenize_config(file: Path, overrides: Sequence[str] = ()) -> "Tokenize
 
     Paths are relative to the file that names them. Raises ConfigError with file:line:column.
     """
-    from pydantic import ValidationError
-
     from hymba_lab.config import load_document
-    from hymba_lab.config.messages import explain
+    from hymba_lab.config.messages import checked
     from hymba_lab.data.prepare.schema import TokenizeConfig
-    from hymba_lab.errors import ConfigError
 
     document = load_document(file, overrides)
-    try:
-        config = TokenizeConfig.model_validate_json(json.dumps(document.data))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, document, TokenizeConfig))) from None
+    config = checked(document, TokenizeConfig)
 
     def at(path: str, *place: str | int) -> str:
         folder = document.folder(place) or Path.cwd()

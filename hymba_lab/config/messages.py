@@ -1,15 +1,32 @@
 """Validation errors as one line each: file:line:column, path, what was given, what is allowed."""
 
+import json
 import re
 import types
 import typing
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hymba_lab.config.yaml_file import Document, Place
-from hymba_lab.errors import suggest
+from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.registry import Spec
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def checked(document: Document, schema: type[M]) -> M:
+    """Return the document as `schema`; a `ConfigError` names file:line:column of every fault."""
+    return checked_as(document, schema, document.data)
+
+
+def checked_as(document: Document, schema: type[M], data: Mapping[str, Any]) -> M:
+    """Return `data`, which stands in the document, as `schema`, with the same errors."""
+    try:
+        return schema.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, document, schema))) from None
 
 
 def explain(error: ValidationError, document: Document, schema: type[BaseModel]) -> list[str]:
@@ -62,7 +79,7 @@ def _explain_one(
         said = f"got {given!r}; a mapping of keys to values is needed" + _named(slot)
     else:
         said = f"{_lower(fault['msg'])}; got {given!r} ({type(given).__name__})."
-    return f"{document.where(place)}: {'.'.join(map(str, place))}: {said}"
+    return str(document.wrong(place, said))
 
 
 def _walk(loc: tuple[str | int, ...], schema: Any) -> tuple[Place, list[str], Any, _Tried | None]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, PrivateAttr, ValidationError, create_model
+from pydantic import Field, PrivateAttr, create_model
 
 from hymba_lab.config.located import locate
-from hymba_lab.config.messages import explain
+from hymba_lab.config.messages import checked_as
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
 from hymba_lab.config.shipped import PREFIX, named
 from hymba_lab.config.trust import refuse_strangers, remember
@@ -207,10 +207,7 @@ def resolve(document: Document) -> Config:
     schema = _config_type(tuple(names), *hashes)
     document = _with_tokenizer(document)
     data = {**document.data, "plugins": [str(path) for path in paths]}
-    try:
-        config = schema.model_validate_json(json.dumps(data))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, document, schema))) from None
+    config = checked_as(document, schema, data)
     folders = locate(config.data, document, config.paths_from)
     config = config.model_copy(update={"paths_from": folders})
     config._plugin_hashes, config._document = hashes, document
@@ -337,7 +334,7 @@ def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
     if base is None:
         return document
     if not isinstance(base, str):
-        raise ConfigError(f"{document.where(['extends'])}: extends: {base!r} is not a file name.")
+        raise document.wrong(["extends"], f"{base!r} is not a file name.")
     try:
         below = _with_base(base_file(path, base), (*children, path.resolve()))
     except ConfigError as error:
@@ -355,12 +352,9 @@ def base_file(path: Path, base: str) -> Path:
 def _plugin_paths(document: Document) -> list[Path]:
     listed = document.data.get("plugins") or []
     if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-        where = document.where(["plugins"])
-        raise ConfigError(f"{where}: plugins: {listed!r} is not a list of Python files.")
+        raise document.wrong(["plugins"], f"{listed!r} is not a list of Python files.")
     for place, name in enumerate(listed):
         if not Path(name).is_file():
-            raise ConfigError(
-                f"{document.where(['plugins', place])}: plugins: there is no file {name}; "
-                "paths are relative to the YAML file that lists them."
-            )
+            said = f"there is no file {name}; paths are relative to the YAML file that lists them."
+            raise document.wrong(["plugins", place], said)
     return [Path(name).resolve() for name in listed]

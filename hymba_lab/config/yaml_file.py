@@ -43,6 +43,11 @@ class Document:
             steps = steps[:-1]
         return self.marks.get(steps, "configuration")
 
+    def wrong(self, place: Iterable[str | int], said: str) -> ConfigError:
+        """Return the error of a place: file:line:column: key.in.it: what is wrong."""
+        steps = tuple(place)
+        return ConfigError(f"{self.where(steps)}: {'.'.join(map(str, steps))}: {said}")
+
     def folder(self, place: Iterable[str | int]) -> Path | None:
         """Return the folder from which a path that stands at `place` is meant.
 

@@ -10,15 +10,14 @@
 What a row says goes before what its scale says, and that before the defaults.
 """
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, create_model
 
-from hymba_lab.config.messages import explain
+from hymba_lab.config.messages import checked
 from hymba_lab.config.plugins import load_entry_points, load_plugin
 from hymba_lab.config.yaml_file import Document, read_yaml
 from hymba_lab.errors import ConfigError, suggest
@@ -106,18 +105,13 @@ def load_resources(path: Path | None, name: str | None) -> Resources:
     for place, plugin in enumerate(_listed(document)):
         file = (path.parent / plugin).resolve()
         if not file.is_file():
-            raise ConfigError(
-                f"{document.where(['plugins', place])}: plugins: there is no file {plugin}; paths "
-                "are relative to the file that lists them."
-            )
+            said = f"there is no file {plugin}; paths are relative to the file that lists them."
+            raise document.wrong(["plugins", place], said)
         load_plugin(file, [launchers])
     schema = create_model(
         "ResourceFile", __base__=ResourceFile, launcher=(launchers.schema(), None)
     )
-    try:
-        file_ = schema.model_validate_json(json.dumps(document.data))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, document, schema))) from None
+    file_ = checked(document, schema)
     spec = file_.launcher
     if spec is None or name not in (None, spec.name):
         spec = _spec(name or "local")

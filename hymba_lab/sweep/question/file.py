@@ -3,16 +3,15 @@
 The schema is here; what needs the base experiment or several keys at once is in `checks`.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hymba_lab.config import Config, load_document, overridden, resolve
-from hymba_lab.config.messages import explain
+from hymba_lab.config.messages import checked
 from hymba_lab.config.schema import base_file
 from hymba_lab.config.shipped import PREFIX
 from hymba_lab.config.yaml_file import Document, parse_value
@@ -148,7 +147,7 @@ class Sweep:
 
     def wrong(self, place: Sequence[str | int], said: str) -> ConfigError:
         """Return an error that stands at a place of the sweep file."""
-        return ConfigError(f"{self.document.where(place)}: {'.'.join(map(str, place))}: {said}")
+        return self.document.wrong(place, said)
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> Sweep:
@@ -159,10 +158,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = No
         key, _, value = text.partition("=")
         mark = f"--set {text}"
         document = document.patched(key.strip(), parse_value(value, mark), mark)
-    try:
-        file = SweepFile.model_validate_json(json.dumps(document.data))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, document, SweepFile))) from None
+    file = checked(document, SweepFile)
     if file.paper:
         paper = looked_up(file.paper, document, path.parent)
         file = file.model_copy(update={"paper": paper})

@@ -37,8 +37,7 @@ def looked_up(paper: Paper, document: Document, folder: Path) -> Paper:
         return paper
     table, quoted = _read(folder / paper.table, document, paper.only)
     if paper.of is None or not paper.cells:
-        where = document.where(["paper"])
-        raise ConfigError(f"{where}: paper: a table needs of: and cells: to say what is meant.")
+        raise document.wrong(["paper"], "a table needs of: and cells: to say what is meant.")
     columns = list(dict.fromkeys(column for line in table.values() for column in line))
     values, caches = dict(paper.values), dict(paper.caches)
     for label, name in paper.cells.items():
@@ -70,8 +69,7 @@ def _read(
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
     except OSError as error:
-        where = document.where(["paper", "table"])
-        raise ConfigError(f"{where}: paper.table: {path}: {error.strerror}.") from None
+        raise document.wrong(["paper", "table"], f"{path}: {error.strerror}.") from None
     if not lines or not set(lines[0]) >= _LONG:
         return {next(iter(line.values())): line for line in lines}, set()
     table: dict[str, dict[str, str]] = {}
@@ -82,6 +80,5 @@ def _read(
             if not line["seen_in"].startswith("paper text"):
                 quoted.add((line["row"], line["column"]))
     if not table:
-        where = document.where(["paper", "only"])
-        raise ConfigError(f"{where}: paper.only: {path} has no line with {dict(only)}.")
+        raise document.wrong(["paper", "only"], f"{path} has no line with {dict(only)}.")
     return table, quoted

@@ -7,17 +7,16 @@ A sweep that names `scale: nano` in place of `base:` reads `scales/nano.yaml` be
     words: {window: 17, n_meta: 8}                # what the sweep writes as $window, $n_meta
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hymba_lab.config import load_document
-from hymba_lab.config.messages import explain
+from hymba_lab.config.messages import checked
 from hymba_lab.config.yaml_file import Document, Place
 from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.registry import Section
@@ -57,10 +56,8 @@ def at_scale(document: Document, path: Path, scale: str | None) -> Document:
     if chosen is None:
         return document
     if "base" in document.data:
-        where = document.where(["base"])
-        raise ConfigError(
-            f"{where}: base: has one size; a sweep for several scales writes scale: in its place."
-        )
+        said = "has one size; a sweep for several scales writes scale: in its place."
+        raise document.wrong(["base"], said)
     file, marks = _read(path, str(chosen), document)
     written = _Words(file.words, document, path).in_sweep()
     data = {
@@ -96,10 +93,7 @@ def _read(path: Path, scale: str, document: Document) -> tuple[ScaleFile, Mappin
         where = document.where(["scale"])
         raise ConfigError(f"{where}: no scale {scale!r}; {there}.")
     read = load_document(folder / f"{scale}.yaml")
-    try:
-        return ScaleFile.model_validate_json(json.dumps(read.data)), read.marks
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, read, ScaleFile))) from None
+    return checked(read, ScaleFile), read.marks
 
 
 class _Words:
