@@ -34,6 +34,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "use": {
         "generate": ("hymba_lab.commands.generate", "continue prompts with a trained model"),
         "chat": ("hymba_lab.commands.chat", "talk to a model, or answer a file of prompts"),
+        "finetune": ("hymba_lab.commands.finetune", "tune a checkpoint on answers, preferences"),
         "evaluate": ("hymba_lab.commands.evaluate", "the harness's tasks on a model"),
         "lm_eval": ("hymba_lab.commands.lm_eval", "the harness's own command, our models known"),
         "bench": ("hymba_lab.commands.bench", "throughput by the paper's protocol"),
