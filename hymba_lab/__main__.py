@@ -5,7 +5,6 @@ asked for, so that listing them costs nothing.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -35,6 +34,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "use": {
         "generate": ("hymba_lab.commands.generate", "continue prompts with a trained model"),
         "chat": ("hymba_lab.commands.chat", "talk to a model, or answer a file of prompts"),
+        "finetune": ("hymba_lab.commands.finetune", "tune a checkpoint on answers, preferences"),
         "evaluate": ("hymba_lab.commands.evaluate", "the harness's tasks on a model"),
         "lm_eval": ("hymba_lab.commands.lm_eval", "the harness's own command, our models known"),
         "bench": ("hymba_lab.commands.bench", "throughput by the paper's protocol"),
@@ -101,7 +101,6 @@ def _print_completion(given: Sequence[str]) -> int:
 
 def console() -> None:
     """Be the console script: one message for an error of the user, exit codes as elsewhere."""
-    os.environ.setdefault("MPLBACKEND", "agg")  # figures are written, never shown
     cli.run(main)
 
 

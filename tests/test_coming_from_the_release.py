@@ -47,7 +47,11 @@ def test_the_ten_lines_are_the_release_s_own() -> None:
 
 @pytest.mark.parametrize("number", range(len(SHELL)))
 def test_shell_lines_parse(number: int) -> None:
-    words = shlex.split(SHELL[number].replace("\\\n", " "))
+    for line in SHELL[number].replace("\\\n", " ").splitlines():
+        parses(shlex.split(line))
+
+
+def parses(words: list[str]) -> None:
     if words[0] == "pip":
         extras = re.search(r"\[(.*)\]", words[2])
         assert extras is not None
@@ -57,6 +61,29 @@ def test_shell_lines_parse(number: int) -> None:
     assert words[0] == "hymba-lab"
     if words[1] != "lm_eval":  # its arguments are the harness's: they run below
         every_parser().parse_args(words[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+def test_fine_tuning_runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On four records of alpaca's form; the tuned folder loads in the ten lines."""
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    record = {"instruction": "Say it.", "input": "this", "output": "this it is"}
+    Path("alpaca_data.json").write_text(json.dumps([record] * 4))
+    commands = [
+        line
+        for text in SHELL
+        for line in text.replace("\\\n", " ").splitlines()
+        if line.startswith("hymba-lab finetune")
+    ]
+    assert len(commands) == 2
+    for line in commands:
+        words = shlex.split(line.replace("FOLDER", str(folder)))[1:]
+        # the tiny model has positions for half as many tokens
+        assert main([*words, "--set", "seq_len=128", "--device", "cpu", "--threads", "1"]) == 0
+    for out in ("finetuned/alpaca", "finetuned/alpaca_dora"):
+        test_python(0, tmp_path / out, tmp_path / "out", monkeypatch)
 
 
 def words_of(start: str, folder: Path) -> list[str]:

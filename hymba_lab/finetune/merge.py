@@ -1,0 +1,53 @@
+"""An adapter into the weights it was trained beside: a folder like any other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hymba_lab.errors import CheckpointError, StoreError
+from hymba_lab.finetune.place import Place
+from hymba_lab.finetune.start import Start
+
+
+def merge(adapter: Path, out: Path, base: Path | None = None) -> None:
+    """Write base model and adapter as one model; `base` None = the folder the adapter names.
+
+    Raises `CheckpointError` for what is no adapter, or one for other shapes.
+    """
+    from peft import PeftModel
+
+    start = Start(base or Path(_base_of(adapter)))
+    place = Place(out, {"merged": str(adapter.resolve()), "base": str(start.folder.resolve())})
+    if place.enter() is not None:
+        return
+    model: Any = start.load("fp32")
+    try:
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{adapter}: does not fit {start.folder} ({said}).") from None
+    merged = adapted.merge_and_unload()
+    place.begin()
+
+    def save(folder: Path) -> None:
+        merged.save_pretrained(folder)
+        start.tokenizer.save_pretrained(folder)
+
+    place.finish(save, {"adapter": str(adapter)})
+
+
+def _base_of(adapter: Path) -> str:
+    """Return the folder that an adapter was trained on."""
+    file = adapter / "adapter_config.json"
+    if not file.is_file():
+        inner = adapter / "adapter" / file.name
+        hint = f"; give {inner.parent}" if inner.is_file() else ""
+        raise CheckpointError(f"{adapter}: no adapter_config.json, so no adapter{hint}.")
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: not a JSON file ({error}).") from None
+    named = content.get("base_model_name_or_path") if isinstance(content, dict) else None
+    if not isinstance(named, str):
+        raise StoreError(f"{file}: names no base model; give it with --base FOLDER.")
+    return named
