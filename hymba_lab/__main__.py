@@ -5,7 +5,6 @@ asked for, so that listing them costs nothing.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -102,7 +101,6 @@ def _print_completion(given: Sequence[str]) -> int:
 
 def console() -> None:
     """Be the console script: one message for an error of the user, exit codes as elsewhere."""
-    os.environ.setdefault("MPLBACKEND", "agg")  # figures are written, never shown
     cli.run(main)
 
 

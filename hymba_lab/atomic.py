@@ -1,11 +1,14 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, moved in."""
+"""Files that are whole or not there: written beside their place, flushed to the disk, moved in.
+
+And the one folder outside of `--root` that a command may write to.
+"""
 
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from hymba_lab.errors import LeaseLost, StoreError, TrialFailed
+from hymba_lab.errors import DataError, LeaseLost, StoreError, TrialFailed
 
 
 def make_folder(path: Path) -> None:
@@ -69,3 +72,17 @@ def write_bytes(path: Path, content: bytes | memoryview, guard: Guard | None = N
             "make room or mend the folder, then start again: the run continues from the last "
             "checkpoint that was written.",
         ) from error
+
+
+def cache_folder() -> Path:
+    """Return `$HYMBA_LAB_CACHE`, else `$XDG_CACHE_HOME/hymba_lab`, else `~/.cache/hymba_lab`."""
+    if own := os.environ.get("HYMBA_LAB_CACHE"):
+        return Path(own).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "hymba_lab"
+    except RuntimeError:  # neither HOME nor an entry in passwd, as in containers
+        raise DataError(
+            "this user has no home folder for the token cache; set HYMBA_LAB_CACHE to a folder "
+            "that can be written"
+        ) from None

@@ -3,15 +3,19 @@
 import argparse
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hymba_lab import flags
-from hymba_lab.errors import TrialFailed, UserError
+from hymba_lab.atomic import cache_folder
+from hymba_lab.errors import DataError, TrialFailed, UserError
 
 
 def parser(command: str, about: str) -> argparse.ArgumentParser:
@@ -20,6 +24,30 @@ def parser(command: str, about: str) -> argparse.ArgumentParser:
     made.add_argument("file", type=Path, metavar="FILE.yaml")
     flags.add(made, "set", "root", "tracking-uri")
     return made
+
+
+def span(seconds: float) -> str:
+    """Return a time as people say it: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours < 1:
+        return f"{minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{hours} h {minutes:02} min" if not days else f"{days} d {hours} h"
+
+
+def keep_matplotlib_here() -> None:
+    """Let matplotlib, where a command draws, write its font list into the cache folder, too.
+
+    It would make folders in HOME, and read a style from there that changes figures. Figures are
+    written, never shown.
+    """
+    os.environ.setdefault("MPLBACKEND", "agg")
+    with suppress(DataError):  # no place: it takes a temporary folder and says so
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
 
 
 def _plugins_place(error: BaseException) -> str | None:
@@ -44,6 +72,7 @@ def callable_package(name: str, module: str, function: str) -> None:
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
     """Exit with main()'s code; 2 and one message for what the user can mend, 130 for Ctrl-C."""
+    keep_matplotlib_here()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows ? for the rest
             stream.reconfigure(errors="replace")
@@ -56,6 +85,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         print(f"error: the run failed: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left, silently
         print("stopped; the same command goes on from here.", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output left, e.g. `| head`

@@ -15,15 +15,17 @@ Interruption = Literal["preempted", "cancelled", "node_lost"]
 
 
 class UserError(Exception):
-    """Something the user can mend; its text is shown as it is."""
-
-
-class ConfigError(UserError):
-    """A configuration asks for something that does not exist or cannot work.
+    """Something the user can mend; its text is shown as it is.
 
     `path` is the dotted place in the configuration, where it is known; the loader turns it into
     file:line:column.
     """
+
+    path: str | None = None
+
+
+class ConfigError(UserError):
+    """A configuration asks for something that does not exist or cannot work."""
 
     def __init__(self, message: str, path: str | None = None) -> None:
         super().__init__(message)

@@ -1,6 +1,7 @@
 """Options that several commands have: they mean the same in each of them."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,21 @@ def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
         return value
 
     return number
+
+
+integer = whole(-(2**63))
+"""The type of an option whose bounds its command knows."""
+
+
+def number(text: str) -> float:
+    """Return the finite number that an option was given."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return value
 
 
 def precision(name: str) -> str:

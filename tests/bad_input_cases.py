@@ -76,6 +76,12 @@ FILES = [
          files=text("axes: *nothing\n")),
     Case("an alias of itself", ["sweep.yaml:1:7: ", "axes.x: an alias contains itself"],
          files=text("axes: &a {x: *a}\n")),
+    Case("nested without end", ["sweep.yaml:1:", "nested too deeply"],
+         files=text("a: " + "[" * 300 + "]" * 300)),
+    Case("a number of 5000 digits", ["sweep.yaml:1:4: not valid YAML", "5000 digits"],
+         files=text("a: " + "9" * 5000)),
+    Case("a mapping where a number belongs", ["search.optimizer.lr.low", "got {'a': 1}"],
+         sweep={"search": {"optimizer.lr": {"low": {"a": 1}, "high": 0.1}}}),
     Case("an alias bomb", ["holds more than 100000 values; is an alias repeated?"],
          files=text("a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
              f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n"

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from hymba_lab import cli
 from hymba_lab.ops import kernels
 
 ROOT = Path(__file__).parents[1]
+
+cli.keep_matplotlib_here()  # in the user's own cache, before a test names another
 
 TINY = """\
 name: tiny

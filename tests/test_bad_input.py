@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from sweeping import Ended, Inline, Lab
 
 from hymba_lab import atomic as atomic_module
 from hymba_lab.runs import tracking
+
+# file:line:column, the option that is meant, or the file (and its line) that is at fault
+PLACE = r"\.yaml:\d+:\d+: |--[a-z]|^error: \S+\.(yaml|py)(:\d+)?: "
 
 
 def assert_one_message(ended: Ended, said: list[str]) -> None:
@@ -48,6 +52,7 @@ def test_a_wrong_input_is_said_in_one_message(
     arguments = [argument.replace("LAB", str(tmp_path)) for argument in case.arguments]
     ended = lab.run(*arguments, name=case.file, launcher=no_launcher)
     assert_one_message(ended, list(case.said))
+    assert re.search(PLACE, ended.err), f"no place: {ended.err}"
     assert not list(tmp_path.glob("runs/*/result.json"))
 
 

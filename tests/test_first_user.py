@@ -4,24 +4,34 @@ Each case goes through the real entry, in this process; the right value is one m
 table that was asked for.
 """
 
+import argparse
+import io
 import json
 import os
 import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sweeping import SWEEP, Lab
 from test_bad_input import assert_one_message, no_launcher
 
-from hymba_lab import flags
-from hymba_lab.data.cache import cache_folder
+from hymba_lab import cli, flags
+from hymba_lab.__main__ import COMMANDS
+from hymba_lab.atomic import cache_folder
 from hymba_lab.errors import ConfigError, DataError, StoreError
 from hymba_lab.report.find import is_called, sweep_of
-from hymba_lab.runs import lock
+from hymba_lab.runs import lock, provenance
 from hymba_lab.runs.database import file_of, make_whole, url_of
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.lock import Waited, held
+from hymba_lab.sweep.jobs import Outcome
+from hymba_lab.sweep.observers import view
+from hymba_lab.sweep.observers.view import View
 from hymba_lab.tables.render import _no_formula
 
 MEAN, GATE = {"model.fusion": {"name": "mean"}}, {"model.fusion": {"name": "gate"}}
@@ -285,7 +295,116 @@ def test_train_and_sweep_write_one_record(
 
 @pytest.mark.parametrize("text", ["18446744073709551616", "-1", "1.5", "many", ""])
 def test_a_number_of_the_command_line_has_a_bound(text: str) -> None:
-    import argparse
-
     with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from 0"):
         flags.whole(0)(text)
+
+
+def options() -> Iterator[tuple[str, argparse.Action]]:
+    """Every option of every command."""
+    for commands in COMMANDS.values():
+        for name, (module, _) in commands.items():
+            for action in import_module(module).arguments()._actions:
+                yield name, action
+
+
+def test_every_number_of_a_command_line_is_bounded() -> None:
+    bare = [
+        f"{command} {action.option_strings or action.dest}"
+        for command, action in options()
+        if action.type in (int, float)
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e999", "x", ""])
+def test_a_number_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no finite number"):
+        flags.number(text)
+
+
+ONE_THING = [{"--chunk", "--chunk-size"}, {"--batch", "--batch-size"}]
+
+
+@pytest.mark.parametrize("names", ONE_THING, ids=lambda names: min(names))
+def test_what_is_called_so_at_one_command_is_called_so_at_another(names: set[str]) -> None:
+    for command, action in options():
+        given = names & set(action.option_strings)
+        assert given in (set(), names), f"{command} knows only {given}"
+
+
+@pytest.mark.parametrize("dtype", [*flags.PRECISIONS, *flags.PRECISIONS.values()])
+def test_either_name_of_a_precision_is_known_to_every_command(dtype: str) -> None:
+    for command, action in options():
+        if "--dtype" in action.option_strings:
+            assert callable(action.type) and action.choices is not None
+            assert action.type(dtype) in action.choices, command
+
+
+# --- where a number comes from
+
+
+def repository(folder: Path) -> Path:
+    folder.mkdir()
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (folder / "known.py").write_text("x = 1\n")
+    for arguments in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "known"]):
+        subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "dirty"),
+    [
+        (lambda folder: folder / "known.py", False),
+        (lambda folder: write_new(folder / "known.py", "x = 2\n"), True),
+        (lambda folder: write_new(folder / "new.py", "x = 1\n"), True),
+        (lambda folder: write_new(folder.parent / "beside.py", "x = 1\n"), True),
+        (lambda folder: folder / "gone.py", True),
+    ],
+    ids=["committed", "edited", "not tracked", "in no repository", "gone"],
+)
+def test_a_plugin_that_no_commit_holds_makes_a_run_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], Path], dirty: bool
+) -> None:
+    path = change(repository(tmp_path / "theirs"))
+    monkeypatch.setattr(provenance, "commit", lambda: provenance.Commit("a" * 40, ""))
+    assert provenance.is_dirty([str(path)]) is dirty
+    assert not provenance.is_dirty()
+
+
+def write_new(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+# --- how long it takes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h 00 min"), (90_000, "1 d 1 h"),
+     (11_100, "3 h 05 min")],
+)  # fmt: skip
+def test_a_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
+    assert cli.span(seconds) == said
+
+
+def test_a_log_without_a_terminal_shows_the_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every run, and now and then while a long one trains."""
+    session = Lab(tmp_path).session()
+    screen = io.StringIO()
+    shown = View(session, Console(file=screen, width=100))
+    first, second, *_ = session.planner.jobs({})
+    shown.started(first)
+    shown.started(second)
+    shown.waiting({job.identity: job for job in (first, second)})
+    record = {"metrics": {"val/recall_accuracy": 0.5}, "n_steps": 10, "seconds": 600.0}
+    shown.ended(first, Outcome("finished", record), trained=True)
+    assert screen.getvalue().endswith("0.5  about 15 min left\n")  # three runs, two at a time
+    monkeypatch.setattr(view, "_SILENT_S", 0.0)
+    session.run_folder(second.identity).report({"step": 5, "metrics": {}})
+    shown.waiting({second.identity: second})
+    last = screen.getvalue().splitlines()[-1]
+    assert last == "done 1/4  running 1  failed 0  about 25 min left"

@@ -498,6 +498,7 @@ def test_without_a_terminal_there_is_one_line_per_validation(
     assert err == ""  # nothing of Lightning's own talk
     first, last = out.splitlines()
     assert first.startswith("step 5/10, loss 2.")
+    assert first.endswith(" s left")
     assert "val/loss" in last
     assert last.endswith("tokens/s")
 

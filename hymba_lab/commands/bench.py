@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from hymba_lab.cost.throughput import Protocol
 
 
-_NUMBERS: dict[str, tuple[int | None, str]] = {
-    "--seq-len": (8192, "tokens of a prompt"),
-    "--batch": (128, "prompts at a time, to begin with"),
-    "--new-tokens": (64, "tokens decoded after each prompt"),
-    "--chunk": (512, "tokens of a prompt read at once"),
-    "--threads": (None, "torch threads"),
+# its name, and that of the same thing at other commands
+_NUMBERS: dict[tuple[str, ...], tuple[int | None, str]] = {
+    ("--seq-len",): (8192, "tokens of a prompt"),
+    ("--batch", "--batch-size"): (128, "prompts at a time, to begin with"),
+    ("--new-tokens", "--max-new-tokens"): (64, "tokens decoded after each prompt"),
+    ("--chunk", "--chunk-size"): (512, "tokens of a prompt read at once"),
+    ("--threads",): (None, "torch threads"),
 }
 
 
@@ -35,10 +36,14 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE.yaml")
     parser.add_argument("--peers", type=Path, metavar="FILE.csv", help="also shapes of this table")
     flags.add(parser, "set", "device", "json")
-    for name, (default, about) in _NUMBERS.items():
+    for names, (default, about) in _NUMBERS.items():
         shown = "torch's" if default is None else default
         parser.add_argument(
-            name, type=int, default=default, metavar="N", help=f"{about} (default: {shown})"
+            *names,
+            type=flags.whole(1, 4096 if names == ("--threads",) else 2**40),
+            default=default,
+            metavar="N",
+            help=f"{about} (default: {shown})",
         )
     parser.add_argument(
         "--dtype", type=flags.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16"
@@ -52,10 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not options.files and not options.peers:
         parser.error("name an experiment, e.g. experiments/nano.yaml")
-    for name in ("seq_len", "batch", "new_tokens", "chunk", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     return _measure(options)
 
 

@@ -25,10 +25,22 @@ def arguments() -> argparse.ArgumentParser:
         help="runs/<id>, or a folder with config.json")  # fmt: skip
     add("--suite", default="quick", metavar="NAME_OR_DIR",
         help="paper, recall, quick, or a folder of task files (default: quick)")  # fmt: skip
-    add("--limit", type=int, metavar="N", help="the first N questions of every task")
-    add("--n-shot", type=int, metavar="N", help="examples before each question (default: suite's)")
-    add("--batch-size", type=int, default=32, metavar="N", help="texts read at once (default: 32)")
-    add("--max-length", type=int, metavar="N",
+    add("--limit", type=flags.integer, metavar="N", help="the first N questions of every task")
+    add(
+        "--n-shot",
+        type=flags.integer,
+        metavar="N",
+        help="examples before each question (default: suite's)",
+    )
+    add(
+        "--batch-size",
+        "--batch",
+        type=flags.integer,
+        default=32,
+        metavar="N",
+        help="texts read at once (default: 32)",
+    )
+    add("--max-length", type=flags.integer, metavar="N",
         help="longest text in tokens (default: what the positions are made for)")  # fmt: skip
     flags.add(parser, "out", help="where results go (default: RUN/evaluation, evaluation/<folder>)")
     add(

@@ -16,7 +16,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("sweep", metavar="SWEEP", help="its file, or its name in runs/sweeps/")
     flags.add(parser, "root")
     parser.add_argument(
-        "--wait", type=float, default=60.0, metavar="SECONDS", help="for its end (default: 60)"
+        "--wait",
+        type=flags.number,
+        default=60.0,
+        metavar="SECONDS",
+        help="for its end (default: 60)",
     )
     return parser
 

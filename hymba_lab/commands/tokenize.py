@@ -22,7 +22,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("file", type=Path, metavar="CONFIG.yaml", help="or, with --verify, a folder of shards")
     flags.add(parser, "set", help="override one value, e.g. --set val_fraction=0.01")
-    add("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    add("--workers", type=flags.whole(1, 4096), metavar="N", help="processes (default: one a core)")
     add("--verify", action="store_true", help="read every shard of a folder against its index")
     return parser
 
@@ -32,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments().parse_args(argv)
     if options.verify:
         return _verify(options.file)
-    if options.workers is not None and options.workers < 1:
-        arguments().error(f"--workers must be at least 1, got {options.workers}")
     from hymba_lab.data.prepare.run import tokenize
     from hymba_lab.runs.provenance import n_cores
 

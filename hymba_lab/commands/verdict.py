@@ -35,16 +35,28 @@ def arguments() -> argparse.ArgumentParser:
         "--solved", metavar="COLUMN",
         help="1 or 0: the metric is a time, and the run solved its task then, or ended without",
     )  # fmt: skip
-    add("--floor", type=float, metavar="X", help="what a guess reaches: below it is not learned")
-    add("--solved-at", type=float, metavar="X", help="level at which a task counts as solved")
+    add(
+        "--floor",
+        type=flags.number,
+        metavar="X",
+        help="what a guess reaches: below it is not learned",
+    )
+    add(
+        "--solved-at", type=flags.number, metavar="X", help="level at which a task counts as solved"
+    )
     add(
         "--same", action="append", default=[], metavar="COLUMN",
         help="all runs must agree in it, e.g. tokens; may be repeated",
     )  # fmt: skip
-    add("--alpha", type=float, default=0.05, metavar="P", help="default: 0.05")
-    add("--margin", type=float, metavar="X", help="show equivalence within X (a factor of times)")
+    add("--alpha", type=flags.number, default=0.05, metavar="P", help="default: 0.05")
     add(
-        "--limits", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        "--margin",
+        type=flags.number,
+        metavar="X",
+        help="show equivalence within X (a factor of times)",
+    )
+    add(
+        "--limits", type=flags.number, nargs=2, metavar=("LOW", "HIGH"),
         help="the least and the largest value of the metric, e.g. 0 1",
     )  # fmt: skip
     flags.add(parser, "json", help="a list of {row, n, effect, low, high, p, verdict}")

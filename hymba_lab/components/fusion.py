@@ -15,7 +15,7 @@ from hymba_lab.errors import ConfigError
 from hymba_lab.registry import LATER, Registry
 
 Eps = Annotated[float, Field(gt=0)]
-Groups = Annotated[int, Field(ge=1)]
+Groups = Annotated[int, Field(ge=1, le=2**24)]
 
 fusions: Registry[nn.Module] = Registry("model.fusion")
 

@@ -27,7 +27,7 @@ def none(windows: Sequence[int | None]) -> list[int]:
 def adjacent(
     windows: Sequence[int | None],
     *,
-    size: Annotated[int, Field(ge=1)] = 2,
+    size: Annotated[int, Field(ge=1, le=2**24)] = 2,
     full: bool = False,
 ) -> list[int]:
     """Neighbours of equal window share in groups of `size`; full layers only when `full` is true.

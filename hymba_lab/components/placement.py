@@ -39,8 +39,8 @@ def every(
     n_layers: int,
     *,
     window: Window,
-    period: Annotated[int, Field(ge=1)],
-    offset: Annotated[int, Field(ge=0)] = 0,
+    period: Annotated[int, Field(ge=1, le=2**24)],
+    offset: Annotated[int, Field(ge=0, le=2**24)] = 0,
 ) -> list[int | None]:
     """Full attention in the layers offset, offset + period, offset + 2 period, ..."""
     return explicit(n_layers, window=window, full=list(range(offset, n_layers, period)))

@@ -32,9 +32,11 @@ def checked_as(document: Document, schema: type[M], data: Mapping[str, Any]) -> 
 def explain(error: ValidationError, document: Document, schema: type[BaseModel]) -> list[str]:
     """Return one message per fault, in the order of the file's schema."""
     said: dict[tuple[Place, str], str] = {}
-    for fault in error.errors():
-        place, allowed, slot, meant = _walk(fault["loc"], schema)
-        if meant is None or meant.kind == _meant(document, meant.place):
+    faults = [(fault, *_walk(fault["loc"], schema)) for fault in error.errors()]
+    tried = {(meant.place, meant.kind) for *_, meant in faults if meant}
+    for fault, place, allowed, slot, meant in faults:
+        side = meant and _meant(document, meant.place)
+        if meant is None or meant.kind == side or (meant.place, side) not in tried:
             message = _explain_one(fault, document, place, allowed, slot)
             said.setdefault((place, "" if meant else message), message)
     return list(said.values())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from types import GenericAlias
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, create_model
 
@@ -20,9 +20,10 @@ from hymba_lab.config.plugins import added_by_others, load_entry_points, load_pl
 from hymba_lab.config.shipped import PREFIX, named
 from hymba_lab.config.trust import refuse_strangers, remember
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
-from hymba_lab.errors import ConfigError
+from hymba_lab.errors import ConfigError, UserError
 from hymba_lab.registry import LATER, Registry, Section, Spec
 
+Blamed = TypeVar("Blamed", bound=UserError)
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 
 PER_LAYER = ("heads", "attention", "ssm", "fusion", "mlp")
@@ -163,11 +164,11 @@ class Config(Section):
         data["plugins"] = self._plugin_hashes
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
-    def blame(self, error: ConfigError) -> ConfigError:
-        """Return the error of a component with file:line:column in front."""
+    def blame(self, error: Blamed) -> Blamed:
+        """Return the error of a component or of its data with file:line:column in front."""
         where = self._document.where((error.path or "").split(".")) if self._document else ""
         said = ": ".join(part for part in (where, error.path, str(error)) if part)
-        return ConfigError(said)
+        return type(error)(said)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -56,6 +56,6 @@ def refuse_strangers(listed: Any, source: str) -> None:
 
 
 def _folder() -> Path:
-    from hymba_lab.data.cache import cache_folder
+    from hymba_lab.atomic import cache_folder
 
     return cache_folder() / "plugins"

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
@@ -23,6 +24,7 @@ from hymba_lab.errors import ConfigError
 Place = tuple[str | int, ...]  # ("model", "fusion", "name")
 
 _MAX_NODES = 100_000  # an alias that repeats itself a billion times is no configuration
+_MAX_DEPTH = 50
 _YAML_ORG = "tag:yaml.org,2002:"
 _PLAIN = {"map", "seq", "str", "int", "float", "bool", "null", "merge"}
 
@@ -159,8 +161,20 @@ def _load(text: str, name: str) -> Any:
         raise ConfigError(
             f"{at}: not valid YAML: a control character ({error.character})."
         ) from None
-    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # e.g. `!!bool perhaps`
+    except RecursionError:
+        raise ConfigError(f"{_too_deep(text, name)}: nested too deeply.") from None
+    except (YAMLError, ValueError, KeyError) as error:
         raise ConfigError(f"{name}: not valid YAML: {error}.") from None
+
+
+def _too_deep(text: str, name: str) -> str:
+    """Return file:line:column of where a text is nested deeper than any configuration."""
+    depth = 0
+    for event in YAML(typ="rt").parse(text):  # an automaton: it knows no depth
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            return f"{name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+    return name
 
 
 class _PlainConstructor(RoundTripConstructor):
@@ -170,6 +184,13 @@ class _PlainConstructor(RoundTripConstructor):
         """Return the document's data."""
         _refuse(node, (), set(), set())
         return super().construct_document(node)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Return a node's value; what it cannot be is said with its place."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError) as error:  # `!!bool perhaps`, a number of 5000 digits
+            raise ConstructorError(problem=str(error), problem_mark=node.start_mark) from None
 
 
 def _refuse(node: Any, place: Place, above: set[int], done: set[int]) -> None:
@@ -196,7 +217,8 @@ def _refuse(node: Any, place: Place, above: set[int], done: set[int]) -> None:
 def _plain(node: Any, place: Place, name: str, marks: dict[Place, str]) -> Any:
     """Return `node` without YAML's own types, and note where each part of it stands."""
     if len(marks) > _MAX_NODES:
-        raise ConfigError(f"{name}: holds more than {_MAX_NODES} values; is an alias repeated?")
+        at = marks.get(place, name)
+        raise ConfigError(f"{at}: holds more than {_MAX_NODES} values; is an alias repeated?")
     if isinstance(node, CommentedMap):
         plain = {}
         for key, value in node.items():

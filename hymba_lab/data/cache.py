@@ -14,22 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.atomic import cache_folder
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
-
-
-def cache_folder() -> Path:
-    """Return `$HYMBA_LAB_CACHE`, else `$XDG_CACHE_HOME/hymba_lab`, else `~/.cache/hymba_lab`."""
-    if own := os.environ.get("HYMBA_LAB_CACHE"):
-        return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "hymba_lab"
-    except RuntimeError:  # neither HOME nor an entry in passwd, as in containers
-        raise DataError(
-            "this user has no home folder for the token cache; set HYMBA_LAB_CACHE to a folder "
-            "that can be written"
-        ) from None
 
 
 def manifest(paths: Sequence[Path]) -> list[list[object]]:

@@ -29,10 +29,10 @@ class SelectiveCopying(Synthetic):
         self,
         seq_len: int,
         *,
-        rows: Annotated[int, Field(ge=1)],
-        n_data: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)],
-        vocab: Annotated[int, Field(ge=4)] = 16,
-        n_val: Annotated[int, Field(ge=1)] = 256,
+        rows: Annotated[int, Field(ge=1, le=2**31)],
+        n_data: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1)],
+        vocab: Annotated[int, Field(ge=4, le=2**24)] = 16,
+        n_val: Annotated[int, Field(ge=1, le=2**31)] = 256,
         val_seed: int = 0,
     ) -> None:
         if 2 * max(n_data) > seq_len:

@@ -21,7 +21,7 @@ from hymba_lab.registry import FROM_FILE, Section, at
 
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Weight = Annotated[float, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31)]
 
 
 class CorpusOptions(Section):

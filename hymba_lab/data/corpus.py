@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from hymba_lab.data.cache import cache_folder, discard, keep, manifest, remembered
+from hymba_lab.atomic import cache_folder
+from hymba_lab.data.cache import discard, keep, manifest, remembered
 from hymba_lab.data.given import GivenTokenizer
 from hymba_lab.data.shard_file import sha256_of
 from hymba_lab.data.source import digest

@@ -13,7 +13,7 @@ from hymba_lab.data.streams import TokenStream
 from hymba_lab.errors import DataError
 from hymba_lab.registry import FROM_FILE, LATER
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31)]
 
 
 @datasets.register("files")

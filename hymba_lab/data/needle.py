@@ -31,11 +31,11 @@ class Needle(Synthetic):
         self,
         seq_len: int,
         *,
-        rows: Annotated[int, Field(ge=1)],
+        rows: Annotated[int, Field(ge=1, le=2**31)],
         depths: Annotated[list[Depth], Field(min_length=1)] = [0.0, 0.25, 0.5, 0.75, 1.0],
-        n_distractors: Annotated[int, Field(ge=0)] = 0,
-        vocab: Annotated[int, Field(ge=8)] = 64,
-        n_val: Annotated[int, Field(ge=1)] = 256,
+        n_distractors: Annotated[int, Field(ge=0, le=2**31)] = 0,
+        vocab: Annotated[int, Field(ge=8, le=2**24)] = 64,
+        n_val: Annotated[int, Field(ge=1, le=2**31)] = 256,
         val_seed: int = 0,
     ) -> None:
         slots, keys = (seq_len - 1) // 2, 3 * vocab // 4 - vocab // 2

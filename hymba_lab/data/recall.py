@@ -11,7 +11,7 @@ from hymba_lab.data.source import IGNORED, datasets
 from hymba_lab.data.synthetic import Synthetic
 from hymba_lab.errors import ConfigError
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31)]
 
 
 @datasets.register("mqar")
@@ -40,7 +40,7 @@ class MQAR(Synthetic):
         *,
         rows: Positive,
         n_pairs: Annotated[list[Positive], Field(min_length=1)],
-        vocab: Annotated[int, Field(ge=4)] = 256,
+        vocab: Annotated[int, Field(ge=4, le=2**24)] = 256,
         power: Annotated[float, Field(gt=0)] = 0.01,
         random_fill: bool = False,
         n_val: Positive = 256,
@@ -114,7 +114,7 @@ class Induction(Synthetic):
         seq_len: int,
         *,
         rows: Positive,
-        vocab: Annotated[int, Field(ge=3)] = 16,
+        vocab: Annotated[int, Field(ge=3, le=2**24)] = 16,
         n_val: Positive = 1024,
         val_seed: int = 0,
     ) -> None:

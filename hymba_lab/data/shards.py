@@ -18,7 +18,7 @@ from hymba_lab.data.token_formats import Format, stretch_of
 from hymba_lab.errors import DataError
 from hymba_lab.registry import FROM_FILE, LATER
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31)]
 Files = Annotated[str | Annotated[list[str], Field(min_length=1)], FROM_FILE]
 
 _AT_ONCE = 1 << 22
@@ -31,7 +31,7 @@ def shards(
     rows: Positive,
     train: Files,
     val: Files,
-    vocab: Annotated[int, Field(ge=2)],
+    vocab: Annotated[int, Field(ge=2, le=2**24)],
     bytes_per_token: Annotated[float, Field(gt=0)] | None = None,
     n_val: Positive = 128,
     format: Annotated[Format | None, LATER] = None,

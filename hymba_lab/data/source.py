@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from hymba_lab.errors import ConfigError
+from hymba_lab.errors import ConfigError, DataError
 from hymba_lab.registry import Registry, Spec
 
 datasets: Registry["Source"] = Registry("data")
@@ -134,7 +134,7 @@ def build_sources(specs: Mapping[str, Spec], seq_len: int, n_steps: int | None =
 def _built(label: str, spec: Spec, seq_len: int) -> Source:
     try:
         return datasets.build(spec, seq_len)
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         error.path = f"data.{label}"
         raise
 

@@ -25,12 +25,12 @@ LEFT_OUT = frozenset(
 def stdlib(
     seq_len: int,
     *,
-    rows: Annotated[int, Field(ge=1)],
+    rows: Annotated[int, Field(ge=1, le=2**31)],
     tokenizer: Encoding = "bytes",
     n_bpe: Annotated[int, Field(ge=257, le=65536)] = 4096,
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05,
     max_mb: Annotated[float, Field(gt=0)] | None = None,
-    n_val: Annotated[int, Field(ge=1)] = 128,
+    n_val: Annotated[int, Field(ge=1, le=2**31)] = 128,
     tokenizer_file: Annotated[str | None, FROM_FILE, LATER] = None,
 ) -> TokenStream:
     """Return the sources of the standard library, docstrings and `pydoc` topics included.

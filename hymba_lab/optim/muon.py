@@ -52,7 +52,7 @@ def muon(
     lr: Rate = 1e-3,
     adamw_lr: Rate | None = None,
     momentum: Beta = 0.95,
-    ns_steps: Annotated[int, Field(ge=1)] = 5,
+    ns_steps: Annotated[int, Field(ge=1, le=2**24)] = 5,
     adjust: Literal["match_rms_adamw", "original"] = "match_rms_adamw",
     betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.9, 0.95],
     eps: Annotated[float, Field(gt=0)] = 1e-8,

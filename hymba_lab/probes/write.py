@@ -12,7 +12,7 @@ from hymba_lab.data.source import Mixture
 from hymba_lab.probes.columns import COLUMNS, WHICH
 from hymba_lab.probes.measure import Lines, probe
 from hymba_lab.probes.runs import Place, by_sweep, load_run, places
-from hymba_lab.runs.provenance import commit, hardware
+from hymba_lab.runs.provenance import commit, hardware, is_dirty
 
 
 def write_probes(
@@ -75,7 +75,8 @@ def _provenance(own: Sequence[Place], command: str) -> str:
     """Return what the numbers are and where they come from."""
     records = [place.folder.result or {} for place in own]
     scales = ", ".join(sorted({str(record.get("scale")) for record in records}))
-    state = " with uncommitted changes" if commit().dirty else ""
+    plugins = {name for record in records for name in record.get("config", {}).get("plugins", [])}
+    state = " with uncommitted changes" if is_dirty(plugins) else ""
     return (
         f"# Probes of {own[0].sweep or 'single runs'}\n\n"
         "What each column means: `hymba_lab/probes/__init__.py`.\n\n"

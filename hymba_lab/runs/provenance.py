@@ -46,6 +46,20 @@ def commit() -> Commit:
     return Commit(sha, diff + "".join(f"new file: {name}\n" for name in new.splitlines()))
 
 
+def is_dirty(plugins: Iterable[str | Path] = ()) -> bool:
+    """Whether no commit holds all the code of a run: the package's, or a plugin of the user's."""
+    return commit().dirty or not all(map(_is_committed, map(Path, plugins)))
+
+
+@cache
+def _is_committed(path: Path) -> bool:
+    """Whether the repository around a file holds it as it is now."""
+    folder, name = path.resolve().parent, path.resolve().name
+    if not folder.is_dir() or not _git(folder, "ls-files", "--error-unmatch", "--", name):
+        return False
+    return not _git(folder, "status", "--porcelain", "--", name)
+
+
 @cache
 def hardware() -> str:
     """Return the processor, its core count, memory, and GPUs if there are any."""

@@ -14,7 +14,14 @@ from typing import Annotated, Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hymba_lab.errors import FailureReason, Interruption, StoreError
-from hymba_lab.runs.provenance import CODE_VERSION, commit, content_of, hardware, versions
+from hymba_lab.runs.provenance import (
+    CODE_VERSION,
+    commit,
+    content_of,
+    hardware,
+    is_dirty,
+    versions,
+)
 
 FORMAT = 1
 
@@ -140,7 +147,7 @@ def record_of(
         "mlflow": dict(mlflow),
         "code_version": CODE_VERSION,
         "commit": commit().sha,
-        "dirty": commit().dirty,
+        "dirty": is_dirty(config.get("plugins", [])),
         "hardware": hardware(),
         **chosen(),
         "versions": versions(),

@@ -33,7 +33,7 @@ def arguments() -> argparse.ArgumentParser:
     flags.add(parser, "threads", default=1, help="torch threads per worker (default: 1)")
     flags.add(parser, "out", help="also write the table's files here, e.g. results/")
     parser.add_argument(
-        "--until-decided", type=int, nargs="?", const=12, metavar="N",
+        "--until-decided", type=flags.integer, nargs="?", const=12, metavar="N",
         help="add seeds to undecided rows and the baseline, N a row at most (12 where not given)",
     )  # fmt: skip
     parser.add_argument(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hymba_lab.config.shipped import shipped
 from hymba_lab.data.source import Mixture, build_sources
-from hymba_lab.errors import ConfigError
+from hymba_lab.errors import ConfigError, DataError
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.sweep.cells import Cell, check_search, make_cells, refuse_twins
 from hymba_lab.sweep.match import match_budgets
@@ -55,10 +55,11 @@ def open_session(
     refuse_twins(sweep, cells)
     check_search(sweep, cells[0], mixture.vocab)
     if sweep.base.n_steps < 1:
-        raise ConfigError(
-            f"training.tokens = {sweep.base.training.tokens} does not pay for one step of "
-            f"{mixture.rows} rows of {sweep.base.training.seq_len} tokens; raise it."
+        said = (
+            f"{sweep.base.training.tokens} tokens do not pay for one step of {mixture.rows} rows "
+            f"of {sweep.base.training.seq_len} tokens; raise it."
         )
+        raise sweep.base.blame(ConfigError(said, "training.tokens"))
     planner = Planner(sweep, cells, mixture.fingerprint, mixture.vocab)
     return Session(sweep, mixture, cells, planner, Path(root))
 
@@ -66,7 +67,7 @@ def open_session(
 def _sources(sweep: Sweep) -> Mixture:
     try:
         return build_sources(sweep.base.data, sweep.base.training.seq_len, sweep.base.n_steps)
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         raise sweep.base.blame(error) from None
 
 

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hymba_lab import cli
 from hymba_lab.training.milestones import Milestones
 from hymba_lab.training.module import LitLanguageModel
 
@@ -44,7 +45,8 @@ class ProgressLine(Callback):
         module, step = cast(LitLanguageModel, pl_module), trainer.global_step
         if self._bar is None:
             if step % module.config.training.val_every == 0 or step == module.n_steps:
-                self._console.print(f"step {step}/{module.n_steps}, {self._said(module)}")
+                line = f"step {step}/{module.n_steps}, {self._said(module)}"
+                self._console.print(line + self._time_left(module, step), soft_wrap=True)
             return
         if time.perf_counter() - self._shown < _REFRESH and step < module.n_steps:
             return
@@ -62,6 +64,10 @@ class ProgressLine(Callback):
     ) -> None:
         """Close the line, so that the error starts on its own."""
         self.on_train_end(trainer, pl_module)
+
+    def _time_left(self, module: LitLanguageModel, step: int) -> str:
+        left = module.n_steps - step
+        return f", about {cli.span(self._milestones.seconds / step * left)} left" if left else ""
 
     def _said(self, module: LitLanguageModel) -> str:
         validations = self._milestones.history

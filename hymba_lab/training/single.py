@@ -13,7 +13,7 @@ from hymba_lab.config import Config, load_config
 from hymba_lab.config.shipped import shipped
 from hymba_lab.cost import Costs, measure_costs
 from hymba_lab.data.source import Mixture, build_sources
-from hymba_lab.errors import ConfigError, TrialFailed
+from hymba_lab.errors import ConfigError, DataError, TrialFailed
 from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.mirrored import MirroredRun
 from hymba_lab.runs.provenance import commit
@@ -143,6 +143,6 @@ def _checked_sources(config: Config) -> tuple[Mixture, Costs]:
     try:
         mixture = build_sources(config.data, config.training.seq_len)
         costs = measure_costs(config.model, mixture.vocab, config.training.seq_len)
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         raise config.blame(error) from None
     return mixture, costs

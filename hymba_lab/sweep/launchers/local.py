@@ -6,9 +6,11 @@ lightning and mlflow once: a crash costs one trial, a start costs milliseconds.
 
 import multiprocessing
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +45,7 @@ class ForkServer(Launcher):
         self._oom_kills = _oom_kills()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_PRELOAD])
+        _start_server()
         self._pool = ProcessPool(max_workers=self.capacity, max_tasks=1, context=context)
 
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
@@ -79,6 +82,20 @@ class ForkServer(Launcher):
         """Kill the workers at once."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+
+
+def _start_server() -> None:
+    """Start the server deaf to Ctrl-C, and so its children, which the coordinator ends.
+
+    A terminal sends the signal to everyone. While the server imports, and in a child until it
+    trains, Python would answer it with a traceback. A mask passes to whom a process starts; a
+    signal that comes meanwhile waits here until it is lifted.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def visible_gpus() -> list[str]:

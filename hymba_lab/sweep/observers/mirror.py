@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hymba_lab.errors import StoreError, TrialInterrupted
-from hymba_lab.runs.provenance import commit
+from hymba_lab.runs.provenance import commit, is_dirty
 from hymba_lab.runs.record import run_facts
 from hymba_lab.runs.tracking import (
     IDENTITY,
@@ -187,7 +187,7 @@ class Mirror:
             ROLE: "sweep",
             "mlflow.note.content": note,
             "mlflow.source.git.commit": commit().sha,
-            "hymba_lab.dirty": str(commit().dirty),
+            "hymba_lab.dirty": str(is_dirty(self.session.sweep.base.plugins)),
             "hymba_lab.scale": self.session.sweep.base.scale,
         }
 
@@ -218,7 +218,7 @@ class Mirror:
             "hymba_lab.digest": job.config.digest,
             "hymba_lab.data": self.session.mixture.fingerprint,
             "hymba_lab.scale": job.config.scale,
-            "hymba_lab.dirty": str(commit().dirty),
+            "hymba_lab.dirty": str(is_dirty(job.config.plugins)),
             "mlflow.source.git.commit": commit().sha,
         }
 

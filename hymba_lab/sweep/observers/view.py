@@ -11,13 +11,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hymba_lab import tables
+from hymba_lab import cli, tables
 from hymba_lab.errors import TrialInterrupted
 from hymba_lab.sweep.jobs import Job, Outcome, value_of
 from hymba_lab.sweep.session import Session
 
 if TYPE_CHECKING:
     from hymba_lab.sweep.report import Report
+
+_SILENT_S = 600.0  # a log without a terminal says how far the sweep is after so long without a line
 
 
 class View:
@@ -28,8 +30,11 @@ class View:
         self.metric = session.sweep.file.metric
         self.done: list[tuple[Job, Outcome]] = []
         self.trained_s: list[float] = []
-        self._n_running = 1
+        self._since: dict[str, tuple[float, float]] = {}  # run -> when it was asked for, its start
+        self._spoke = time.monotonic()
         self._n_interrupted: Counter[str] = Counter()
+        self._running: Mapping[str, Job] = {}
+        self._n_running = 1
         self._live: Live | None = None
 
     @contextmanager
@@ -47,11 +52,13 @@ class View:
         self._live = None
 
     def started(self, job: Job) -> None:
-        """Nothing to print: the live table shows it."""
+        """Note since when it runs, and from where: a killed run goes on from its checkpoint."""
+        self._since[job.identity] = (time.monotonic(), self._share(job))
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Count the run; print a line for it when it was trained now."""
         self.done.append((job, outcome))
+        self._since.pop(job.identity, None)
         if not trained:
             return
         self.trained_s.append(outcome.record.get("seconds", 0.0) if outcome.record else 0.0)
@@ -61,19 +68,25 @@ class View:
             said = f"failed ({outcome.reason}): {outcome.message}"
         total = max(self.session.planner.total(), len(self.done))
         line = f"[{len(self.done)}/{total}] {job.name}: {said}"
-        self.console.print(line, markup=False, soft_wrap=True)  # a path stays in one piece
+        self._print(line if self.console.is_terminal else line + self._time_left())
 
     def broke_off(self, job: Job, why: TrialInterrupted) -> None:
         """Say why an attempt ended early."""
         self._n_interrupted[why.reason] += 1
-        line = f"{job.name}: {why.reason}: {why.message}"
-        self.console.print(line, markup=False, soft_wrap=True)
+        self._since.pop(job.identity, None)
+        self._print(f"{job.name}: {why.reason}: {why.message}")
+
+    def _print(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        self.console.print(line, markup=False, soft_wrap=True)  # a path stays in one piece
 
     def waiting(self, running: Mapping[str, Job]) -> None:
-        """Refresh the live table."""
-        self._n_running = max(1, len(running))
+        """Refresh the live table; in a log, say now and then how far the sweep is."""
+        self._running, self._n_running = running, max(1, len(running))
         if self._live is not None:
             self._live.update(self._picture(running))
+        elif running and time.monotonic() - self._spoke > _SILENT_S:
+            self._print(self._head(running) + self._time_left())
 
     def nothing_to_do(self) -> None:
         """Say that the sweep is read back."""
@@ -97,17 +110,20 @@ class View:
         )
 
     def _picture(self, running: Mapping[str, Job]) -> Group:
-        failed = sum(outcome.status == "failed" for _, outcome in self.done)
-        total = self.session.planner.total()
-        head = f"done {len(self.done)}/{total}  running {len(running)}  failed {failed}"
-        ended = "".join(f"  {reason} {n}" for reason, n in sorted(self._n_interrupted.items()))
         table = Table("run", "step", self.metric.name, box=None)
         for job in running.values():
             progress = self.session.run_folder(job.identity).progress or {}
             step = f"{progress.get('step', 0)}/{job.config.n_steps}"
             loss = progress.get("metrics", {}).get("train/loss")
             table.add_row(job.name, step, "" if loss is None else f"train/loss {loss:.3f}")
-        return Group(Text(head + ended + self._best() + self._time_left(running)), table)
+        return Group(Text(self._head(running) + self._best() + self._time_left()), table)
+
+    def _head(self, running: Mapping[str, Job]) -> str:
+        failed = sum(outcome.status == "failed" for _, outcome in self.done)
+        total = self.session.planner.total()
+        head = f"done {len(self.done)}/{total}  running {len(running)}  failed {failed}"
+        ended = "".join(f"  {reason} {n}" for reason, n in sorted(self._n_interrupted.items()))
+        return head + ended
 
     def _best(self) -> str:
         sign = -1 if self.metric.goal == "maximize" else 1
@@ -121,9 +137,31 @@ class View:
         value, job = min(finished, key=lambda pair: pair[0])
         return f"  best so far {sign * value:.4g} ({job.name})"
 
-    def _time_left(self, running: Mapping[str, Job]) -> str:
-        if not self.trained_s:
+    def _time_left(self) -> str:
+        """Return the time left in words; "" while no run has ended or shown how fast it is."""
+        shares = {
+            identity: self._share(job)
+            for identity, job in self._running.items()
+            if identity in self._since
+        }
+        whole_s = self._seconds_of_a_run(shares)
+        if whole_s is None:
             return ""
-        left = self.session.planner.total() - len(self.done)
-        seconds = sum(self.trained_s) / len(self.trained_s) * left / self._n_running
-        return f"  about {time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
+        left = self.session.planner.total() - len(self.done) - sum(shares.values())
+        return f"  about {cli.span(max(0.0, left) * whole_s / self._n_running)} left"
+
+    def _seconds_of_a_run(self, shares: Mapping[str, float]) -> float | None:
+        """Return how long a run takes: the mean of those that ended, else by the fastest one's."""
+        if self.trained_s:
+            return sum(self.trained_s) / len(self.trained_s)
+        now, speeds = time.monotonic(), []
+        for identity, share in shares.items():
+            begun, start = self._since[identity]
+            if share > start and now > begun:
+                speeds.append((share - start) / (now - begun))
+        return 1 / max(speeds) if speeds else None
+
+    def _share(self, job: Job) -> float:
+        """Return how much of a run is trained, from 0 to 1."""
+        progress = self.session.run_folder(job.identity).progress or {}
+        return min(1.0, float(progress.get("step", 0)) / max(1, job.config.n_steps))
