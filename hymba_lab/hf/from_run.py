@@ -70,8 +70,7 @@ def _tokenizer(ours: Any, offset: int, file: Path) -> Any:
         if isinstance(ours, BPE):
             spec = json.loads(ours.model.to_str())["model"]
             vocab = {token: offset + 1 + i for token, i in spec["vocab"].items()}
-            merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m)
-                      for m in spec["merges"]]  # fmt: skip
+            merges = [_two(merge) for merge in spec["merges"]]
         elif isinstance(ours, Bytes):
             vocab = {symbol: offset + byte for byte, symbol in _symbols().items() if byte}
             merges = []
@@ -85,6 +84,12 @@ def _tokenizer(ours: Any, offset: int, file: Path) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token=end, eos_token=end, pad_token=end, padding_side="left"
     )
+
+
+def _two(merge: Any) -> tuple[str, str]:
+    """Return the two parts of a merge, which files of either age write."""
+    left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+    return left, right
 
 
 def _symbols() -> dict[int, str]:
