@@ -1,5 +1,7 @@
 """What the tests share: a tiny experiment, and one cache for the standard library's text."""
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,21 @@ from hymba_lab.ops import kernels
 ROOT = Path(__file__).parents[1]
 
 cli.keep_matplotlib_here()  # in the user's own cache, before a test names another
+
+
+def tracked(pattern: str) -> list[Path]:
+    """Return the project's own files: a user's beside them prove nothing about what is shipped.
+
+    Where git does not know, as in an archive without a repository, all that is there.
+    """
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--", f":(glob){pattern}"],
+        capture_output=True, text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+    ).stdout  # fmt: skip
+    known = sorted(ROOT / name for name in listed.split("\0") if name)
+    return known or sorted(ROOT.glob(pattern))
+
 
 TINY = """\
 name: tiny

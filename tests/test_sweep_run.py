@@ -124,8 +124,31 @@ def test_the_parent_run_holds_question_file_and_answer(done: tuple[Lab, Ended]) 
     assert run.info.status == "FINISHED"
     assert "Does a gate recall more" in run.data.tags["mlflow.note.content"]
     assert "| gate" in run.data.tags["hymba_lab.answer"]
+    assert "| gate" in run.data.tags["mlflow.note.content"]
     files = {file.path for file in lab.store().client.list_artifacts(run.info.run_id)}
     assert files >= {"table.md", "table.csv", "table.tex", "runs.csv", "sweep.resolved.json"}
+
+
+def test_the_page_that_the_sweep_names_shows_runs_and_begins_with_the_answer(
+    done: tuple[Lab, Ended],
+) -> None:
+    lab, ended = done
+    store = lab.store()
+    experiment = store.client.get_experiment(store.experiment("sweep-tiny"))
+    assert f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs" in ended.out
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    note = experiment.tags["mlflow.note.content"]
+    assert note.startswith("**Does a gate recall more than the mean?**")
+    assert "| gate" in note
+
+
+def test_a_long_answer_is_cut_between_lines(lab: Lab) -> None:
+    store = lab.store()
+    experiment = store.experiment("long")
+    store.describe_experiment(experiment, "a line of the table\n" * 1000)
+    note = store.client.get_experiment(experiment).tags["mlflow.note.content"]
+    assert 4900 < len(note) <= 5000
+    assert set(note.splitlines()) == {"a line of the table"}
 
 
 def test_optuna_holds_every_cell_as_trials(done: tuple[Lab, Ended]) -> None:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 
 _PARENT_S = 60.0
+_HOW_TO_LOOK = (
+    "Choose *Group by* `row`, then *Chart*: a curve with a band per row. "
+    "`params.stage = 'seed'` leaves the compared runs; the others were tuned."
+)
 
 
 class Mirror:
@@ -154,8 +158,12 @@ class Mirror:
         with self._told_once():
             for name, text in report.files.items():
                 self.parent.artifact(name, text)
+        file = self.session.sweep.file
+        note = "\n\n".join((f"**{file.question}**", report.answer, _HOW_TO_LOOK))
         with self._told_once():
-            self.parent.describe({}, {"hymba_lab.answer": report.answer[:5000]})
+            answer = {"hymba_lab.answer": report.answer[:5000], "mlflow.note.content": note[:8000]}
+            self.parent.describe({}, answer)
+            self.store.describe_experiment(self.experiment, note)
             self.parent.end()
 
     def interrupted(self) -> None:
