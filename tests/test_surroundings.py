@@ -27,7 +27,10 @@ from surroundings import (
 
 STRANGER = 54321  # a user without an entry in passwd, as in containers
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="to be another user needs root and setpriv",
+)
 
 
 @pytest.fixture(scope="module")
