@@ -249,3 +249,14 @@ def test_a_killed_stage_goes_on_to_the_same_bits(kind: str, tmp_path: Path) -> N
     assert subprocess.run(command, check=True, capture_output=True).returncode == 0
     assert changed(tmp_path / "out", tmp_path / "whole") == set()
     assert json.loads((tmp_path / "out/finetune.json").read_text())["result"]["n_steps"] == 16
+
+
+def test_defaults_that_contradict_each_other_do_not_keep_a_stage_from_its_end(
+    tmp_path: Path,
+) -> None:
+    """A temperature without sampling, as releases have it, would be refused at the first save."""
+    stage = stage_of("sft", tmp_path, max_steps=1)
+    file = tmp_path / "model/generation_config.json"
+    file.write_text(json.dumps({"do_sample": False, "temperature": 0.7, "eos_token_id": 2}))
+    tuned(stage, tmp_path / "out")
+    assert json.loads((tmp_path / "out/generation_config.json").read_text())["eos_token_id"] == 2

@@ -302,6 +302,17 @@ PLACE = [
         broken=wrote("out/finetune.json", '{"asked": {"asked": 1, "lr": 2}, "result": {}}'),
     ),
     Case("a torn record", "finetune.json: cannot be read", broken=wrote("out/finetune.json", "{")),
+    Case(
+        "export what is no run",
+        "no weights.safetensors, so no run of the lab",
+        words=("export", "model", "--out", "out"),
+    ),
+    Case(
+        "a run of the lab",
+        "a run of the lab; write it as a folder first",
+        {"model": "run"},
+        wrote("run/weights.safetensors", ""),
+    ),
     Case("merge into nothing", "name the folder to write", words=("merge", "model")),
     Case(
         "merge what is no adapter",

@@ -50,28 +50,28 @@ class SourceIds:
     """The ids of one text source of a run, which start at `offset` in the mixture's vocabulary."""
 
     def __init__(self, tokenizer: Any, offset: int) -> None:
-        self._tokenizer, self._offset = tokenizer, offset
+        self.tokenizer, self.offset = tokenizer, offset
         self._end: int = getattr(tokenizer, "end_of_text", 0)  # of our own making: id 0
         self.eos = [offset + self._end]
         self.bos: int | None = offset + self._end  # and so stands before the next
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids without an end of document."""
-        return [self._offset + int(i) for i in self._tokenizer.encode([text.encode()])[:-1]]
+        return [self.offset + int(i) for i in self.tokenizer.encode([text.encode()])[:-1]]
 
     def decode(self, ids: list[int]) -> str:
         """Return the text; ids of other sources become U+FFFD."""
         text = ""
-        own = [i - self._offset for i in ids]
+        own = [i - self.offset for i in ids]
         while own:
             known = list(takewhile(self._is_text, own))
-            text += self._tokenizer.decode(known).decode("utf-8", "replace")
+            text += self.tokenizer.decode(known).decode("utf-8", "replace")
             text += "\N{REPLACEMENT CHARACTER}" if len(known) < len(own) else ""
             own = own[len(known) + 1 :]
         return text
 
     def _is_text(self, i: int) -> bool:
-        return 0 <= i < self._tokenizer.vocab and i != self._end
+        return 0 <= i < self.tokenizer.vocab and i != self._end
 
 
 def text_source(config: Any, file: Path) -> Codec:

@@ -18,18 +18,20 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hymba-lab finetune",
         description="Fine-tune a checkpoint by one stage; run again to go on. "
-        "merge: put an adapter into the weights it was trained beside.",
+        "merge: put an adapter into the weights it was trained beside. "
+        "export: write a run of the lab as a folder to start from.",
     )
     add = parser.add_argument
-    add("what", choices=["sft", "dpo", "merge"], help="on answers, on preferences; or merge")
+    add("what", choices=["sft", "dpo", "merge", "export"],
+        help="on answers, on preferences; or merge, export")  # fmt: skip
     add("file", type=Path, metavar="CONFIG.yaml", help="or the name of a shipped stage; merge: the "
-        "adapter's folder")  # fmt: skip
+        "adapter's folder; export: runs/<id>")  # fmt: skip
     flags.add(parser, "set", help="override one value, e.g. --set lr=1.0e-5; may be repeated")
     add("--plan", action="store_true", help="say tokens, steps, memory; train nothing")
     add("--out", type=Path, metavar="DIR",
         help="folder to write (default: `out` of the file, or finetuned/<name>)")  # fmt: skip
     add("--base", type=Path, metavar="FOLDER", help="merge: the adapter's base, if it was moved")
-    flags.add(parser, "device", "threads")
+    flags.add(parser, "device", "threads", "plugin")
     flags.add(parser, "root", help="where finetuned/ and mlflow.db stand (default: this folder)")
     flags.add(parser, "tracking-uri")
     return parser
@@ -38,9 +40,13 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Plan, train or merge; returns 0."""
     options = arguments().parse_args(argv)
+    if options.what in ("merge", "export") and options.out is None:
+        raise UserError(f"finetune {options.what}: name the folder to write with --out DIR.")
     _needs()
     if options.what == "merge":
         return _merge(options)
+    if options.what == "export":
+        return _export(options)
     from hymba_lab.finetune.stage_file import load_stage
 
     stage = load_stage(options.what, options.file, options.overrides)
@@ -76,13 +82,21 @@ def _plan(stage: "Sft | Dpo") -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    if options.out is None:
-        raise UserError("finetune merge: name the folder to write with --out DIR.")
     from hymba_lab.finetune.merge import merge
     from hymba_lab.finetune.run import quiet
 
     quiet()
     merge(options.file, options.out, options.base)
+    print(f"written: {options.out}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from hymba_lab.finetune.run import quiet
+    from hymba_lab.hf.from_run import save_run
+
+    quiet()
+    save_run(options.file, options.out, options.plugins)
     print(f"written: {options.out}")
     return 0
 

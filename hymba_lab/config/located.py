@@ -48,7 +48,8 @@ class _Places:
 
     def _path(self, written: str, place: Place) -> Located:
         name = ".".join(map(str, place))
-        folder = str(self.document.folder(place) or "") or self.known.get(name, "")
+        # a document of the program's own may name the file that it stands in as its source
+        folder = self.known.get(name) or str(self.document.folder(place) or "")
         if not Path(folder).is_dir():  # not known, or of a project that was moved since
             folder = ""
         path = Path(written).expanduser()

@@ -18,6 +18,7 @@ from hymba_lab.config.located import locate
 from hymba_lab.config.messages import checked_as
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
 from hymba_lab.config.shipped import PREFIX, named
+from hymba_lab.config.start import Start, start_of
 from hymba_lab.config.trust import refuse_strangers, remember
 from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError, UserError
@@ -38,6 +39,7 @@ COSMETIC = (
     "plugins",
     "tokenizer",  # told to each source
     "paths_from",
+    "start_from",  # what it holds is in start_weights
     "training.log_every",
     "training.checkpoint_every",
     "training.micro_rows",
@@ -131,6 +133,8 @@ class Config(Section):
     plugins: list[str] = []
     tokenizer: Annotated[str | None, LATER] = None  # of every source of text that names none
     paths_from: Annotated[dict[str, str], LATER] = {}  # by place in `data`; filled in, not given
+    start_from: Annotated[str | None, LATER] = None  # runs/<id> or a checkpoint: its weights
+    start_weights: Annotated[str | None, LATER] = None  # sha256 they must have; else filled in
     model: ModelConfig
     data: Annotated[dict[str, Spec], Field(min_length=1)]
     optimizer: Spec
@@ -139,6 +143,12 @@ class Config(Section):
 
     _plugin_hashes: list[str] = PrivateAttr(default_factory=list)
     _document: Document | None = PrivateAttr(default=None)
+    _start_path: Path | None = PrivateAttr(default=None)
+
+    @property
+    def start_path(self) -> Path | None:
+        """Where the weights that the run starts from are; None for a start from nothing."""
+        return self._start_path
 
     @property
     def n_steps(self) -> int:
@@ -149,7 +159,7 @@ class Config(Section):
     def resolved(self) -> dict[str, Any]:
         """Return plain JSON data from which `from_resolved` makes the same configuration."""
         data = self.model_dump(mode="json", serialize_as_any=True)
-        for key in ("tokenizer", "paths_from"):
+        for key in ("tokenizer", "paths_from", "start_from", "start_weights"):
             if not data[key]:
                 del data[key]
         return data
@@ -209,9 +219,25 @@ def resolve(document: Document) -> Config:
     data = {**document.data, "plugins": [str(path) for path in paths]}
     config = checked_as(document, schema, data)
     folders = locate(config.data, document, config.paths_from)
-    config = config.model_copy(update={"paths_from": folders})
+    changed: dict[str, Any] = {"paths_from": folders}
+    start = _start(config, document)
+    if start is not None:
+        folders["start_from"], changed["start_weights"] = start.folder, start.sha256
+    config = config.model_copy(update=changed)
     config._plugin_hashes, config._document = hashes, document
+    config._start_path = start and start.path
     return config
+
+
+def _start(config: Config, document: Document) -> Start | None:
+    if config.start_from is None:
+        if config.start_weights is not None:
+            raise document.wrong(
+                ["start_weights"], "is the sha256 of start_from, which is not given."
+            )
+        return None
+    known = config.paths_from.get("start_from")
+    return start_of(config.start_from, config.start_weights, document, known)
 
 
 def _with_tokenizer(document: Document) -> Document:

@@ -5,7 +5,7 @@ Id 0 ends every document in both.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -66,8 +66,8 @@ class BPE:
         """Load what `train_bpe` wrote."""
         from tokenizers import Tokenizer as HFTokenizer  # takes a while, and bytes need none of it
 
-        self._model = HFTokenizer.from_file(str(file))
-        self.vocab = 1 + self._model.get_vocab_size()
+        self.model: Any = HFTokenizer.from_file(str(file))
+        self.vocab = 1 + self.model.get_vocab_size()
 
     def encode(self, documents: Sequence[bytes]) -> Ids:
         """Return uint16 ids."""
@@ -75,7 +75,7 @@ class BPE:
         rows = [end[:0]]
         for text in documents:
             for piece in pieces(text):
-                ids = self._model.encode(piece, add_special_tokens=False).ids
+                ids = self.model.encode(piece, add_special_tokens=False).ids
                 rows.append(np.asarray(ids, dtype=np.uint16) + np.uint16(1))
             rows.append(end)
         return np.concatenate(rows)
@@ -88,7 +88,7 @@ class BPE:
                 documents.append([])
             else:
                 documents[-1].append(token - 1)
-        return b"\0".join(self._model.decode(document).encode() for document in documents)
+        return b"\0".join(self.model.decode(document).encode() for document in documents)
 
 
 def train_bpe(documents: Sequence[bytes], vocab: int, file: Path) -> None:

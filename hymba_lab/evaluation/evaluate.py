@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hymba_lab.config.start import weights_digest
 from hymba_lab.errors import UserError
 from hymba_lab.evaluation.suites import Asked, Suite, suite_of
 
@@ -126,7 +127,6 @@ def _harness_model(
     """Return the model as the harness asks for it, and what results depend on."""
     from hymba_lab.checkpoints.load import load, longest_text
     from hymba_lab.evaluation.harness_model import HarnessModel
-    from hymba_lab.evaluation.run import weights_digest
 
     net, codec = load(folder, dtype, texts=True, plugins=plugins)
     assert codec is not None, "texts were asked for"

@@ -1,6 +1,5 @@
 """A suite on a model, task by task: each finished task is a file, and is not asked again."""
 
-import hashlib
 import json
 import math
 import random
@@ -131,18 +130,6 @@ def metrics_of(records: Mapping[str, Record]) -> dict[str, float]:
         for task, values in record["metrics"].items()
         for name, value in values.items()
     }
-
-
-def weights_digest(path: Path) -> str:
-    """Return the sha256 over a checkpoint's weight files, whatever their folder is called."""
-    files = [path] if path.is_file() else sorted(
-        file for pattern in ("*.safetensors", "*.bin") for file in path.rglob(pattern)
-    )  # fmt: skip
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _read(path: Path, wanted: Record) -> Record | None:

@@ -44,6 +44,7 @@ def trade_off(
     cost: str = "cache_bytes",
     paper: pd.DataFrame | None = None,
     paper_metric: str = "",
+    rows: Sequence[str] = (),
     width: float = WIDE,
 ) -> Figure:
     """Quality against one cost, with the Pareto front; the paper's points have their own panel.
@@ -58,7 +59,7 @@ def trade_off(
     side, n = width > 5, 1 if paper is None else 2
     figure = Figure(figsize=(width, 2.5 if side else 2.2 * n), layout="constrained")
     axes = figure.subplots(*((1, n) if side else (n, 1)), squeeze=False).flatten()
-    styles = marks(drawn["row"])
+    styles = _own(drawn, rows)
     heading = metric_heading(str(drawn["metric"].iloc[0]), goal)
     _scatter(axes[0], drawn.astype({cost: float}), cost, goal, styles)
     _frame(axes[0], cost, drawn[cost], heading)
@@ -75,6 +76,12 @@ def trade_off(
     handles.append(Line2D([], [], color=QUIET, linestyle="--", linewidth=1))
     legend(figure, handles, [*labels, "Pareto front"])
     return figure
+
+
+def _own(drawn: pd.DataFrame, rows: Sequence[str]) -> dict[str, Mark]:
+    """Return the marks of the rows that are drawn, by their places among all of the report."""
+    styles = marks([*rows, *rows_of(drawn)])
+    return {row: styles[row] for row in rows_of(drawn)}
 
 
 def _scatter(ax: Axes, drawn: pd.DataFrame, cost: str, goal: Goal, styles: dict[str, Mark]) -> None:
@@ -172,14 +179,16 @@ def _frame(ax: Axes, cost: str, costs: "pd.Series[Any]", label: str) -> None:
 
 
 @styled
-def erf_against_cache(erf: pd.DataFrame, *, data: str | None = None, width: float = WIDE) -> Figure:
+def erf_against_cache(
+    erf: pd.DataFrame, *, data: str | None = None, rows: Sequence[str] = (), width: float = WIDE
+) -> Figure:
     """Effective receptive field [tokens] against the cache: a mark per row, a dot per seed.
 
     `erf`: row, seed, data, value [tokens], cache_bytes, tokens. Means over data (None: all kinds).
     """
     columns = ["row", "seed", "data", "value", "cache_bytes", "tokens"]
     drawn = only(needed(erf, columns, "erf_against_cache"), "data", data, "erf_against_cache")
-    styles = marks(rows_of(drawn))
+    styles = _own(drawn, rows)
     scale, _ = _unit(drawn["cache_bytes"], "cache_bytes")
     by_seed = drawn.groupby(["row", "seed"], sort=False)[["value", "cache_bytes"]]
     seeds = by_seed.mean().reset_index()

@@ -1,5 +1,6 @@
 """Where attention and SSM maps put their weight: figures 5, 7 and 15."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pandas as pd
@@ -92,14 +93,14 @@ def meta_attention(meta_attention: pd.DataFrame, *, width: float = WIDE) -> Figu
     drawn = needed(meta_attention, columns, "meta_attention")
     rows, kinds = rows_of(drawn), list(dict.fromkeys(drawn["data"]))
     bands = spread(drawn, ["row", "data", "token"]).sort_values("token")
-    figure, axes = panels(rows, width, 1.2, shared=False)
+    figure, axes = panels(rows, width, 1.2)
     for ax, row in zip(axes, rows, strict=True):
         for kind, color in zip(kinds, PALETTE, strict=False):
             band = bands[(bands["row"] == row) & (bands["data"] == kind)]
             ax.plot(band["token"], band["mean"], color=color, marker=".", markersize=3, lw=1)
             ax.fill_between(band["token"], band["low"], band["high"], color=color, alpha=0.16, lw=0)
-        ax.set_ylim(bottom=0)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes[0].set_ylim(bottom=0)  # of all panels: rows are compared
     legend(figure, axes[0].lines, kinds)
     figure.supxlabel("meta token")
     side_label(figure, "attention [fraction]")
@@ -112,6 +113,7 @@ def entropy(
     *,
     branch: Literal["attention", "ssm"] | None = None,
     data: str | None = None,
+    rows: Sequence[str] = (),
     width: float = WIDE,
 ) -> Figure:
     """Entropy of the maps per layer, a line per row; beside it its share of a uniform map's.
@@ -128,9 +130,10 @@ def entropy(
     drawn = only(known, "branch", branch, "entropy")
     drawn = only(drawn, "data", data, "entropy")
     drawn = drawn.assign(share=drawn["value"] / drawn["uniform"])
-    rows, layers = rows_of(drawn), sorted(drawn["layer"].unique())
+    styles, layers = marks([*rows, *rows_of(drawn)]), sorted(drawn["layer"].unique())
+    rows = rows_of(drawn)
     if len(rows) > TOGETHER:
-        return _entropy_panels(drawn, rows, layers, width)
+        return _entropy_panels(drawn, {row: styles[row] for row in rows}, layers, width)
     n_columns = 2 if width > 5 else 1
     figure = Figure(figsize=(width, 4.2 / n_columns), layout="constrained")
     axes = figure.subplots(2 // n_columns, n_columns).flatten()
@@ -138,9 +141,9 @@ def entropy(
     for ax, (column, label) in zip(axes, sides.items(), strict=True):
         plain(ax)
         points = spread(drawn, ["row", "layer"], column).sort_values("layer")
-        for place, (row, style) in enumerate(marks(rows).items()):
+        for place, row in enumerate(rows):
             shift = (place - (len(rows) - 1) / 2) * 0.3 / max(len(rows), 4)
-            _course(ax, points[points["row"] == row], style, shift)
+            _course(ax, points[points["row"] == row], styles[row], shift)
         ax.set_ylabel(label)
         layer_ticks(ax, layers, width / n_columns - 0.8)
         ax.set_ylim(bottom=0)
@@ -151,13 +154,12 @@ def entropy(
 
 
 def _entropy_panels(
-    drawn: pd.DataFrame, rows: list[str], layers: list[int], width: float
+    drawn: pd.DataFrame, styles: dict[str, Mark], layers: list[int], width: float
 ) -> Figure:
-    figure, axes = panels(rows, width, 1.05)
+    figure, axes = panels(list(styles), width, 1.05)
     points = spread(drawn, ["row", "layer"]).sort_values("layer")
     uniform = drawn.groupby(["row", "layer"], as_index=False)["uniform"].mean()
-    style = {"color": PALETTE[0], "marker": "o"}
-    for ax, row in zip(axes, rows, strict=True):
+    for ax, (row, style) in zip(axes, styles.items(), strict=True):
         for _, other in points.groupby("row", sort=False):
             ax.plot(other["layer"], other["mean"], color=PALE, linewidth=0.6)
         own = uniform[uniform["row"] == row]
@@ -165,7 +167,8 @@ def _entropy_panels(
         _course(ax, points[points["row"] == row], style)
         layer_ticks(ax, layers, width / max(1, int(width / 1.55)) - 0.4)
     axes[0].set_ylim(bottom=0)  # of all panels
-    handles = [Line2D([], [], **style), Line2D([], [], color=QUIET, linestyle=":")]  # type: ignore[arg-type]
+    plain_mark = {"color": QUIET, "marker": "o"}
+    handles = [Line2D([], [], **mark) for mark in (plain_mark, {"color": QUIET, "linestyle": ":"})]  # type: ignore[arg-type]
     legend(figure, handles, ["the row's maps", "a uniform map"])
     figure.supxlabel("layer")
     side_label(figure, "entropy [nats]")

@@ -67,21 +67,22 @@ def magnitudes(magnitudes: pd.DataFrame, *, width: float = WIDE) -> Figure:
     """Branch outputs, what they add, and fusion scales per layer; a line of panels per row.
 
     `magnitudes`: row, seed, data, layer, branch, what, value; `what` is output, contribution or
-    scale. Lines: mean over seeds and data, bars from the lowest to the highest seed. Every panel
-    has its own scale from 0: the branches of one row are compared.
+    scale. Lines: mean over seeds and data, bars from the lowest to the highest seed. All rows have
+    one scale of a quantity, from 0: rows and branches are compared.
     """
     columns = ["row", "seed", "layer", "branch", "what", "value"]
     drawn = needed(magnitudes, columns, "magnitudes")
     rows, points = rows_of(drawn), spread(drawn, ["row", "what", "branch", "layer"])
     points = points.sort_values("layer")
     layers = sorted(drawn["layer"].unique())
-    figure = Figure(figsize=(width, (0.75 + LINE) * len(rows) + 0.8), layout="constrained")
-    grid = figure.subplots(len(rows), len(QUANTITIES), squeeze=False, sharex=True)
+    figure = Figure(figsize=(width, (0.75 + 2 * LINE) * len(rows) + 0.8), layout="constrained")
+    grid = figure.subplots(len(rows), len(QUANTITIES), squeeze=False, sharex=True, sharey="col")
     for line, row in zip(grid, rows, strict=True):
         line[0].set_title(" ", pad=3)
         across(line[0], row, 1, "axes fraction")
         for ax, what in zip(line, QUANTITIES, strict=True):
             plain(ax)
+            ax.tick_params(labelbottom=True, labelleft=True)
             layer_ticks(ax, layers, width / len(QUANTITIES) - 0.4)
             ax.yaxis.set_major_locator(MaxNLocator(3))
             ax.margins(y=0.2)  # room for a mark at the upper edge
@@ -90,8 +91,8 @@ def magnitudes(magnitudes: pd.DataFrame, *, width: float = WIDE) -> Figure:
                 ax.set_axis_off()
             for branch, color in BRANCHES.items():
                 _course(ax, own[own["branch"] == branch], color)
-            ax.set_ylim(bottom=0)
     for ax, heading in zip(grid[0], QUANTITIES.values(), strict=True):
+        ax.set_ylim(bottom=0)  # of its whole column
         above = {"xytext": (0, SIZE + 7), "textcoords": "offset points", "ha": "center"}
         ax.annotate(heading, (0.5, 1), xycoords="axes fraction", annotation_clip=False, **above)
     handles = [Line2D([], [], color=color, marker="o") for color in BRANCHES.values()]

@@ -80,8 +80,8 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure `width` [inch] wide with a panel under each title.
 
-    Panels are `height` [inch] high and at least `least` wide. `shared`: all have one scale, and
-    x ticks stand under each column.
+    Panels are `height` [inch] high and at least `least` wide, with tick labels on each. `shared`:
+    all have one scale.
     """
     n_columns = max(1, min(len(titles), int(width / least)))
     n_rows = math.ceil(len(titles) / n_columns)
@@ -89,7 +89,7 @@ def panels(
     wrapped = [textwrap.wrap(text, room) or [""] for text in titles]
     lines = max(map(len, wrapped)) if any(titles) else 0
     figure = Figure(
-        figsize=(width, (height + lines * LINE) * n_rows + 0.3),
+        figsize=(width, (height + (lines + 1) * LINE) * n_rows + 0.3),
         facecolor="white",
         layout="constrained",
     )
@@ -97,11 +97,10 @@ def panels(
     for ax in grid[len(titles) :]:
         ax.remove()
     axes: list[Axes] = list(grid[: len(titles)])
-    for place, (ax, text) in enumerate(zip(axes, wrapped, strict=True)):
+    for ax, text in zip(axes, wrapped, strict=True):
         plain(ax)
         ax.set_title("\n".join(text), loc="left", pad=3)
-        if place + n_columns >= len(titles):  # the lowest of its column, also over a gap
-            ax.tick_params(labelbottom=True)
+        ax.tick_params(labelbottom=True, labelleft=True)  # every panel can be read by itself
     return figure, axes
 
 
@@ -176,9 +175,13 @@ def across(ax: Axes, text: str, y: float, y_of: Literal["data", "axes fraction"]
 
 
 def marks(rows: Iterable[str]) -> dict[str, Mark]:
-    """Return row -> colour, marker and line style; no two of the first 21 rows are alike."""
+    """Return row -> colour, marker and line style; no two of the first 21 rows are alike.
+
+    A row named twice keeps its first place, so that [all rows of a report, rows of one figure]
+    gives every figure of the report the same marks.
+    """
     found: dict[str, Mark] = {}
-    for place, row in enumerate(rows):
+    for place, row in enumerate(dict.fromkeys(rows)):
         turn = place // len(PALETTE)
         found[row] = {
             "color": PALETTE[place % len(PALETTE)],
@@ -186,6 +189,19 @@ def marks(rows: Iterable[str]) -> dict[str, Mark]:
             "linestyle": DASHES[turn % len(DASHES)],
         }
     return found
+
+
+def line_of(style: Mark) -> Mark:
+    """Return a row's mark as that of a line without points."""
+    return {"color": style["color"], "linestyle": style["linestyle"]}
+
+
+def tokens_unit(largest: float) -> tuple[float, str]:
+    """Return what to divide tokens by, and the label of their axis."""
+    for scale, name in ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands")):
+        if largest >= scale:
+            return scale, f"training tokens [{name}]"
+    return 1.0, "training tokens"
 
 
 def rows_of(frame: pd.DataFrame) -> list[str]:

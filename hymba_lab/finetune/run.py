@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from hymba_lab.atomic import make_folder
+from hymba_lab.config.start import weights_digest
 from hymba_lab.errors import StoreError
-from hymba_lab.evaluation.run import weights_digest
 from hymba_lab.finetune.callbacks import Logs, last_checkpoint
 from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.plan import Plan, plan

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import hymba_lab.hf  # noqa: F401 - registers the models
+from hymba_lab.checkpoints.load import WEIGHTS
 from hymba_lab.errors import CheckpointError
 from hymba_lab.hf import HymbaConfig, HymbaLabConfig
 
@@ -52,9 +53,16 @@ class Start:
 
     def load(self, precision: str) -> Any:
         """Return the model with its weights, in the dtype that a precision trains."""
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, GenerationConfig
 
-        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=_DTYPES[precision])
+        model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=_DTYPES[precision])
+        try:
+            model.generation_config.validate(strict=True)
+        except ValueError:  # it would be refused when a checkpoint is written: keep its ids alone
+            ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+            kept = {name: getattr(model.generation_config, name) for name in ids}
+            model.generation_config = GenerationConfig(**kept)
+        return model
 
 
 def _check(folder: Path) -> None:
@@ -64,6 +72,11 @@ def _check(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder}: an adapter without its base model; merge it first: "
                 f"hymba-lab finetune merge {folder} --out MERGED."
+            )
+        if (folder / WEIGHTS).is_file():
+            raise CheckpointError(
+                f"{folder}: a run of the lab; write it as a folder first: "
+                f"hymba-lab finetune export {folder} --out FOLDER."
             )
         raise CheckpointError(f"{folder}: no config.json, so no checkpoint that can be tuned.")
     try:

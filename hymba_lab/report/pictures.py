@@ -13,7 +13,7 @@ from hymba_lab import figures
 from hymba_lab.errors import StoreError
 from hymba_lab.probes.columns import TEXT as PROBE_TEXT
 from hymba_lab.report.verdict import listed, metric_words
-from hymba_lab.sweep.export import Export, curve_metrics
+from hymba_lab.sweep.export import Export, curve_metrics, task_of_export
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.render import Table
 
@@ -33,8 +33,44 @@ class Picture:
 
 
 def pictures(export: Export, table: Table, folder: Path) -> list[Picture]:
-    """Return the figures of a sweep: courses, costs, and the probes in `folder`/probes."""
-    return [*_courses(export), *_costs(export, table), *_probes(export, folder)]
+    """Return the figures of a sweep: times, courses, costs, the probes in `folder`/probes.
+
+    All of them give a row the same colour and mark.
+    """
+    return [
+        *_solved(export), *_courses(export), *_costs(export, table), *_probes(export, folder),
+    ]  # fmt: skip
+
+
+def _rows(export: Export) -> list[str]:
+    return list(dict.fromkeys(map(str, export.runs["row"])))
+
+
+def _solved(export: Export) -> Iterator[Picture]:
+    """When runs solved the task, where the sweep names a level to stop at."""
+    task = task_of_export(export) if export.sweep.stop is not None else None
+    if task is None or not any(task.times.values()):
+        return
+    lines = [
+        {"row": row, "seed": seed, "tokens": run.time, "solved": run.solved}
+        for row, own in task.times.items()
+        for seed, run in own.items()
+    ]
+    told = listed(
+        f"{row} {sum(run.solved for run in own.values())} of {len(own)}"
+        for row, own in task.times.items()
+    )
+    alpha = export.sweep.alpha
+    yield Picture(
+        "solved_over_tokens",
+        "When the task was solved",
+        f"Share of runs whose {metric_words(task.metric)} has passed {task.at:.3g} (Kaplan and "
+        f"Meier) in its pointwise {100 * (1 - alpha):g} % band; ticks: runs that ended without.",
+        f"Solved: {told}.",
+        partial(
+            figures.solved_over_tokens, pd.DataFrame(lines), rows=_rows(export), alpha=alpha
+        ),
+    )  # fmt: skip
 
 
 def read_probes(folder: Path, rows: Collection[str]) -> dict[str, pd.DataFrame]:
@@ -66,7 +102,7 @@ def _courses(export: Export) -> Iterator[Picture]:
             f"Learning curves: {words}",
             "Mean of the seeds, in a band from the lowest to the highest of them.",
             f"{_upper(words)} over training, {_ends(export.curves, metric)}.",
-            partial(figures.training_curves, export.curves, metric=metric, x=x),
+            partial(figures.training_curves, export.curves, metric=metric, x=x, rows=_rows(export)),
         )
 
 
@@ -95,7 +131,7 @@ def _costs(export: Export, table: Table) -> Iterator[Picture]:
             f"{_upper(metric_words(table.metric))} against {words}; the numbers are in the table.",
             partial(
                 figures.trade_off, table.frame, goal=table.goal, cost=cost,
-                paper=paper, paper_metric=_paper_metric(export),
+                paper=paper, paper_metric=_paper_metric(export), rows=_rows(export),
             ),
         )  # fmt: skip
 
@@ -136,7 +172,8 @@ def _probes(export: Export, folder: Path) -> Iterator[Picture]:
     for name, (title, caption) in _PROBES.items():
         if name not in frames or frames[name].empty:
             continue
-        draw = partial(getattr(figures, _FUNCTIONS.get(name, name)), frames[name])
+        rows = {"rows": _rows(export)} if name in _MARKED else {}
+        draw = partial(getattr(figures, _FUNCTIONS.get(name, name)), frames[name], **rows)
         if name != "removal":
             yield Picture(name, title, caption, f"{title}. {caption}", draw)
             continue
@@ -150,6 +187,7 @@ def _probes(export: Export, folder: Path) -> Iterator[Picture]:
 
 
 _FUNCTIONS = {"erf": "erf_against_cache"}
+_MARKED = ("erf", "entropy")  # figures in which a row has a mark
 _PROBES = {
     "removal": (
         "One branch of one layer silenced",
@@ -180,7 +218,7 @@ _PROBES = {
     ),
     "needle": (
         "Needle in a row of tokens",
-        "Accuracy by depth and length; right of the line: longer than in training; the paper's "
-        "figure 10.",
+        "Accuracy by depth and length, in brackets (where measured) how often a value of the row "
+        "was named at all; right of the line: longer than in training; the paper's figure 10.",
     ),
 }

@@ -25,6 +25,7 @@ from hymba_lab.training.progress import ProgressLine
 from hymba_lab.training.random_state import seed_all
 from hymba_lab.training.ranks import all_ranks
 from hymba_lab.training.shards import remove_shards
+from hymba_lab.training.start import take_over
 from hymba_lab.training.trainer import make_trainer, quiet_lightning, usual_exits
 from hymba_lab.training.validation import curve_areas
 from hymba_lab.training.world import whole
@@ -88,7 +89,7 @@ def fit(
     with all_ranks(config, seed=seed, folder=folder) as place, _memory_errors(config):
         mixture = mixture or build_sources(config.data, config.training.seq_len)
         mixture.begin(config.n_steps)
-        module = LitLanguageModel(_model(config, seed, mixture), mixture, config, seed)
+        module = LitLanguageModel(_model(config, seed, mixture, folder), mixture, config, seed)
         milestones = Milestones(folder / CHECKPOINT, stop if place.is_first else None)
         _train(module, milestones, log, progress and place.is_first, guard)
         weights = whole(module.model.state_dict())
@@ -113,10 +114,15 @@ def fit(
     )
 
 
-def _model(config: Config, seed: int, mixture: Mixture) -> LanguageModel:
-    """Return the model of a seed."""
+def _model(config: Config, seed: int, mixture: Mixture, folder: Path) -> LanguageModel:
+    """Return the model of a seed, or with the weights that the run starts from."""
     seed_all(seed)
-    return build_model(config.model, mixture.vocab)
+    model = build_model(config.model, mixture.vocab)
+    if config.start_from is not None and not (folder / CHECKPOINT).exists():
+        if config.start_path is None:
+            raise ConfigError(f"{config.start_from} is no longer there.", "start_from")
+        take_over(model, config.start_path)
+    return model
 
 
 def _train(
