@@ -30,9 +30,6 @@ IDENTITY = "hymba_lab.identity"
 ROLE = "hymba_lab.role"  # "sweep" (parent) or "trial" (child)
 SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained in another sweep
 
-# else MLflow's page of an experiment opens at traces of language models, of which there are none
-_OF_MODELS = {"mlflow.experimentKind": "custom_model_development"}
-_LONGEST_NOTE = 5000  # a tag of an experiment holds no more
 _BATCH = 1000  # the most metrics one log_batch takes
 _LOCK_PATIENCE_S = 60.0
 PATIENCE_S = 300.0
@@ -110,16 +107,15 @@ class Store:
             return str(found.experiment_id)
         artifacts = None if is_server(self.uri) else place_of(self.root, name)
         try:
-            return str(self.call(self.client.create_experiment, name, artifacts, _OF_MODELS))
+            return str(self.call(self.client.create_experiment, name, artifacts))
         except StoreError:  # another process may have made it between the two calls
             if (found := self.call(self.client.get_experiment_by_name, name)) is None:
                 raise
             return str(found.experiment_id)
 
-    def describe_experiment(self, experiment_id: str, text: str) -> None:
-        """Let the experiment's page begin with a text (Markdown), and with its runs below it."""
-        whole_lines = text[:_LONGEST_NOTE].rpartition("\n")[0] if text[_LONGEST_NOTE:] else text
-        for key, value in {**_OF_MODELS, "mlflow.note.content": whole_lines}.items():
+    def explain(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment: its description, and of which kind it is."""
+        for key, value in tags.items():
             self.call(self.client.set_experiment_tag, experiment_id, key, value)
 
     def runs_by_identity(self, experiment_id: str) -> dict[str, Any]:
