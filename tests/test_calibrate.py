@@ -2,12 +2,15 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sweeping import Lab
 
+from hymba_lab.stats import detectable_effect
 from hymba_lab.sweep.calibrate import busy, settled
+from hymba_lab.tables.published import prior
 
 
 def test_a_time_settles_when_two_rounds_agree() -> None:
@@ -45,3 +48,22 @@ def test_the_plan_measures_every_row_and_remembers(
     assert len(digests) == 2 and all(seconds > 0 for seconds in digests.values())
     again = " ".join(lab.run("--plan").out.split())
     assert "ms/step" in again and "64.0" not in again
+
+
+def test_a_plan_at_a_published_size_takes_the_noise_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is measured here: a prior where there is one, and its name; else unknown."""
+    from hymba_lab.sweep.power_notes import power_notes
+
+    lab = Lab(tmp_path)
+    lab.edit(seeds=[0, 1, 2], metric={"name": "val/loss", "goal": "minimize"})
+    session = lab.session()
+    [unknown] = power_notes(session, {})
+    assert "standard deviations of a run (spread not known yet)" in unknown
+    costs = replace(session.cells[0].costs, params=150_000_000)
+    session.cells[0] = replace(session.cells[0], costs=costs)
+    [known] = power_notes(session, {})
+    noise = prior(150e6, "nats")
+    assert noise is not None and "a prior, not measured here" in known
+    assert f"{detectable_effect(noise.sd, 3, 1):.3g} in val/loss" in known
