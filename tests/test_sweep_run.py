@@ -140,6 +140,12 @@ def test_the_parent_run_holds_question_file_and_answer(done: tuple[Lab, Ended]) 
     assert files >= {"table.md", "table.csv", "table.tex", "runs.csv", "sweep.resolved.json"}
 
 
+def test_the_sweep_names_the_page_that_shows_its_runs(done: tuple[Lab, Ended]) -> None:
+    lab, ended = done
+    experiment = lab.store().experiment("sweep-tiny")
+    assert f"http://127.0.0.1:5000/#/experiments/{experiment}/runs" in ended.out
+
+
 def test_optuna_holds_every_cell_as_trials(done: tuple[Lab, Ended]) -> None:
     found = trials(done[0])
     assert len(found) == len({trial.user_attrs["identity"] for trial in found}) == N_JOBS
