@@ -42,6 +42,7 @@ VARIANTS: dict[tuple[str, str], dict[str, Any]] = {
     ("model.attention", "softmax:sink"): {"sink": "learned"},
     ("model.attention", "softmax:off_by_one"): {"sink": "off_by_one", "rope_theta": None},
     ("model.attention", "softmax:gate"): {"output_gate": "elementwise"},
+    ("model.attention", "softmax:value_residual"): {"value_residual": True},
     ("model.attention", "softmax:head_gate"): {"output_gate": "per_head", "rope_layers": "full"},
     ("model.attention", "softmax:normed"): {"qk_norm": True, "rope_share": 0.5},
     ("model.attention", "softmax:conv"): {"qkv_conv": 3},

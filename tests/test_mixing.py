@@ -40,6 +40,7 @@ def drawn(seed: int) -> ModelConfig:
             "rope_share": draw.choice([1.0, 0.5]),
             "rope_layers": draw.choice(["all", "full", "window"]),
             "qkv_conv": draw.choice([None, 3]),
+            "value_residual": draw.random() < 0.5,
         }
 
     d_head = draw.choice([8, 4])

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from hymba_lab.components.attention import SoftmaxAttention
 from hymba_lab.components.heads import AttentionHeads
+from hymba_lab.errors import ConfigError
 from hymba_lab.model import build_model
 from hymba_lab.ops import attention, attention_step, kernels
 from hymba_lab.ops.attention_flex import flex_attention
 from hymba_lab.ops.masks import attention_mask
+from hymba_lab.training.parallel import change_blocks
 
 
 def concatenated(
@@ -124,6 +126,65 @@ def test_an_output_gate_multiplies_what_attention_returns() -> None:
     assert gated.gate is not None
     share = torch.sigmoid(gated.gate(x)).repeat_interleave(8, dim=2)
     torch.testing.assert_close(gated(x)[0], plain(x)[0] * share)
+
+
+def test_values_are_added_to_those_of_the_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """v_l + g_l v_1 in every layer that makes values, v_1 before anything was added to it."""
+    config = model_config(
+        n_layers=4,
+        heads={"name": "attention_only", "n_heads": 4, "n_kv_heads": 2, "d_head": 8},
+        attention={"name": "softmax", "value_residual": True},
+        kv_sharing={"name": "explicit", "groups": [[2, 3]]},
+    )
+    torch.manual_seed(0)
+    model = build_model(config, 32)
+    made: list[Tensor] = []
+    used: list[Tensor] = []
+    for block in model.blocks:
+        branch = block.mixer.attention
+        if branch.owns_kv:
+            branch.value_residual.data.normal_()
+            branch.v.register_forward_hook(lambda *call: made.append(call[2]))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        used.append(v)
+        return attention(q, k, v, **options)
+
+    monkeypatch.setattr("hymba_lab.components.past.attention", attend)
+    model(torch.randint(32, (2, 7)))
+    own = [v.view(2, 7, 2, 8).transpose(1, 2) for v in made]
+    shares = [
+        block.mixer.attention.value_residual.view(2, 1, 1)
+        for block in model.blocks
+        if block.mixer.attention.owns_kv
+    ]
+    expected = [v + share * own[0] for v, share in zip(own, shares, strict=True)]
+    for found, value in zip(used, [*expected, expected[2]], strict=True):
+        torch.testing.assert_close(found, value, rtol=0, atol=0)
+
+
+def test_first_values_of_other_heads_are_refused() -> None:
+    heads = {"name": "attention_only", "n_heads": 4, "d_head": 8}
+    config = model_config(
+        attention={"name": "softmax", "value_residual": True},
+        heads=heads, layers=[{"at": [1], "heads": {**heads, "n_kv_heads": 1}}],
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="layer 0, 4 heads of 8 channels, to those of layer 1, 1"):
+        build_model(config, 32)(torch.randint(32, (1, 5)))
+
+
+def test_values_of_the_first_layer_survive_a_second_computation_of_a_block() -> None:
+    """Blocks computed again in the backward give the gradients of those that are kept."""
+    config = model_config(n_layers=3, attention={"name": "softmax", "value_residual": True})
+    torch.manual_seed(0)
+    model, tokens = build_model(config, 32), torch.randint(32, (2, 9))
+    model(tokens).square().mean().backward()
+    kept = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    change_blocks(model, recompute=True, compiled=False)
+    model(tokens).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, kept[name])
 
 
 def test_positions_by_kind_of_layer() -> None:

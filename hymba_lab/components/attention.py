@@ -39,6 +39,8 @@ class SoftmaxAttention(nn.Module):
     sink         one key more, of logit b and value 0: b learned per head (gpt-oss), or 0 (the
                  off-by-one softmax)
     output_gate  o * sigmoid(W_g x), per channel or per head (arXiv:2505.06708)
+    value_residual  v + g v_1, v_1 the values of the first layer, g learned per head
+                    (arXiv:2410.17897)
     qkv_conv     q, k, v each plus their convolution over so many tokens (Canon B)
     """
 
@@ -57,6 +59,7 @@ class SoftmaxAttention(nn.Module):
         qk_norm: Annotated[bool, LATER] = False,
         sink: Annotated[Literal["learned", "off_by_one"] | None, LATER] = None,
         output_gate: Annotated[Literal["elementwise", "per_head"] | None, LATER] = None,
+        value_residual: Annotated[bool, LATER] = False,
         qkv_conv: Annotated[Annotated[int, Field(ge=2)] | None, LATER] = None,
         eps: Annotated[float, Field(gt=0), LATER] = 1e-6,
     ) -> None:
@@ -74,6 +77,9 @@ class SoftmaxAttention(nn.Module):
             self.k = nn.Linear(d_model, heads.n_kv_heads * heads.d_head, bias=False)
             self.v = nn.Linear(d_model, heads.n_kv_heads * heads.d_head_v, bias=False)
             self.k_norm = RMSNorm(heads.d_head, eps) if qk_norm else None
+        self.value_residual: Tensor | None = None
+        if owns_kv and value_residual:
+            self.value_residual = nn.Parameter(torch.full((heads.n_kv_heads,), 0.5))
         self.convs = nn.ModuleDict()
         if qkv_conv is not None:
             widths = {"q": d_q}
@@ -107,7 +113,10 @@ class SoftmaxAttention(nn.Module):
         """Return k (B, K, T, P), rotated, and v (B, K, T, V)."""
         k = _split(self._conv("k", self.k(x), past), self.heads.d_head)
         k = self._rotate(self.k_norm(k) if self.k_norm else k, past)
-        return k, _split(self._conv("v", self.v(x), past), self.heads.d_head_v)
+        v = _split(self._conv("v", self.v(x), past), self.heads.d_head_v)
+        if self.value_residual is not None:
+            v = v + self.value_residual.view(-1, 1, 1) * past.first_values(v)
+        return k, v
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes that one row keeps after `n_tokens`; a consumer has no keys and values.

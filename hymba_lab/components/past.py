@@ -7,6 +7,7 @@ a plugin's too, may use all of them:
 
     k, v = past.extend(k, v);  o = past.attend(q, k, v, ...)     keys and values
     u    = past.conv(x, weight, bias, state="inputs")            the last inputs of a convolution
+    v0   = past.first_values(v)                                  what the first layer made of v
     y    = past.recur(OP, {"q": q, "k": k}, state="h")           the state of a recurrence
 
 `cache_shapes(n_tokens)` of the component names what these keep (`state=`, "k" and "v") and how
@@ -15,13 +16,14 @@ large it is for one row; nothing else has to be said. The keys, the values and w
 sums over a whole sequence are made in it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from hymba_lab.errors import ConfigError
 from hymba_lab.ops import attention, causal_conv
 
 KeyValue = tuple[Tensor, Tensor]  # k (B, K, S, P) after its rotation, v (B, K, S, V)
@@ -66,6 +68,10 @@ class Past(Protocol):
 
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
         """Keep the new keys and values; return all that the new queries may see."""
+        ...
+
+    def first_values(self, v: Tensor) -> Tensor:
+        """Return the new values of the first layer that asks: v, unless one below has asked."""
         ...
 
     def attend(
@@ -113,6 +119,9 @@ class _Whole:
 
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
         return k, v
+
+    def first_values(self, v: Tensor) -> Tensor:
+        return v
 
     def attend(
         self,
@@ -165,6 +174,40 @@ class LayerPast(NamedTuple):
 
 
 NO_PAST = LayerPast()
+
+
+class _Above:
+    """A past that also knows the values that the first layer made of the same tokens."""
+
+    def __init__(self, past: Past, layer: int, first: dict[str, Any]) -> None:
+        self._past, self._layer, self._first = past, layer, first
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._past, name)
+
+    def first_values(self, v: Tensor) -> Tensor:
+        if self._first.setdefault("layer", self._layer) == self._layer:
+            self._first["v"] = v  # again where a block is computed twice to save memory
+        first: Tensor = self._first["v"]
+        if first.shape != v.shape:
+            raise ConfigError(
+                f"value_residual adds the values of layer {self._first['layer']}, "
+                f"{_heads(first)}, to those of layer {self._layer}, {_heads(v)}; give both layers "
+                "the same key and value heads."
+            )
+        return first
+
+
+def _heads(v: Tensor) -> str:
+    return f"{v.shape[1]} heads of {v.shape[3]} channels"
+
+
+def knowing_first_values(pasts: Iterable[LayerPast]) -> Iterator[LayerPast]:
+    """Yield the pasts of one forward pass so that attention may ask for `first_values`."""
+    first: dict[str, Any] = {}
+    for layer, past in enumerate(pasts):
+        above: Any = _Above(past.attention, layer, first)
+        yield past._replace(attention=above)
 
 
 def kept_shapes(component: Any, n_tokens: int) -> dict[str, tuple[int, ...]] | None:

@@ -8,6 +8,7 @@ norms, activations, residual sums and the softmax, of order 1/width.
 from collections import Counter
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hymba_lab.cost.model import PARTS, part_of
@@ -45,12 +46,19 @@ def _by_part(model: LanguageModel, totals: dict[str, int]) -> dict[str, int]:
     """
     found: Counter[str] = Counter()
     for index, block in enumerate(model.blocks):
-        for inner, _ in block.named_children():
+        for inner, module in block.named_children():
             name = f"blocks.{index}.{inner}"
-            found[part_of(name)] += totals.get(f"LanguageModel.{name}", 0)
+            found[part_of(name)] += _called(totals, f"LanguageModel.{name}", module)
         for branch in ("attention", "ssm"):  # out of the mixer's, into their own
             flops = totals.get(f"LanguageModel.blocks.{index}.mixer.{branch}", 0)
             found[branch] += flops
             found["fusion"] -= flops
     found["head"] = totals.get("Global", 0) - sum(found.values())
     return {part: found[part] for part in PARTS}
+
+
+def _called(totals: dict[str, int], name: str, module: nn.Module) -> int:
+    """Return a module's FLOPs, or its children's where the block calls them one by one."""
+    if name in totals:
+        return totals[name]
+    return sum(totals.get(f"{name}.{child}", 0) for child, _ in module.named_children())

@@ -47,6 +47,10 @@ class Kept:
         kept_k, kept_v = self._buffers(("k", "v"))
         return extended(self.rows, kept_k, k), extended(self.rows, kept_v, v)
 
+    def first_values(self, v: Tensor) -> Tensor:
+        """Return v: a layer by itself is the first."""
+        return v
+
     def attend(
         self,
         q: Tensor,

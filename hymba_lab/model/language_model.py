@@ -1,6 +1,6 @@
 """Token ids to logits: embedding, meta tokens, blocks, norm, head. Knows nothing of training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from hymba_lab.components.meta_tokens import MetaTokens, meta_tokens
 from hymba_lab.components.norm import RMSNorm
-from hymba_lab.components.past import NO_PAST, KeyValue
+from hymba_lab.components.past import NO_PAST, KeyValue, LayerPast, knowing_first_values
 from hymba_lab.config import ModelConfig
 from hymba_lab.errors import ConfigError
 from hymba_lab.model.block import Block, build_block
@@ -50,6 +50,8 @@ class LanguageModel(nn.Module):
         self.max_tokens: int | None = None
         self.released: Mapping[str, Any] | None = None
         self._remembers = False  # not tried yet
+        mixers = [getattr(block.mixer, "attention", None) for block in blocks]
+        self._looks_down = any(getattr(one, "value_residual", None) is not None for one in mixers)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, vocab) of the next token, from tokens (B, T)."""
@@ -76,7 +78,10 @@ class LanguageModel(nn.Module):
         self, tokens: Tensor, cache: Cache | None = None, n_real: Tensor | None = None
     ) -> Tensor:
         meta = self.meta if cache is None or cache.is_empty else None
+        pasts: Iterable[LayerPast]
         pasts = cache.begin(tokens.shape[1], n_real) if cache else repeat(NO_PAST, len(self.plan))
+        if self._looks_down:
+            pasts = knowing_first_values(pasts)
         x = self.embedding(tokens)
         x = meta.add(x) if meta else x
         made: dict[int | None, KeyValue | None] = {}  # keys and values by the layer that made them

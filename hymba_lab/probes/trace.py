@@ -94,6 +94,9 @@ class _Seen:
     def extend(self, k: Tensor, v: Tensor) -> KeyValue:
         return WHOLE.extend(k, v)
 
+    def first_values(self, v: Tensor) -> Tensor:
+        return v
+
     def attend(
         self,
         q: Tensor,
