@@ -1,6 +1,8 @@
 """What the tests share: a tiny experiment, and one cache for the standard library's text."""
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,24 @@ from hymba_lab import cli
 from hymba_lab.ops import kernels
 
 ROOT = Path(__file__).parents[1]
+Write = Callable[[str, str], Path]
 
 cli.keep_matplotlib_here()  # in the user's own cache, before a test names another
+
+
+def tracked(pattern: str) -> list[Path]:
+    """Return the project's own files: a user's beside them prove nothing about what is shipped.
+
+    Where git does not know, as in an archive without a repository, all that is there.
+    """
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--", f":(glob){pattern}"],
+        capture_output=True, text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+    ).stdout  # fmt: skip
+    known = sorted(ROOT / name for name in listed.split("\0") if name)
+    return known or sorted(ROOT.glob(pattern))
+
 
 TINY = """\
 name: tiny
@@ -73,3 +91,30 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
         return path
 
     return write
+
+
+def registered() -> dict[str, set[str]]:
+    """Return which components each axis has at the moment."""
+    from hymba_lab.config import all_registries
+
+    return {registry.path: set(registry) for registry in all_registries().values()}
+
+
+def forget_all_but(before: Mapping[str, set[str]]) -> None:
+    """Take away what plugins have registered since `before`."""
+    from hymba_lab.config import all_registries
+
+    for registry in all_registries().values():
+        for name in set(registry) - before[registry.path]:
+            registry.remove(name)
+
+
+@pytest.fixture
+def no_plugin_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test's plugins register is gone after it."""
+    from hymba_lab.config import plugins
+
+    before = registered()
+    monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
+    yield
+    forget_all_but(before)

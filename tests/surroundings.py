@@ -52,13 +52,23 @@ def call(
 ) -> Said:
     """Run `python -m hymba_lab.<module>` as a user does, as another one where asked."""
     done = subprocess.run(
-        [sys.executable, "-m", f"hymba_lab.{module}", *map(str, arguments)],
-        cwd=cwd, env=environment(**env), user=user, group=user, capture_output=True,
-        timeout=TIMEOUT_S,
-        **({"extra_groups": []} if user is not None else {}),
+        [*as_user(user), sys.executable, "-m", f"hymba_lab.{module}", *map(str, arguments)],
+        cwd=cwd, env=environment(**env), capture_output=True, timeout=TIMEOUT_S,
     )  # fmt: skip
     out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
     return Said(done.returncode, out, err)
+
+
+def as_user(user: int | None) -> list[str]:
+    """Return what a command begins with to be another user's.
+
+    That one may read all files, since Python itself may lie in the home folder of the one who
+    tests; it may write its own only.
+    """
+    if user is None:
+        return []
+    reading = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *reading]
 
 
 def numbers(folder: Path, name: str = "sweep-tiny") -> list[dict[str, str]]:

@@ -1,18 +1,14 @@
 """`hymba-lab check` names every wrong plugin with the law that it breaks."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, Write
 
 from hymba_lab.commands import check
-from hymba_lab.config import all_registries, plugins
 from hymba_lab.errors import ConfigError, UserError
 from hymba_lab.testing import Outcome
-
-Write = Callable[[str, str], Path]
 
 MIXER = """\
 import torch
@@ -73,15 +69,7 @@ class Mine(nn.Module):
 """
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    registries = all_registries().values()
-    before = {registry.path: set(registry) for registry in registries}
-    monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
-    yield
-    for registry in registries:
-        for name in set(registry) - before[registry.path]:
-            registry.remove(name)
+pytestmark = pytest.mark.usefixtures("no_plugin_stays")
 
 
 def broken(found: list[Outcome]) -> dict[str, str]:

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, tracked
 
 from hymba_lab.claims.file import load_claims
 from hymba_lab.config.yaml_file import read_yaml
 from hymba_lab.sweep.question.file import load_sweep
 
-ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "analysis" / "claims").glob("*.yaml"))
+FILES = tracked("analysis/claims/*.yaml")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

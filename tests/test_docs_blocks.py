@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from conftest import tracked
 
 from hymba_lab.__main__ import COMMANDS
 from hymba_lab.config import all_registries, load_config, plugins
@@ -18,7 +19,7 @@ from hymba_lab.config.yaml_file import parse_yaml
 from hymba_lab.sweep.question.file import SweepFile
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *tracked("docs/**/*.md")]
 MODULES = {name: module for group in COMMANDS.values() for name, (module, _) in group.items()}
 
 

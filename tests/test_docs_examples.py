@@ -1,6 +1,5 @@
 """The examples of docs/: they keep every law, train, generate what they say, and are probed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,15 +22,7 @@ FILE = EXAMPLES / "gated_linear_attention.py"
 MIXER = "ssm: {name: gated_linear_attention, n_heads: 4, d_key: 8}"
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    registries = all_registries().values()
-    before = {registry.path: set(registry) for registry in registries}
-    monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
-    yield
-    for registry in registries:
-        for name in set(registry) - before[registry.path]:
-            registry.remove(name)
+pytestmark = pytest.mark.usefixtures("no_plugin_stays")
 
 
 @pytest.fixture

@@ -313,6 +313,15 @@ def test_an_evaluation_that_cannot_run(
     assert not list((tmp_path / "out").glob("*.json"))
 
 
+def test_no_thread_is_refused_by_the_command_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main([str(folder), "--threads", "0"])
+    assert ended.value.code == 2
+    assert "--threads: '0' is no whole number from 1" in capsys.readouterr().err
+
+
 MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no folder": (lambda p: p / "nowhere", "no such file"),
     "no tokenizer": (lambda p: _without(p, "tokenizer.json"), "no tokenizer.json"),

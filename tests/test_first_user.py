@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import conftest
 import pytest
 from rich.console import Console
 from sweeping import SWEEP, Lab
@@ -408,3 +409,14 @@ def test_a_log_without_a_terminal_shows_the_time_left(
     shown.waiting({second.identity: second})
     last = screen.getvalue().splitlines()[-1]
     assert last == "done 1/4  running 1  failed 0  about 25 min left"
+
+
+def test_a_users_own_files_beside_ours_are_not_tested_as_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = repository(tmp_path / "checkout")
+    (folder / "mine.py").write_text("x = 2\n")
+    monkeypatch.setattr(conftest, "ROOT", folder)
+    assert conftest.tracked("*.py") == [folder / "known.py"]
+    shutil.rmtree(folder / ".git")
+    assert conftest.tracked("*.py") == [folder / "known.py", folder / "mine.py"]

@@ -6,10 +6,10 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, tracked
 from exporting import write_export, write_probe
 
-NOTEBOOKS = sorted((ROOT / "analysis").glob("*.ipynb"))
+NOTEBOOKS = tracked("analysis/*.ipynb")
 
 
 def code(path: Path) -> list[str]:

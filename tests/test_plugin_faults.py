@@ -1,18 +1,15 @@
 """A plugin that fails is said in one message by every command, with its line where it has one."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, Write
 
 from hymba_lab import cli
 from hymba_lab.commands import inspect
-from hymba_lab.config import all_registries, load_config, plugins
+from hymba_lab.config import load_config
 from hymba_lab.cost import measure_costs
 from hymba_lab.errors import ConfigError
-
-Write = Callable[[str, str], Path]
 
 FUSION = """\
 import torch
@@ -68,15 +65,7 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    registries = all_registries().values()
-    before = {registry.path: set(registry) for registry in registries}
-    monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
-    yield
-    for registry in registries:
-        for name in set(registry) - before[registry.path]:
-            registry.remove(name)
+pytestmark = pytest.mark.usefixtures("no_plugin_stays")
 
 
 def experiment(write: Write, source: str) -> Path:

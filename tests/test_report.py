@@ -16,9 +16,9 @@ from hymba_lab.errors import UserError
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
 from hymba_lab.report.pictures import paper_costs, pictures
-from hymba_lab.report.verdict import sentence
 from hymba_lab.runs.tracking import ROLE, default_uri
 from hymba_lab.sweep.export import documents, read_export
+from hymba_lab.tables.sentence import sentence
 
 RESULTS = ROOT / "results"
 COMMITTED = sorted(path.parent for path in RESULTS.glob("*/export.json"))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, tracked
 
 from hymba_lab.config import load_config
 from hymba_lab.cost import measure_costs
@@ -11,9 +12,8 @@ from hymba_lab.data.source import build_sources
 from hymba_lab.model import plan_layers
 from hymba_lab.sweep.session import open_session
 
-ROOT = Path(__file__).parents[1]
-EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
-SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+EXPERIMENTS = tracked("experiments/*.yaml")
+SWEEPS = tracked("sweeps/*.yaml")
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, tracked
 
 from hymba_lab.claims.counted import counted
 from hymba_lab.claims.file import load_all
@@ -89,7 +89,7 @@ def test_open_ends_are_told_as_bounds() -> None:
 
 
 def test_no_committed_verdict_compares_a_level_with_a_run_that_was_stopped() -> None:
-    for folder in sorted((ROOT / "results").glob("*-nano")):
+    for folder in sorted({path.parent for path in tracked("results/*-nano/export.json")}):
         export = read_export(folder)
         task, (table, _) = task_of_export(export), documents(export)
         assert task is not None

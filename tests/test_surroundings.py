@@ -27,7 +27,10 @@ from surroundings import (
 
 STRANGER = 54321  # a user without an entry in passwd, as in containers
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="to be another user needs root and setpriv",
+)
 
 
 @pytest.fixture(scope="module")
@@ -343,9 +346,12 @@ def test_nothing_is_written_outside_the_root_and_the_cache(copied: Path, tmp_pat
     before = tree(tmp_path, leave_out=[copied, tmp_path / "cache"])
     forget_one(copied)
     assert_well(sweep(copied, "--out", str(copied / "results"), cwd=here, env=env))
+    (run,) = {path.parent for path in results(copied)[:1]}
+    at_root = ("--out", copied / "results", "--root", copied)
     for command in (
         ("report", "--results", copied / "results"),
-        ("probes", copied / "runs" / "sweeps" / "sweep-tiny", "--out", copied / "results"),
+        ("probes", copied / "runs" / "sweeps" / "sweep-tiny", *at_root),
+        ("generate", run, "--ids", "1 2", "--max-new-tokens", "2"),
     ):
         said = call(*map(str, command), cwd=here, env=env)
         assert said.code == 0, said.out + said.err

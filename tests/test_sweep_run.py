@@ -122,10 +122,28 @@ def test_the_parent_run_holds_question_file_and_answer(done: tuple[Lab, Ended]) 
     lab, _ = done
     run = parent(lab)
     assert run.info.status == "FINISHED"
-    assert "Does a gate recall more" in run.data.tags["mlflow.note.content"]
+    note = run.data.tags["mlflow.note.content"]
+    assert "Does a gate recall more" in note and "**Answer.** By" in note and "| gate |" in note
     assert "| gate" in run.data.tags["hymba_lab.answer"]
+    line = table(lab)["gate"]
+    assert run.data.tags["verdict.gate"] == line["verdict"]
+    assert run.data.tags["verdict.baseline"] == "mean"
+    metrics = run.data.metrics
+    assert metrics["verdict/gate/seeds"] == 2
+    assert ("verdict/gate/effect" in metrics) == bool(line["effect"])  # what is unknown is left out
+    assert sum(n for key, n in metrics.items() if key.startswith("verdicts/")) == 1
+    experiment = lab.store().client.get_experiment(run.info.experiment_id)
+    assert "Does a gate recall more" in experiment.tags["mlflow.note.content"]
+    assert "`params.stage = 'seed'`" in experiment.tags["mlflow.note.content"]
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     files = {file.path for file in lab.store().client.list_artifacts(run.info.run_id)}
     assert files >= {"table.md", "table.csv", "table.tex", "runs.csv", "sweep.resolved.json"}
+
+
+def test_the_sweep_names_the_page_that_shows_its_runs(done: tuple[Lab, Ended]) -> None:
+    lab, ended = done
+    experiment = lab.store().experiment("sweep-tiny")
+    assert f"http://127.0.0.1:5000/#/experiments/{experiment}/runs" in ended.out
 
 
 def test_optuna_holds_every_cell_as_trials(done: tuple[Lab, Ended]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, tracked
 from sweeping import Lab
 from test_shipped import SWEEPS
 
@@ -122,7 +122,7 @@ def test_a_sweep_with_a_base_has_one_scale(lab: Lab) -> None:
 
 
 SCALED = [path for path in SWEEPS if "\nscale: " in path.read_text()]
-LARGE = sorted({path.stem for path in (SWEEPS[0].parent / "scales").iterdir()} - {"nano"})
+LARGE = sorted({path.stem for path in tracked("sweeps/scales/*.yaml")} - {"nano"})
 
 
 @pytest.mark.parametrize("scale", LARGE)

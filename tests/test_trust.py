@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, Write, forget_all_but, registered
 
 from hymba_lab.checkpoints.load import load
 from hymba_lab.checkpoints.weights import save_weights
@@ -20,8 +19,6 @@ from hymba_lab.model import build_model
 from hymba_lab.probes.__main__ import main as probes
 from hymba_lab.runs.folder import run_identity
 from hymba_lab.runs.provenance import CODE_VERSION
-
-Write = Callable[[str, str], Path]
 
 PLUGIN = """\
 from pathlib import Path
@@ -47,32 +44,22 @@ class Stranger(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _nothing_ran(no_plugin_stays: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No plugin has run yet, on this machine or in this process."""
-    registries = all_registries().values()
-    before = {registry.path: set(registry) for registry in registries}
     monkeypatch.setattr(plugins, "_loaded", {})
     monkeypatch.setenv("HYMBA_LAB_CACHE", str(tmp_path / "cache"))
-    yield
-    _forget(before)
-
-
-def _forget(before: dict[str, set[str]]) -> None:
-    for registry in all_registries().values():
-        for name in set(registry) - before[registry.path]:
-            registry.remove(name)
 
 
 @pytest.fixture
 def run(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run's folder as somebody else would send it, with its plugin inside."""
-    before = {path: set(registry) for path, registry in all_registries().items()}
+    before = registered()
     plugin = write("their/stranger.py", PLUGIN)
     text = "plugins: [stranger.py]\n" + TINY.replace("{name: mean}", "{name: stranger}")
     config = load_config(write("their/experiment.yaml", text))
     folder = _finish(tmp_path / "their" / "runs", config)
     # here it never ran
-    _forget(before)
+    forget_all_but(before)
     plugins._loaded.clear()
     monkeypatch.setenv("HYMBA_LAB_CACHE", str(tmp_path / "mine"))
     plugin.with_name("it_ran").unlink()

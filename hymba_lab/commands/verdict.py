@@ -59,6 +59,15 @@ def arguments() -> argparse.ArgumentParser:
         "--limits", type=flags.number, nargs=2, metavar=("LOW", "HIGH"),
         help="the least and the largest value of the metric, e.g. 0 1",
     )  # fmt: skip
+    add(
+        "--params", type=flags.number, default=math.nan, metavar="N",
+        help="parameters of the models, e.g. 124e6: where every row has too few seeds, the noise "
+        "of public runs of this size is told",
+    )  # fmt: skip
+    add(
+        "--unit", choices=("nats", "bits_per_byte"),
+        help="of the metric, for --params (default: by its name)",
+    )  # fmt: skip
     flags.add(parser, "json", help="a list of {row, n, effect, low, high, p, verdict}")
     return parser
 
@@ -74,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         row=options.row, seed=options.seed, metric=options.metric, goal=options.goal,
         baseline=options.baseline, solved=options.solved, floor=options.floor,
         solved_at=options.solved_at, same=options.same, alpha=options.alpha,
-        margin=options.margin, limits=tuple(options.limits) if options.limits else NOWHERE,
+        margin=options.margin, params=options.params, unit=options.unit,
+        limits=tuple(options.limits) if options.limits else NOWHERE,
     )  # fmt: skip
     print(as_json(found.rows) if options.json else as_text(found))
     return 0

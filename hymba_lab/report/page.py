@@ -18,9 +18,9 @@ from hymba_lab.report.sections import (
     unmeasured,
 )
 from hymba_lab.report.tables_html import result_html, table_html
-from hymba_lab.report.verdict import sentence
 from hymba_lab.sweep.export import Export
 from hymba_lab.tables.render import Table
+from hymba_lab.tables.sentence import sentence
 
 _OUTLINE = re.compile(r' d="[^"]*"')
 _MORE_DIGITS = re.compile(r"(\.\d\d)\d+")

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from hymba_lab import figures
 from hymba_lab.errors import StoreError
 from hymba_lab.probes.columns import TEXT as PROBE_TEXT
-from hymba_lab.report.verdict import listed, metric_words
 from hymba_lab.sweep.export import Export, curve_metrics, task_of_export
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.render import Table
+from hymba_lab.tables.sentence import listed, metric_words
 
 COSTS = {"cache_bytes": "cache", "flops_per_token": "FLOPs per token"}
 _ALIKE = 0.01  # costs within 1 % of each other make no picture

@@ -8,9 +8,9 @@ import pandas as pd
 
 from hymba_lab.report.pictures import COSTS, Picture, differing_costs
 from hymba_lab.report.tables_html import table_html
-from hymba_lab.report.verdict import listed, metric_words
 from hymba_lab.sweep.export import Export, origin
 from hymba_lab.tables.render import MISSING, Column, Table, metric_heading, number
+from hymba_lab.tables.sentence import listed, metric_words
 
 
 def scale_note(export: Export) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from hymba_lab.report.verdict import kind
 from hymba_lab.tables.render import Column, Table, display
+from hymba_lab.tables.sentence import kind
 
 _MARKS = {
     "better": "▲ ",

@@ -113,6 +113,11 @@ class Store:
                 raise
             return str(found.experiment_id)
 
+    def explain(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment: its description, and of which kind it is."""
+        for key, value in tags.items():
+            self.call(self.client.set_experiment_tag, experiment_id, key, value)
+
     def runs_by_identity(self, experiment_id: str) -> dict[str, Any]:
         """Return the experiment's trial runs by identity (MLflow's own run objects)."""
         found = self._search(experiment_id, f"tags.`{ROLE}` = 'trial'")

@@ -52,12 +52,14 @@ class Coordinator:
         *,
         retry_failed: bool = False,
         interruptions: int = 20,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """`interruptions`: how often in a row a trial may end without a step forward for no fault
-        of its own (preempted, cancelled, its node lost) before it is given up."""
+        of its own (preempted, cancelled, its node lost) before it is given up. `tick()` is called
+        twice a second and may raise."""
         self.planner, self.root, self.make_task = planner, root, make_task
         self.observers, self.retry_failed = observers, retry_failed
-        self.interruptions = interruptions
+        self.interruptions, self._tick = interruptions, tick
         self.outcomes: dict[str, Outcome] = {}
         self._attempts: dict[str, int] = {}
         self._interrupted: dict[str, tuple[int, int]] = {}  # furthest step, times since then
@@ -74,6 +76,7 @@ class Coordinator:
             self._take_stock(launcher)
             if not self._running and not self._elsewhere:
                 return self.outcomes
+            self._tick()
             self._collect()
             self._renew()
 

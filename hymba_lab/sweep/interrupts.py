@@ -1,4 +1,4 @@
-"""A coordinator that is told to go while its trials may stay: preempted, or out of time."""
+"""A coordinator that is told to go: by Ctrl-C, or so that its trials may stay (preempted)."""
 
 import signal
 import threading
@@ -36,3 +36,36 @@ def leaving_on_signals(wanted: bool) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class CtrlC:
+    """Ctrl-C that is not lost: where Python swallows the exception, `again` raises it.
+
+    An interrupt that falls into a callback of the garbage collector is printed and forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Remember that the key was pressed, where Python's own handler would answer."""
+        mine = threading.current_thread() is threading.main_thread()
+        if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self._press)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def again(self) -> None:
+        """Raise the interrupt that has not arrived."""
+        if self._pressed:
+            self._pressed = False
+            raise KeyboardInterrupt
+
+    def _press(self, number: int, frame: object) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt

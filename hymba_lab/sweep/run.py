@@ -6,7 +6,7 @@ first of them leads: it alone mirrors into the stores, until it ends and another
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from hymba_lab.runs.lease import newest, waited_for
 from hymba_lab.runs.root_id import root_id
 from hymba_lab.runs.store_uri import remembered
 from hymba_lab.sweep.coordinator import Coordinator
-from hymba_lab.sweep.interrupts import CoordinatorLeaves, leaving_on_signals
+from hymba_lab.sweep.interrupts import CoordinatorLeaves, CtrlC, leaving_on_signals
 from hymba_lab.sweep.jobs import Job
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.observers.base import Observer
@@ -44,6 +44,7 @@ class Invocation:
     workers: int | None
     threads: int
     retry_failed: bool
+    ctrl_c: CtrlC = field(default_factory=CtrlC)
 
 
 def run_sweep(
@@ -90,7 +91,7 @@ def run_sweep(
         retry_failed,
     )
     make_folder(session.folder)
-    with leaving_on_signals(cluster.spec.name != "local"):
+    with asked.ctrl_c.heard(), leaving_on_signals(cluster.spec.name != "local"):
         with waited_for(session.folder, timeout=0) as lead:
             if lead is not None:
                 return _lead(asked, command, out)
@@ -114,7 +115,7 @@ def _lead(asked: Invocation, command: str, out: Path | None) -> Report:
     except BaseException:
         mirror.interrupted()
         raise
-    view.report(report, mirror.uri)
+    view.report(report, mirror.uri, mirror.experiment)
     return report
 
 
@@ -145,6 +146,7 @@ def _coordinator(asked: Invocation, mirror: Mirror, observers: list[Observer]) -
         observers,
         retry_failed=asked.retry_failed,
         interruptions=asked.resources.interruptions,
+        tick=asked.ctrl_c.again,
     )
 
 

@@ -22,6 +22,7 @@ from hymba_lab.stats import (
 )
 from hymba_lab.tables.columns import NEEDED, SHARED, STATUSES
 from hymba_lab.tables.interactions import interaction_table
+from hymba_lab.tables.noise_notes import prior_notes
 from hymba_lab.tables.notes import (
     PARAMS_TOLERANCE,
     equivalence_notes,
@@ -153,6 +154,7 @@ def result_table(
         *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
         *flag_notes(frame),
         *speed_notes(runs),
+        *([] if task else prior_notes(values, metric, _params(runs, baseline), alpha=alpha)),
     ]
     more = []
     if len(factorial) > 1:
@@ -161,6 +163,10 @@ def result_table(
         frame, paper_notes = _with_paper(frame, reference)
         notes += paper_notes
     return Table(frame, metric, goal, baseline, axes, others, notes, more)
+
+
+def _params(runs: pd.DataFrame, baseline: str) -> float:
+    return _cost(runs[runs["row"] == baseline], "params")
 
 
 def _is_axis(runs: pd.DataFrame, name: str) -> bool:

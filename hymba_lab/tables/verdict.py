@@ -27,6 +27,8 @@ from hymba_lab.stats import (
     pairing_of,
     wrong_winner,
 )
+from hymba_lab.tables.noise_notes import prior_notes
+from hymba_lab.tables.published import Unit
 
 PREFIXES = ("", "params.", "metrics.", "tags.", "config.", "summary.", "config/", "summary/")
 _STATES = ("status", "State", "state")
@@ -79,6 +81,8 @@ def verdict(
     alpha: float = 0.05,
     margin: float | None = None,
     limits: tuple[float, float] = NOWHERE,
+    params: float = math.nan,
+    unit: Unit | None = None,
 ) -> Verdicts:
     """Judge every row of a frame against the baseline, as the lab's own tables do.
 
@@ -87,7 +91,9 @@ def verdict(
     level: with `floor`, what a guess reaches, rows that are not above it on either side are "not
     learned"; with `solved_at`, a row that reaches it against one that does not is "censored": the
     level says when a run was stopped. `same` are columns of which all runs must have one value.
-    Without `seed` the runs of a row are numbered.
+    Without `seed` the runs of a row are numbered. Where no row has seeds enough to show its noise,
+    a note says what public runs of models of `params` parameters show in this `unit` (by default
+    by the metric's name), or that it is unknown.
 
     Raises UserError for absent columns or rows, a run given twice, and unequal runs.
     """
@@ -110,6 +116,7 @@ def verdict(
         found = compare(values, baseline, goal=goal, alpha=alpha, margin=margin, limits=limits)
         found = [_gated(one, values, baseline, goal, floor, solved_at) for one in found]
         notes.append(str(pairing_of(values, baseline)))
+        notes += prior_notes(values, metric, params, alpha=alpha, unit=unit)
     missing = {label: len(own) - len(measured(own)) for label, own in values.items()}
     notes += [f"{label}: {n} runs have no {metric}." for label, n in missing.items() if n]
     rows = [_baseline(baseline, values, missing), *(_row(one, missing) for one in found)]

@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,6 +91,7 @@ def _start_server() -> None:
     trains, Python would answer it with a traceback. A mask passes to whom a process starts; a
     signal that comes meanwhile waits here until it is lifted.
     """
+    resource_tracker.ensure_running()  # it would lift the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

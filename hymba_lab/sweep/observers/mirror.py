@@ -21,6 +21,17 @@ from hymba_lab.runs.tracking import (
     record_tags,
 )
 from hymba_lab.sweep.jobs import Job, Outcome
+from hymba_lab.sweep.observers.told import (
+    EXPERIMENT_KIND,
+    NOTE,
+    TRAINING,
+    answer_note,
+    cut,
+    experiment_note,
+    question_note,
+    verdict_metrics,
+    verdict_tags,
+)
 from hymba_lab.sweep.pruning import Pruning
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.task import Task
@@ -63,6 +74,8 @@ class Mirror:
             self.experiment, session.name, f"sweep:{session.name}", self._parent_tags()
         )
         with self._told_once():
+            note = experiment_note(session.sweep.file, session.name)
+            self.store.explain(self.experiment, {NOTE: note, EXPERIMENT_KIND: TRAINING})
             self.parent.artifact("sweep.resolved.json", resolved_sweep(session))
         found = self.store.runs_by_identity(self.experiment)
         self._status |= {identity: run.info.status for identity, run in found.items()}
@@ -150,12 +163,15 @@ class Mirror:
         run.end("FAILED" if outcome.status == "failed" else "FINISHED")
 
     def finish(self, report: "Report") -> None:
-        """Attach the table to the parent run and close it."""
+        """Attach the table to the parent run, say its verdicts and close it."""
         with self._told_once():
             for name, text in report.files.items():
                 self.parent.artifact(name, text)
         with self._told_once():
-            self.parent.describe({}, {"hymba_lab.answer": report.answer[:5000]})
+            note = answer_note(self.session.sweep.file, report.table)
+            tags = {"hymba_lab.answer": cut(report.answer), NOTE: note}
+            self.parent.describe({}, {**tags, **verdict_tags(report.table)})
+            self.parent.log(verdict_metrics(report.table), 0)
             self.parent.end()
 
     def interrupted(self) -> None:
@@ -180,12 +196,9 @@ class Mirror:
         return run
 
     def _parent_tags(self) -> dict[str, str]:
-        file = self.session.sweep.file
-        metric = f"Metric: {file.metric.name} ({file.metric.goal})"
-        note = f"**{file.question}**\n\n{file.source}\n\n{metric}"
         return {
             ROLE: "sweep",
-            "mlflow.note.content": note,
+            NOTE: question_note(self.session.sweep.file),
             "mlflow.source.git.commit": commit().sha,
             "hymba_lab.dirty": str(is_dirty(self.session.sweep.base.plugins)),
             "hymba_lab.scale": self.session.sweep.base.scale,

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hymba_lab import cli, tables
 from hymba_lab.errors import TrialInterrupted
+from hymba_lab.runs.store_uri import is_server
 from hymba_lab.sweep.jobs import Job, Outcome, value_of
 from hymba_lab.sweep.session import Session
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from hymba_lab.sweep.report import Report
 
 _SILENT_S = 600.0  # a log without a terminal says how far the sweep is after so long without a line
+
+
+def _page(uri: str, experiment_id: str) -> str:
+    """Return the address of the experiment's runs: MLflow's first page shows none."""
+    server = uri.rstrip("/") if is_server(uri) else "http://127.0.0.1:5000"
+    return f"{server}/#/experiments/{experiment_id}/runs"
 
 
 class View:
@@ -94,7 +101,7 @@ class View:
             f"{self.session.name}: all {len(self.done)} runs are finished; nothing to train."
         )
 
-    def report(self, report: "Report", uri: str) -> None:
+    def report(self, report: "Report", uri: str, experiment_id: str) -> None:
         """Print the table, its notes and where to look next."""
         self.console.print()
         self.console.print(Text(self.session.sweep.file.question, style="bold"))
@@ -103,7 +110,7 @@ class View:
         self.console.print(
             f"\nFiles: {where}/table.md, table.csv, table.tex, runs.csv\n"
             f"Charts: mlflow ui --backend-store-uri {uri}\n"
-            f"        then open experiment {self.session.name!r}, group runs by 'row', compare.",
+            f"        then open {_page(uri, experiment_id)} and group runs by 'row'.",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -1,0 +1,179 @@
+"""Tables in which a naive lab is wrong: the lab says the right thing in each of them.
+
+Twenty are tables of values or of times; the others are of the whole lab: sweeps with a control,
+tuned values, probes, claims.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from claiming import HYBRID, Desk
+
+from hymba_lab.errors import UserError
+from hymba_lab.stats import Run
+from hymba_lab.tables.solving import Task, control_note, edge_notes
+from hymba_lab.tables.verdict import Verdicts, verdict
+
+
+def judged(rows: dict[str, list[float]], goal: str = "maximize", **options: object) -> Verdicts:
+    lines = [
+        {"arch": label, "seed": seed, "y": value}
+        for label, values in rows.items()
+        for seed, value in enumerate(values)
+    ]
+    return verdict(
+        pd.DataFrame(lines), row="arch", seed="seed", metric="y", goal=goal,  # type: ignore[arg-type]
+        baseline="base", **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def timed(rows: dict[str, list[float]], end: float, **options: object) -> Verdicts:
+    lines = [
+        {"arch": label, "seed": seed, "t": min(t, end), "ok": t <= end}
+        for label, values in rows.items()
+        for seed, t in enumerate(values)
+    ]
+    return verdict(
+        pd.DataFrame(lines), row="arch", seed="seed", metric="t", goal="minimize",
+        baseline="base", solved="ok", **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+nan = math.nan
+SOLVED, FLOOR, LUCKY = [0.99, 1.0, 0.98], [0.31, 0.30, 0.32], [0.36, 0.36, 0.3601]
+TIMES = [0.72, 0.75, 0.70]
+LEVELS = {"floor": 0.337, "solved_at": 0.95, "limits": (0.0, 1.0)}
+TRAPS = [
+    ("a parent stopped before its jump, by level",
+     lambda: judged({"base": SOLVED, "x": FLOOR}, **LEVELS), "censored"),
+    ("a parent stopped before its jump, by time",
+     lambda: timed({"base": TIMES, "x": [9.0] * 3}, 1.02), "censored"),
+    ("the same the other way round",
+     lambda: timed({"base": [9.0] * 3, "x": TIMES}, 1.02), "censored"),
+    ("some seeds stopped, few seeds",
+     lambda: timed({"base": TIMES, "x": [0.8, 9.0, 0.9]}, 1.02), "censored"),
+    ("floor against floor, reached by one of them sooner",
+     lambda: judged({"base": [0.27, 0.271, 0.269], "x": FLOOR}, **LEVELS), "not_learned"),
+    ("floor against floor, by time",
+     lambda: timed({"base": [9.0] * 6, "x": [9.0] * 6}, 1.0), "not_learned"),
+    ("two rows cut while they rise",
+     lambda: judged({"base": [0.5, 0.7, 0.6], "x": [0.6, 0.8, 0.9]}, **LEVELS), "censored"),
+    ("one seed of three late: a mean of a jump",
+     lambda: judged({"base": SOLVED, "x": [0.99, 0.98, 0.42]}, **LEVELS), "censored"),
+    ("a luckily small spread among noisy rows",
+     lambda: judged({"base": [0.1, 0.9, 0.5], "x": [0.93, 0.931, 0.929], "z": [0.2, 0.8, 0.6],
+                     "w": [0.3, 0.9, 0.2]}), "undecided"),
+    ("a noisy baseline and one lucky run",
+     lambda: judged({"base": [0.50, 0.52, 0.48], "x": [0.49, 0.51, 0.75]}), "undecided"),
+    ("two seeds", lambda: judged({"base": [0.5, 0.51], "x": [0.9, 0.91]}), "too_few_seeds"),
+    ("one seed", lambda: judged({"base": [0.5], "x": [0.9]}), "too_few_seeds"),
+    ("missing values are not zeros",
+     lambda: judged({"base": [0.5, 0.52, 0.48, 0.5], "x": [0.51, nan, 0.49, 0.5]}), "undecided"),
+    ("all but two runs missing",
+     lambda: judged({"base": [0.5, 0.52, 0.48], "x": [0.9, nan, 0.91]}), "too_few_seeds"),
+    ("a loss is better when it is smaller",
+     lambda: judged({"base": [3.0, 3.01, 2.99], "x": [2.0, 2.01, 1.99]}, "minimize"), "better"),
+    ("equal rows without any spread",
+     lambda: judged({"base": [1.0] * 3, "x": [1.0] * 3}), "undecided"),
+    ("different rows without any spread, three seeds",
+     lambda: judged({"base": [1.0] * 3, "x": [0.9] * 3}), "too_few_seeds"),
+    ("detected, and too small to matter",
+     lambda: timed({"base": [1.0, 1.001, 0.999] * 2, "x": [1.05, 1.051, 1.049] * 2}, 9), "worse"),
+    ("many seeds, and no difference that matters",
+     lambda: timed({"base": [1.0, 1.05, 0.95] * 4, "x": [1.01, 0.94, 1.06] * 4}, 9), "equivalent"),
+    ("six seeds against a parent that never solves",
+     lambda: timed({"base": TIMES * 2, "x": [9.0] * 6}, 1.02), "worse"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "table", "said"), TRAPS, ids=[trap[0] for trap in TRAPS])
+def test_traps(name: str, table: Callable[[], Verdicts], said: str) -> None:
+    line = next(one for one in table().rows if one.row == "x")
+    assert line.verdict == said, f"{name}: {line.says}"
+
+
+def test_there_are_twenty() -> None:
+    assert len(TRAPS) == len({trap[0] for trap in TRAPS}) == 20
+
+
+# --- traps of a whole lab
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_a_control_that_fails_is_said_before_anything_else() -> None:
+    never, solved = {s: Run(1e6, False) for s in range(3)}, {s: Run(4e5, True) for s in range(3)}
+    rows = {"hybrid": never, "control": {**solved, 2: Run(1e6, False)}}
+    (said,) = control_note(Task("m", 0.7, 0.3, rows, []), "control")
+    assert "control 'control' solved 2 of 3" in said.replace("positive ", "")
+    assert "no row's failure says anything of its architecture" in said
+    assert control_note(Task("m", 0.7, 0.3, {**rows, "control": solved}, []), "control") == []
+
+
+def test_a_winner_at_the_edge_of_the_grid_is_said() -> None:
+    runs = pd.DataFrame({"row": ["a", "b", "c"], "lr": [1e-3, 2e-3, 4e-3]})
+    (said,) = edge_notes(runs, {"lr": [1e-3, 2e-3, 4e-3]})
+    assert said.endswith("the best may lie beyond: a, c.")
+
+
+def test_two_choices_have_no_inside() -> None:
+    """Every winner of two is at an edge: the table says it of every row."""
+    runs = pd.DataFrame({"row": ["a", "b"], "lr": [4e-3, 8e-3]})
+    (said,) = edge_notes(runs, {"lr": [4e-3, 8e-3]})
+    assert said.endswith("the best may lie beyond: a, b.")
+
+
+ENTROPY = """\
+  entropy:
+    claim: Meta tokens lower the entropy of the maps.
+    source: figure 15
+    sweep: heads
+    row: hybrid
+    against: mamba
+    probe: entropy
+    reproduced_if: {below: 0}
+"""
+
+
+def test_dilution_by_columns_is_no_effect(desk: Desk) -> None:
+    """Maps with more columns have more entropy: as a share of a uniform map's there is nothing."""
+    lines = [
+        f"heads,{row},{seed},recall,0,attention,0,{(0.8 + seed / 100) * uniform},{uniform}\n"
+        for row, uniform in (("hybrid", 2.67), ("mamba", 2.264))
+        for seed in range(3)
+    ]
+    head = "sweep,row,seed,data,layer,branch,head,value,uniform\n"
+    status = []
+    for further in ("", "    relative_to: uniform\n"):
+        desk.claim(ENTROPY.replace("    reproduced_if", f"{further}    reproduced_if"))
+        desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.9, 0.9, 0.8]})
+        desk.write("results/heads-nano/probes/entropy.csv", head + "".join(lines))
+        status.append(desk.run()[0]["status"])
+    assert status == ["contradicted", "undecided"]
+
+
+def test_duplicated_evidence_counts_once(desk: Desk) -> None:
+    """Two claims of the same runs are one comparison, also where rows are named the other way."""
+    other = HYBRID.replace("hybrid:", "again:", 1).replace("row: hybrid", "row: mamba")
+    other = other.replace("against: mamba", "against: hybrid").replace("{above: 0}", "{below: 0}")
+    desk.claim(HYBRID, other)
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
+    assert [line["status"] for line in desk.run()] == ["reproduced", "reproduced"]
+    assert "**1 of 1 independent comparisons hold" in desk.text("md")
+
+
+def test_a_run_counted_twice_and_unequal_runs_are_refused() -> None:
+    lines = pd.DataFrame({"arch": ["base", "x"] * 3, "seed": [0, 0, 1, 1, 2, 2], "y": [1.0] * 6})
+    options = {"row": "arch", "seed": "seed", "metric": "y", "goal": "maximize"}
+    twice = pd.concat([lines, lines.iloc[[1]]])
+    with pytest.raises(UserError, match="'x' has more than one run with seed 0"):
+        verdict(twice, **options, baseline="base")  # type: ignore[arg-type]
+    unequal = lines.assign(tokens=[1000, 2000] * 3)
+    with pytest.raises(UserError, match=r"runs differ in 'tokens' \(1000: base; 2000: x\)"):
+        verdict(unequal, **options, baseline="base", same=["tokens"])  # type: ignore[arg-type]
