@@ -305,6 +305,7 @@ def test_a_finished_sweep_is_reported_from_its_export(trained: Lab) -> None:
     assert {name: (folder / name).read_bytes() for name in before} == before
     curves = pd.read_csv(folder / "curves.csv")
     assert set(curves["metric"]) == {METRIC}
+    assert "--root" not in json.loads(before["export.json"])["command"], "a place of this machine"
     trained_on = pd.read_csv(folder / "runs.csv").set_index(["row", "seed"])["tokens_trained"]
     assert dict(curves.groupby(["row", "seed"])["tokens"].max()) == dict(trained_on)
     assert trained_on.nunique() == 2  # some solved it early

@@ -225,7 +225,7 @@ def _comparison(
     bound: float,
     needed: float,
 ) -> Comparison:
-    effect, low, high = (math.exp(value) if value < 700 else math.inf for value in logs)
+    effect, low, high = (math.inf if value > 700 else math.exp(value) for value in logs)
     done = [math.log(run.time) for run in row.values() if run.solved]
     mean = math.exp(math.fsum(done) / len(done)) if done else math.nan
     return Comparison(

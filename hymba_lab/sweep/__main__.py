@@ -55,6 +55,21 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _anywhere(given: Sequence[str]) -> list[str]:
+    """Return the words that make the same table elsewhere: no password, no place of this machine's.
+
+    `--root` says where runs stand here and changes none of them.
+    """
+    words = iter(given)
+    kept = []
+    for word in words:
+        if word == "--root":
+            next(words, None)
+        elif not word.startswith("--root="):
+            kept.append(without_passwords(word))
+    return kept
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 1 when a row has no result."""
     parser = arguments()
@@ -78,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             study_uri=options.study_uri,
             out=options.out,
             retry_failed=options.retry_failed,
-            command="python -m hymba_lab.sweep " + shlex.join(map(without_passwords, given)),
+            command="python -m hymba_lab.sweep " + shlex.join(_anywhere(given)),
         )
     except SweepStopped:
         print("stopped as asked; the same command goes on from here.")

@@ -144,7 +144,12 @@ def task_of_export(export: Export) -> Task | None:
 
 
 def _tuned_numbers(sweep: SweepFile) -> dict[str, list[float]]:
-    """Return the numbers among which every row's best was sought, by path."""
+    """Return the numbers among which every row's best was sought, by path.
+
+    None where the search was widened row by row: the export's own notes say how far, and to what.
+    """
+    if sweep.widen:
+        return {}
     given = {path: span.choices or [] for path, span in sweep.search.items()}
     numbers = {
         path: [float(value) for value in values if isinstance(value, int | float)]

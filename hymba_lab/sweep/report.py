@@ -207,6 +207,14 @@ def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
     ]
     if file.stop is not None:
         notes[0] += " The soonest to solve the task wins, where any does."
+    widened = [
+        f"{label} to {shown(job.params[path])}"
+        for path in file.search
+        for label in chosen
+        for job in _tuning(jobs, label)[trials:]
+    ]
+    if widened and file.widen:
+        notes[0] += f" Widened where the best stood at an edge: {'; '.join(widened)}."
     edges = [
         f"{label} ({path} {shown(value)})"
         for label, job in chosen.items()
@@ -222,8 +230,11 @@ def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
 
 
 def _tried(jobs: Sequence[Job], label: str, path: str) -> list[Any]:
-    own = [job for job in jobs if job.stage == "tune" and job.cell.label == label]
-    return [job.params[path] for job in own if path in job.params]
+    return [job.params[path] for job in _tuning(jobs, label) if path in job.params]
+
+
+def _tuning(jobs: Sequence[Job], label: str) -> list[Job]:
+    return [job for job in jobs if job.stage == "tune" and job.cell.label == label]
 
 
 def stop_notes(session: Session) -> list[str]:
