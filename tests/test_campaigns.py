@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from mutations import damage
-from surroundings import MOMENTARY, folder_names, project
+from surroundings import MOMENTARY, folder_names, lab_in, project
 from sweeping import Ended, Lab
 
 from hymba_lab.runs.tracking import Store, default_uri
@@ -42,13 +42,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     lab = lab_in(project(tmp_path_factory.mktemp("finished") / "project"))
     ended = lab.run()
     assert (ended.code, ended.err) == (0, "")
-    return lab
-
-
-def lab_in(folder: Path) -> Lab:
-    """A laboratory of the files that are there."""
-    lab = Lab.__new__(Lab)
-    lab.folder = folder
     return lab
 
 
@@ -222,7 +215,8 @@ def test_a_disk_that_is_full_while_the_stores_are_made_bricks_nothing(
         lab = lab_in(project(folder / "project"))
         full = lab.run()
         n_full += full.code != 0
-        if full.code != 0 and not is_one_sentence(full):
+        told = full.code == 1 and "failed (disk)" in full.out  # the table without that run
+        if full.code != 0 and not is_one_sentence(full) and not told:
             faults[f"{n_bytes} bytes"] = f"{full.code} {(full.out + full.err)[-500:]}"
         small_disk(200_000_000)
         ended = lab.run()

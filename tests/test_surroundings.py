@@ -18,6 +18,7 @@ from surroundings import (
     call,
     folder_names,
     forget_one,
+    lab_in,
     numbers,
     owned,
     project,
@@ -35,9 +36,9 @@ as_root = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of two runs, to be copied."""
+    """A finished sweep of two runs, to be copied; made here and not by a command of its own."""
     folder = project(tmp_path_factory.mktemp("finished") / "project")
-    assert_well(sweep(folder))
+    assert lab_in(folder).run().code == 0
     return folder
 
 
