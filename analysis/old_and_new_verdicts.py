@@ -17,8 +17,9 @@ from hymba_lab.sweep.export import documents, read_export
 
 HEAD = """# The committed runs, read anew
 
-The runs of `results/*-nano`, judged by paired t-tests of the area under the accuracy's curve
-(commit {commit}) and by the statistics of `how_a_verdict_is_made.md`. Written by
+The runs of `results/*-nano` and, where a longer recipe has replaced them since, `results/short/`,
+judged by paired t-tests of the area under the accuracy's curve (commit {commit}) and by the
+statistics of `how_a_verdict_is_made.md`. Written by
 `python analysis/old_and_new_verdicts.py`; nothing was trained again.
 
 What changed, and why:
@@ -53,9 +54,11 @@ def _lines(commit: str, folder: Path, name: str) -> list[dict[str, str]]:
 def main(commit: str) -> None:
     """Print the page."""
     lines, kinds = [], Counter[tuple[str, str]]()
-    for folder in sorted(Path("results").glob("*-nano")):
+    found = [*Path("results").glob("*-nano"), *Path("results/short").glob("*-nano")]
+    for folder in sorted(found, key=lambda path: path.name):
         export = read_export(folder)
-        old, (table, _) = old_verdicts(commit, folder, export.runs), documents(export)
+        older = Path("results", folder.name)  # there it stood then; newer runs share none with it
+        old, (table, _) = old_verdicts(commit, older, export.runs), documents(export)
         for line in table.frame.to_dict("records"):
             row, new = str(line["row"]), str(line["verdict"])
             if new == "baseline" or row not in old:

@@ -16,7 +16,7 @@ from tuning import stage_of, tensors, tuned
 
 from hymba_lab.__main__ import main
 from hymba_lab.checkpoints.load import load as load_folder
-from hymba_lab.errors import StoreError
+from hymba_lab.errors import StoreError, UserError
 from hymba_lab.finetune.callbacks import LayersDrawn
 from hymba_lab.finetune.merge import merge
 from hymba_lab.finetune.method import linear_names, share_of
@@ -141,7 +141,7 @@ def test_lisa_comes_to_every_block_in_time() -> None:
         ("sft", {"packing": "bfd", "max_steps": 7}),
         pytest.param("sft", {"data_val": True, **LORA}, marks=pytest.mark.slow),
         ("sft", {"max_steps": 7, **LISA}),
-        ("dpo", {}),
+        pytest.param("dpo", {}, marks=pytest.mark.slow),
         pytest.param("dpo", DORA, marks=pytest.mark.slow),
     ],
     ids=["full", "LoRA", "LISA", "DPO", "DPO-DoRA"],
@@ -187,6 +187,7 @@ def test_stages_chain_over_folders(tmp_path: Path) -> None:
     assert changed(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_mlflow_has_one_run_with_the_curve(tmp_path: Path) -> None:
     import mlflow
 
@@ -210,6 +211,18 @@ def test_the_plan_counts_what_is_then_done(tmp_path: Path) -> None:
     assert isinstance(stage, Sft)
     n_rows = int(next(line for line in heard.lines if line.startswith("data")).split()[4])
     assert len(heard.losses) == n_steps(stage, n_rows) == 2 * -(-n_rows // 4)
+
+
+def test_several_processes_and_another_gpu_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = stage_of("sft", tmp_path)
+    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=1"):
+        tuned(stage, tmp_path / "out", device=torch.device("cuda:1"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="one process trains a stage"):
+        tuned(stage, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_fractions_are_those_of_the_tensors(tmp_path: Path) -> None:

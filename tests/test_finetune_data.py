@@ -12,11 +12,16 @@ from tuning import CHATS, PAIRS, lines, stage_of
 
 from hymba_lab.checkpoints.codec import TokenizerFile
 from hymba_lab.dialogue.template import template_of
+from hymba_lab.finetune.callbacks import Logs
 from hymba_lab.finetune.encode import IGNORED, Encoder, Labelled, PairIds
 from hymba_lab.finetune.examples import examples
-from hymba_lab.finetune.prepare import prepare
+from hymba_lab.finetune.plan import Plan, plan
+from hymba_lab.finetune.prepare import Prepared, prepare
+from hymba_lab.finetune.run import quiet
+from hymba_lab.finetune.schema import Dpo, Sft
 from hymba_lab.finetune.start import Start
 from hymba_lab.finetune.template import PLAIN, TrainedTemplate, template_for
+from hymba_lab.finetune.trainers import trainer_of
 
 UNMARKED = TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
 
@@ -144,22 +149,50 @@ def test_chat_asks_with_what_was_trained(given: str | None, tmp_path: Path) -> N
     assert row.labels[len(asked)] != IGNORED
 
 
-def test_a_packed_batch_has_the_loss_of_its_examples_alone(tmp_path: Path) -> None:
-    from hymba_lab.finetune.callbacks import Logs
-    from hymba_lab.finetune.plan import plan
-    from hymba_lab.finetune.run import quiet
-    from hymba_lab.finetune.trainers import trainer_of
-
+def parts(stage: Sft | Dpo, place: Path) -> tuple[Any, Plan, Prepared, Any]:
+    """Model, plan, rows and trainer of a stage, as it would begin."""
     quiet()
-    stage = stage_of("sft", tmp_path, packing="bfd", seq_len=128, micro_rows=4)
     start = Start(Path(stage.model))
     planned, data = plan(stage, start)
-    assert data.n_rows < data.n_examples == 40
     model = start.load("fp32")
     trainer = trainer_of(
-        stage, model, start.tokenizer, data, planned, checkpoints=tmp_path / "c",
+        stage, model, start.tokenizer, data, planned, checkpoints=place / "c",
         logs=Logs(None, print), on_cpu=True,
     )  # fmt: skip
+    return model, planned, data, trainer
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_activations_of_the_plan_are_those_of_a_step(recompute: bool, tmp_path: Path) -> None:
+    """Counted by hooks on what autograd keeps; recomputed, one block's insides come on top."""
+    stage = stage_of(
+        "sft", tmp_path, packing="wrapped", seq_len=128, recompute=recompute, loss_on="everything"
+    )
+    model, planned, data, trainer = parts(stage, tmp_path)
+    if recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    whole = [row for row in data.train if len(row["input_ids"]) == 128][: stage.micro_rows]
+    batch = trainer.data_collator(whole)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.compute_loss(model.train(), batch)
+    measured = sum(kept.values())
+    assert measured < planned.activations * 1.2
+    assert measured > planned.activations * (0.2 if recompute else 0.6)
+
+
+def test_a_packed_batch_has_the_loss_of_its_examples_alone(tmp_path: Path) -> None:
+    stage = stage_of("sft", tmp_path, packing="bfd", seq_len=128, micro_rows=4)
+    model, _, data, trainer = parts(stage, tmp_path)
+    assert data.n_rows < data.n_examples == 40
     batch = next(iter(trainer.get_train_dataloader()))
     packed = float(trainer.compute_loss(model.eval(), dict(batch)).detach())
 
@@ -167,10 +200,11 @@ def test_a_packed_batch_has_the_loss_of_its_examples_alone(tmp_path: Path) -> No
 
     ids, labels = batch["input_ids"][0], batch["labels"][0]
     starts = [*torch.nonzero(batch["position_ids"][0] == 0).flatten().tolist(), len(ids)]
+    alone = Start(Path(stage.model)).load("fp32").eval()
     total, n = 0.0, 0
     for a, b in pairwise(starts):
         with torch.no_grad():
-            logits = start.load("fp32").eval()(ids[None, a:b]).logits[0]
+            logits = alone(ids[None, a:b]).logits[0]
         total += float(cross_entropy(logits[:-1], labels[a + 1 : b], reduction="sum"))
         n += int((labels[a + 1 : b] != IGNORED).sum())
     assert len(starts) > 8

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 
 from hymba_lab.atomic import make_folder
 from hymba_lab.config.start import weights_digest
-from hymba_lab.errors import StoreError
+from hymba_lab.errors import StoreError, UserError
 from hymba_lab.finetune.callbacks import Logs, last_checkpoint
 from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.plan import Plan, plan
@@ -42,6 +43,7 @@ def finetune(
     files and folders, `TrialFailed` for a loss that is no number.
     """
     quiet()
+    _one_process(device)
     start = Start(Path(stage.model))
     asked = asked_of(stage, start)
     make_folder(out.parent)
@@ -63,6 +65,17 @@ def finetune(
             raise
         _end(run, "FINISHED", told)
         return result
+
+
+def _one_process(device: torch.device) -> None:
+    """Raise `UserError` for several processes, and for a GPU that Trainer would not take."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("finetune: one process trains a stage; start it without torchrun.")
+    if device.index not in (None, 0):
+        raise UserError(
+            f"--device {device}: the first visible GPU is taken; say which that is by "
+            f"CUDA_VISIBLE_DEVICES={device.index}."
+        )
 
 
 def asked_of(stage: Sft | Dpo, start: Start) -> dict[str, Any]:

@@ -52,12 +52,20 @@ def trainer_of(
             packing=stage.packing == "bfd",  # of rows packed already: documents are kept apart
             dataset_kwargs={"skip_prepare_dataset": True},
         )
+        _one_device(sft, on_cpu)
         return _silent(SFTTrainer(model, args=sft, **shared))
     dpo = DPOConfig(
         **options, beta=stage.beta, loss_type=[stage.loss], label_smoothing=stage.label_smoothing
     )
+    _one_device(dpo, on_cpu)
     reference = None if shared["peft_config"] else copy.deepcopy(model)
     return _silent(PairTrainer(model, ref_model=reference, args=dpo, **shared))
+
+
+def _one_device(options: Any, on_cpu: bool) -> None:
+    """Keep Trainer from spreading rows over every GPU it sees, which TRL then refuses."""
+    if not on_cpu:
+        options._n_gpu = 1
 
 
 def _silent(trainer: Any) -> Any:

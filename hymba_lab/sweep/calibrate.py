@@ -1,7 +1,11 @@
 """How long a step takes here: a few steps of every cell, as a worker would make them."""
 
+import os
 import statistics
 import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
 import torch
 
@@ -12,20 +16,56 @@ from hymba_lab.optim.optimizers import optimizers
 from hymba_lab.training.memory import keep_memory
 from hymba_lab.training.scoring import TrainBatches, batch_loss
 
-_STEPS = 6  # the first is dropped: it pays for allocations
+_ROUND = 5  # steps of which a median is taken
+_MOST = 6  # rounds, where no two of them agree
+_ALIKE = 0.05  # medians this near each other have settled
 
 
-def seconds_per_step(config: Config, mixture: Mixture, n_threads: int) -> float:
-    """Return the median time of a training step [s] without Lightning's loop (about 1 ms)."""
+class Timing(NamedTuple):
+    """The time of a training step [s], and whether two rounds of steps agreed on it."""
+
+    seconds: float
+    settled: bool
+
+
+def time_of_step(config: Config, mixture: Mixture, n_threads: int) -> Timing:
+    """Return the time of a training step without Lightning's loop (about 1 ms).
+
+    Rounds of steps are made until the medians of two in a row are within 5 % of each other.
+    """
     torch.set_num_threads(n_threads)
     keep_memory()
     model = build_model(config.model, mixture.vocab)
     optimizer = optimizers.build(config.optimizer, model)
-    times = []
-    for batch, counts in TrainBatches(mixture, 0, range(_STEPS)):
-        begun = time.perf_counter()
-        optimizer.zero_grad()
-        batch_loss(model, batch, counts)[0].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times[1:])
+
+    def steps() -> Iterator[float]:
+        for batch, counts in TrainBatches(mixture, 0, range(1 + _MOST * _ROUND)):
+            begun = time.perf_counter()
+            optimizer.zero_grad()
+            batch_loss(model, batch, counts)[0].backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            yield time.perf_counter() - begun
+
+    return settled(islice(steps(), 1, None))  # the first pays for allocations
+
+
+def settled(times: Iterable[float]) -> Timing:
+    """Return the median of the last round, from as few rounds as agree."""
+    before, source = float("nan"), iter(times)
+    while taken := list(islice(source, _ROUND)):
+        now = statistics.median(taken)
+        if abs(now - before) <= _ALIKE * now:
+            return Timing(now, True)
+        before = now
+    return Timing(before, False)
+
+
+def busy() -> str | None:
+    """Say that other work runs here; None on a machine with a free core for the measurement."""
+    load, n_cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= n_cores - 1:
+        return None
+    return (
+        f"Measured while about {load:.1f} processes ran on {n_cores} cores: these are the speeds "
+        "of a busy machine."
+    )

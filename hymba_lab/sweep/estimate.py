@@ -52,15 +52,16 @@ def plan(
 ) -> Plan:
     """Return what `run_sweep` of the same arguments would do; trains nothing.
 
-    `calibrate` measures a few steps of every row first, each with `threads` torch threads. Of
+    `calibrate` measures steps of every row first, each with `threads` torch threads, until two
+    rounds of them agree, and says when they did not, or the machine was busy. Of
     another `launcher` than this machine it says the jobs, their hours and how they are asked for.
     """
     cluster = load_resources(resources, launcher)
     session = open_session(file, scale=scale, overrides=overrides, root=root)
     cluster.check_rows([cell.label for cell in session.cells])
     outcomes = finished_so_far(session)
-    speeds = _calibrate(session, threads) if calibrate else _known_speeds(session)
-    notes = plan_notes(session, outcomes, speeds, workers or n_cores())
+    speeds, told = _calibrate(session, threads) if calibrate else (_known_speeds(session), [])
+    notes = plan_notes(session, outcomes, speeds, workers or n_cores()) + told
     if cluster.spec.name != "local":
         asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
         notes += launch_notes(session, cluster, asked, outcomes, speeds)
@@ -214,16 +215,20 @@ def _known_speeds(session: Session) -> dict[str, float]:
     return {c.label: known[c.config.digest] for c in session.cells if c.config.digest in known}
 
 
-def _calibrate(session: Session, n_threads: int) -> dict[str, float]:
-    """Measure every cell's step and keep the figures for the plans to come."""
-    from hymba_lab.sweep.calibrate import seconds_per_step
+def _calibrate(session: Session, n_threads: int) -> tuple[dict[str, float], list[str]]:
+    """Measure every cell's step, keep the figures for the plans to come; say what to doubt."""
+    from hymba_lab.sweep.calibrate import busy, time_of_step
 
+    told = [note] if (note := busy()) else []
     with Console().status("measuring a few steps of every row"):
-        speeds = {
-            cell.label: seconds_per_step(cell.config, session.mixture, n_threads)
+        times = {
+            cell.label: time_of_step(cell.config, session.mixture, n_threads)
             for cell in session.cells
         }
+    if moving := [label for label, time in times.items() if not time.settled]:
+        told.append(f"Times of a step did not settle: {', '.join(moving)}; calibrate again.")
+    speeds = {label: time.seconds for label, time in times.items()}
     digests = {cell.config.digest: speeds[cell.label] for cell in session.cells}
     make_folder(session.folder)
     write_atomically(session.folder / "calibration.json", json.dumps({hardware(): digests}))
-    return speeds
+    return speeds, told

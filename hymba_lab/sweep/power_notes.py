@@ -7,6 +7,7 @@ from hymba_lab.sweep.jobs import Outcomes
 from hymba_lab.sweep.judging import times_of, values_of
 from hymba_lab.sweep.question.level import level_of
 from hymba_lab.sweep.session import Session
+from hymba_lab.tables.published import Prior, Unit, prior, unit_of
 
 
 def power_notes(session: Session, outcomes: Outcomes) -> list[str]:
@@ -53,11 +54,19 @@ def run_spread(session: Session, outcomes: Outcomes) -> tuple[bool, float]:
 
 def _detectable(session: Session, by_time: bool, spread: float) -> str:
     file, n_rows = session.sweep.file, len(session.cells) - 1
-    known = not math.isnan(spread)
-    size = detectable_effect(spread if known else 1.0, len(file.seeds), n_rows, alpha=file.alpha)
+    known, unit = not math.isnan(spread), unit_of(file.metric.name)
+    public = None if known or by_time or unit is None else _published(session, unit)
+    sd = spread if known else public.sd if public else 1.0
+    size = detectable_effect(sd, len(file.seeds), n_rows, alpha=file.alpha)
+    if public:
+        return f"{size:.3g} in {file.metric.name} at the noise of others: {public}"
     if not known:
         what = "log training tokens until solved" if by_time else "a run"
         return f"{size:.1f} standard deviations of {what} (spread not known yet)"
     if by_time:
         return f"{math.exp(size):.3g} times the tokens until solved (from the runs so far)"
     return f"{size:.3g} in {file.metric.name} (from the runs so far)"
+
+
+def _published(session: Session, unit: Unit) -> Prior | None:
+    return prior(session.cells[0].costs.params, unit)
