@@ -15,6 +15,7 @@ from hymba_lab.data.draws import choose_weighted, generator
 from hymba_lab.stats import Run
 from hymba_lab.stats.position_guess import guess_of, order_of_slots, position_guess
 from hymba_lab.sweep.export import documents, read_export, task_of_export
+from hymba_lab.tables.notes import stopped_notes
 from hymba_lab.tables.render import ratio_estimate, to_text
 from hymba_lab.tables.solving import Task, control_note, edge_notes, task_of
 
@@ -121,6 +122,16 @@ def test_claims_about_runs_that_were_stopped_or_learned_nothing_are_not_judged()
 
 def task_of_claim(answer: Answer, results: Results) -> Task | None:
     return results.of(answer.claims).task(answer.claim)
+
+
+def test_what_runs_that_stopped_had_seen_of_all_else_is_told() -> None:
+    runs = pd.DataFrame({"status": ["finished"] * 2 + ["failed"], "tokens_trained": [600, 900, 10]})
+    (said,) = stopped_notes(runs, ["val/text_bits_per_byte"])
+    assert said.startswith(
+        "val/text_bits_per_byte: at the end of each run, which came after 600 to"
+    )
+    assert stopped_notes(runs.assign(tokens_trained=900), ["val/text_bits_per_byte"]) == []
+    assert stopped_notes(runs, []) == stopped_notes(runs[["status"]], ["m"]) == []
 
 
 def test_the_terminal_shows_verdicts_whole_at_80_columns() -> None:

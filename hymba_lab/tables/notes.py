@@ -115,6 +115,20 @@ def _absence(status: str, reason: str, metric: str) -> str:
     return f"{what}: {reason}" if reason else what
 
 
+def stopped_notes(runs: pd.DataFrame, also: Sequence[str]) -> list[str]:
+    """Which columns are of runs that ended at different tokens, where solving a task ended them."""
+    if "tokens_trained" not in runs or not also:
+        return []
+    ended = pd.to_numeric(runs.loc[runs["status"] == "finished", "tokens_trained"]).dropna()
+    if ended.empty or ended.max() <= ended.min():
+        return []
+    return [
+        f"{', '.join(also)}: at the end of each run, which came after {int(ended.min()):,} to "
+        f"{int(ended.max()):,} tokens, sooner where the task was solved sooner: rows do not "
+        "compare in them."
+    ]
+
+
 def flag_notes(frame: pd.DataFrame) -> list[str]:
     """Which rows differ in size by so much that size alone may explain their effect."""
     flagged = ", ".join(frame.loc[frame["params_flagged"], "row"])

@@ -34,6 +34,7 @@ from hymba_lab.tables.notes import (
     missing_notes,
     scale_note,
     speed_notes,
+    stopped_notes,
     times_note,
 )
 from hymba_lab.tables.render import Table, limits_of
@@ -149,6 +150,7 @@ def result_table(
             else [times_note(baseline, n_tests, alpha), *solving_notes(task, values)]
         ),
         *equivalence_notes(n_tests, alpha, margin if task is None else None),
+        *([] if task is None else stopped_notes(runs, others)),
         *edge_notes(runs, choices or {}),
         *look_notes(found, looks, alpha),
         *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),

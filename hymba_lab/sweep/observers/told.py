@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 NOTE = "mlflow.note.content"
 EXPERIMENT_KIND = "mlflow.experimentKind"
-TRAINING = "custom_model_development"  # MLflow then opens the experiment at its runs, not at traces
+TRAINING = "custom_model_development"  # not one of agents and their traces
 _MOST = 5000  # characters of a tag that every store takes
 _NUMBERS = ("effect", "effect_low", "effect_high", "p_holm", "solved", "seeds")
 _KINDS = (
@@ -57,7 +57,7 @@ def question_note(file: "SweepFile") -> str:
 def experiment_note(file: "SweepFile", name: str) -> str:
     """Return the experiment's description: what is asked, and where to look."""
     return cut(
-        f"**{file.question}**\n\n{file.source}\n\nThe run `{name}` holds the answer: its note, its "
+        f"{file.question}\n\n{file.source}\n\nThe run `{name}` holds the answer: its note, its "
         "metrics `verdict/...` and tags `verdict....`, and the table as artifacts. Its children "
         "are the trials: group them by the parameter `row`; `params.stage = 'seed'` filters those "
         "that are compared."
