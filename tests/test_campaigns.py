@@ -13,12 +13,14 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from mutations import damage
 from surroundings import MOMENTARY, folder_names, lab_in, project
 from sweeping import Ended, Lab
@@ -228,3 +230,31 @@ def test_a_disk_that_is_full_while_the_stores_are_made_bricks_nothing(
         shutil.rmtree(folder / "project")
     assert faults == {}
     assert n_full >= n / 2, "most disks were to be full before the stores were made"
+
+
+# --- Ctrl-C
+
+
+def test_ctrl_c_in_the_first_half_minute_prints_one_sentence(tmp_path: Path) -> None:
+    """Imports, stores, the fork server's start: the signal reaches every process at once."""
+    faults = {}
+    for seed in range(size(20)):
+        lab = lab_in(project(tmp_path / str(seed)))
+        command = subprocess.Popen(
+            [sys.executable, "-m", "hymba_lab.sweep", *lab.argv("--workers", "2")],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=lab.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            # a shell starts background jobs with SIGINT ignored, and that is inherited
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        at_s = random.Random(seed).uniform(1, 30)
+        time.sleep(at_s)
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGINT)
+        _, err = command.communicate(timeout=600)
+        if command.returncode == 0 and not err:
+            continue  # it was faster
+        said = err == "stopped; the same command goes on from here.\n"
+        if command.returncode not in (130, -signal.SIGINT) or not said:
+            faults[f"{seed}: {at_s:.1f} s"] = f"{command.returncode} {err[-500:]}"
+    assert faults == {}
