@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import os
 import signal
 import sys
@@ -46,7 +47,9 @@ def keep_matplotlib_here() -> None:
     written, never shown.
     """
     os.environ.setdefault("MPLBACKEND", "agg")
-    with suppress(DataError):  # no place: it takes a temporary folder and says so
+    # what it says of its caches, and of a folder that it takes instead, is nothing to act on
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    with suppress(DataError):  # no place: it takes a temporary folder
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
 
 

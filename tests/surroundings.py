@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import ROOT
-from sweeping import SMALL, SWEEP
+from sweeping import SMALL, SWEEP, Lab
 
 # what depends on the moment and on the repository, not on the question
 MOMENTARY = {"tokens_per_second", "seconds", "commit", "dirty"}
@@ -37,9 +37,17 @@ def project(folder: Path, *, seeds: str = "[0]") -> Path:
     return folder
 
 
+def lab_in(folder: Path) -> Lab:
+    """A laboratory of the files that are there."""
+    lab = Lab.__new__(Lab)
+    lab.folder = folder
+    return lab
+
+
 def environment(**changes: str | None) -> dict[str, str]:
     """Return this process's environment with some variables set, or taken out (None)."""
-    kept = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **changes}
+    fresh = {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "MPLBACKEND": None, "MPLCONFIGDIR": None}
+    kept = {**os.environ, **fresh, **changes}
     return {name: value for name, value in kept.items() if value is not None}
 
 

@@ -31,7 +31,7 @@ def run_of(kind: str, place: Path) -> Path:
         (place / "text" / f"{n}.txt").write_text(f"the {n}th text says that {n} is {n}\n" * 40)
     file = place / "run.yaml"
     text = TINY.replace("optimizer:", f"  {SOURCES[kind]}\noptimizer:")
-    file.write_text(text.replace("tokens: 640", "tokens: 1280"))
+    file.write_text(text.replace("seq_len: 16, tokens: 640", "seq_len: 64, tokens: 5120"))
     return train(file, 0, root=place).folder
 
 

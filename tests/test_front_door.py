@@ -81,9 +81,9 @@ def test_a_sweep_is_a_function_that_returns_its_verdicts(
 ) -> None:
     from sweeping import Inline
 
-    from hymba_lab.sweep.launchers import local
+    from hymba_lab.sweep import run
 
-    monkeypatch.setattr(local, "ForkServer", Inline)
+    monkeypatch.setattr(run, "make_launcher", Inline)  # no process of its own for four short runs
     lab = Lab(tmp_path).with_store()
 
     report = lab_module.sweep(lab.folder / "sweep.yaml", root=lab.folder)

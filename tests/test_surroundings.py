@@ -8,7 +8,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from surroundings import (
     call,
     folder_names,
     forget_one,
+    lab_in,
     numbers,
     owned,
     project,
@@ -35,9 +37,9 @@ as_root = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of two runs, to be copied."""
+    """A finished sweep of two runs, to be copied; made here and not by a command of its own."""
     folder = project(tmp_path_factory.mktemp("finished") / "project")
-    assert_well(sweep(folder))
+    assert lab_in(folder).run().code == 0
     return folder
 
 
@@ -169,26 +171,35 @@ def test_srun_on_the_path_changes_nothing(finished: Path, copied: Path, tmp_path
 # --- users
 
 
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user can walk to: pytest closes its own to all but the one who tests."""
+    place = Path(tempfile.mkdtemp(prefix="open-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
 @as_root
 @pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("home", [None, "/nonexistent", "/proc"], ids=["none", "gone", "read-only"])
-def test_a_user_without_an_entry_trains(finished: Path, tmp_path: Path, home: str | None) -> None:
+def test_a_user_without_an_entry_trains(finished: Path, open_place: Path, home: str | None) -> None:
     """As in a container that was started with a number for a user."""
-    folder = Path(shutil.copytree(finished, open_to_all(tmp_path) / "project"))
-    (tmp_path / "cache").mkdir()
-    for path in (folder, tmp_path / "cache"):
+    folder = Path(shutil.copytree(finished, open_place / "project"))
+    (open_place / "cache").mkdir()
+    for path in (folder, open_place / "cache"):
         owned(path, STRANGER)
-    env = {"HOME": home, "HYMBA_LAB_CACHE": str(tmp_path / "cache"), "XDG_CACHE_HOME": None}
+    env = {"HOME": home, "HYMBA_LAB_CACHE": str(open_place / "cache"), "XDG_CACHE_HOME": None}
     assert_goes_on(finished, folder, env=env, user=STRANGER)
 
 
 @as_root
 @pytest.mark.campaign
 @pytest.mark.slow
-def test_a_user_without_a_home_is_told_about_the_cache(tmp_path: Path) -> None:
+def test_a_user_without_a_home_is_told_about_the_cache(open_place: Path) -> None:
     """Text has a cache: where there is no home folder, the message says how to name another."""
-    folder = project(open_to_all(tmp_path) / "project")
+    folder = project(open_place / "project")
     base = (folder / "tiny.yaml").read_text()
     text = "  text: {name: stdlib, rows: 2, max_mb: 0.5, n_val: 4}\noptimizer:"
     (folder / "tiny.yaml").write_text(base.replace("optimizer:", text))
@@ -200,22 +211,14 @@ def test_a_user_without_a_home_is_told_about_the_cache(tmp_path: Path) -> None:
     assert "HYMBA_LAB_CACHE" in said.err
 
 
-def open_to_all(folder: Path) -> Path:
-    """Let every user walk to a folder: pytest's are closed to all but the one who tests."""
-    for above in [folder, *folder.parents]:
-        if above.stat().st_uid == os.geteuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o055)
-    return folder
-
-
 @as_root
 @pytest.mark.campaign
 @pytest.mark.slow
 def test_a_project_of_another_user_that_may_be_read_is_refused_in_one_sentence(
-    finished: Path, tmp_path: Path
+    finished: Path, open_place: Path
 ) -> None:
-    folder = Path(shutil.copytree(finished, open_to_all(tmp_path) / "project"))
-    env = {"HOME": None, "HYMBA_LAB_CACHE": str(tmp_path / "cache")}
+    folder = Path(shutil.copytree(finished, open_place / "project"))
+    env = {"HOME": None, "HYMBA_LAB_CACHE": str(open_place / "cache")}
     said = sweep(folder, env=env, user=STRANGER)
     assert said.code == 2, said.out + said.err
     assert said.err.count("error: ") == 1

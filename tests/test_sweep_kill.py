@@ -105,7 +105,11 @@ def assert_one_closed_run_each(lab: Lab, name: str = "sweep-tiny") -> None:
     assert roles == {"sweep": 1, "trial": len(identities)}
 
 
-@pytest.mark.parametrize("chain", [1, 2])
+# two chains of five kills before every change, a hundred kills before a release
+CHAINS = [1, 2, *(pytest.param(chain, marks=pytest.mark.campaign) for chain in range(3, 21))]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
 def test_killed_at_five_moments_the_sweep_ends_the_same(
     undisturbed: Lab, tmp_path: Path, chain: int
 ) -> None:

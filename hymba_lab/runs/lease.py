@@ -261,7 +261,10 @@ def _make(folder: Path, number: int, claim: str, job: str) -> Held | None:
     except FileExistsError:
         return None
     except OSError as error:
-        raise StoreError(f"{folder}: cannot be locked: {error.strerror}.") from None
+        raise StoreError(
+            f"{folder}: cannot be locked: {error.strerror}; "
+            "give a folder you can write to with --root."
+        ) from None
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)

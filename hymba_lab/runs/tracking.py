@@ -326,12 +326,15 @@ def _quiet_imports() -> Iterator[None]:
 
 
 def _make_tables(root: Path, url: str) -> None:
-    """Fill a new sqlite file with MLflow's tables; the engine lets go of it again."""
+    """Fill a new sqlite file with MLflow's tables; the engine lets go of it, made or not."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store: Any = SqlAlchemyStore(url, place_of(root, "0"))  # type: ignore[no-untyped-call]
-    store.engine.dispose()
-    SqlAlchemyStore._engine_map.pop(url, None)
+    try:
+        SqlAlchemyStore(url, place_of(root, "0"))  # type: ignore[no-untyped-call]
+    finally:  # MLflow keeps the engine: the next attempt would write into the file that was removed
+        engine = SqlAlchemyStore._engine_map.pop(url, None)
+        if engine is not None:
+            engine.dispose()
 
 
 @contextmanager

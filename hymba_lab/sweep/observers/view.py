@@ -49,7 +49,8 @@ class View:
         """Show the running sweep meanwhile."""
         left = self.session.planner.total() - len(self.done)
         self.console.print(
-            f"{self.session.name}: {len(self.done)} runs finished before, {left} to go."
+            f"{self.session.name}: {len(self.done)} runs finished before, {left} to go.",
+            soft_wrap=True,
         )
         if not self.console.is_terminal:
             yield
@@ -98,7 +99,8 @@ class View:
     def nothing_to_do(self) -> None:
         """Say that the sweep is read back."""
         self.console.print(
-            f"{self.session.name}: all {len(self.done)} runs are finished; nothing to train."
+            f"{self.session.name}: all {len(self.done)} runs are finished; nothing to train.",
+            soft_wrap=True,
         )
 
     def report(self, report: "Report", uri: str, experiment_id: str) -> None:
