@@ -1,5 +1,6 @@
 """The report: what is committed comes out again, from the export or from MLflow, without torch."""
 
+import json
 import subprocess
 import sys
 from html.parser import HTMLParser
