@@ -57,6 +57,24 @@ def test_a_cell_that_is_not_there(lab: Lab, paper: dict[str, Any], says: str) ->
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("row,acc\n1,gef\xe4hr\n".encode("latin-1"), "table.csv is no CSV file in UTF-8"),
+        (b"row,acc\n1,about 40\n", "table.csv [1, acc] holds 'about 40', no number."),
+        (b"row,acc,cache_mb\n1,40,7 MB\n", "table.csv [1, cache_mb] holds '7 MB', no number."),
+        (b"\x00\x01\x02", "table.csv holds no line"),
+        (b"", "table.csv holds no line below its columns."),
+    ],
+)
+def test_a_table_that_is_none_is_one_message(lab: Lab, content: bytes, says: str) -> None:
+    lab.write("table.csv", content)
+    lab.edit(paper={"label": "p", "table": "table.csv", "of": "acc", "cells": {"mean": "1"}})
+    with pytest.raises(ConfigError, match=r"sweep\.yaml:\d+:\d+: .*") as error:
+        lab.session()
+    assert says in str(error.value)
+
+
 def test_the_shipped_sweeps_show_the_printed_recall() -> None:
     file = load_sweep(ROOT / "sweeps" / "roadmap.yaml").file
     assert file.paper is not None

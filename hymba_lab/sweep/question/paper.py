@@ -48,14 +48,21 @@ def looked_up(paper: Paper, document: Document, folder: Path) -> Paper:
         if column not in columns:
             raise ConfigError(f"{where} has no column {column!r}" + suggest(column, columns))
         if table[row].get(column):
-            values[label] = float(table[row][column])
+            values[label] = _number(table[row][column], f"{where} [{row}, {column}]")
         row, column = (name, _CACHE) if paper.of in columns else (_CACHE, name)
         if printed := table.get(row, {}).get(column):
-            caches[label] = 1e6 * float(printed)
+            caches[label] = 1e6 * _number(printed, f"{where} [{row}, {column}]")
     label = paper.label
     if quoted & {(row, paper.of) for row in paper.cells.values()}:
         label += f" ({QUOTED})"
     return paper.model_copy(update={"values": values, "caches": caches, "label": label})
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{where} holds {text!r}, no number.") from None
 
 
 Table = Mapping[str, Mapping[str, str]]
@@ -70,7 +77,12 @@ def _read(
             lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
     except OSError as error:
         raise document.wrong(["paper", "table"], f"{path}: {error.strerror}.") from None
-    if not lines or not set(lines[0]) >= _LONG:
+    except (UnicodeDecodeError, csv.Error) as error:
+        said = f"{path} is no CSV file in UTF-8 ({error}); save it as one."
+        raise document.wrong(["paper", "table"], said) from None
+    if not lines:
+        raise document.wrong(["paper", "table"], f"{path} holds no line below its columns.")
+    if not set(lines[0]) >= _LONG:
         return {next(iter(line.values())): line for line in lines}, set()
     table: dict[str, dict[str, str]] = {}
     quoted = set()
