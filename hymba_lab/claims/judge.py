@@ -105,7 +105,7 @@ def _compared(claim: Claim, pair: Pair, alpha: float, asked: Asked, task: Task |
         if unjudged:  # no test: it takes no part in Holm's correction
             found = replace(found, p=math.nan)
         return Compared(pair, found, status, evidence, answered=answered)
-    found = _time(claim, pair, alpha, looks, task)
+    found, pair = _time(claim, pair, alpha, looks, task), pair._replace(at="")  # of whole runs
     return Compared(pair, found, unjudged or _STATUS[found.place], evidence, timed=True)
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from hymba_lab import figures
 from hymba_lab.errors import StoreError
 from hymba_lab.probes.columns import TEXT as PROBE_TEXT
+from hymba_lab.report.courses import course
 from hymba_lab.sweep.export import Export, curve_metrics, task_of_export
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.render import Table
@@ -97,12 +98,13 @@ def _courses(export: Export) -> Iterator[Picture]:
     there = set(export.curves["metric"])
     for metric in filter(there.__contains__, whole_metrics(export)):
         words = metric_words(metric)
+        lines, ended = course(export, metric)
         yield Picture(
             f"training_curves_{metric.partition('/')[2]}",
             f"Learning curves: {words}",
-            "Mean of the seeds, in a band from the lowest to the highest of them.",
-            f"{_upper(words)} over training, {_ends(export.curves, metric)}.",
-            partial(figures.training_curves, export.curves, metric=metric, x=x, rows=_rows(export)),
+            f"Mean of the seeds, in a band from the lowest to the highest of them. {ended}".strip(),
+            f"{_upper(words)} over training, {_ends(lines, metric)}.",
+            partial(figures.training_curves, lines, metric=metric, x=x, rows=_rows(export)),
         )
 
 
