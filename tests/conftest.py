@@ -59,6 +59,18 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _plugins_stay_in_their_test_file() -> Iterator[None]:
+    """What the plugins of one file register is not there for the next one in this process."""
+    from hymba_lab.config import plugins
+
+    before, loaded = registered(), dict(plugins._loaded)
+    yield
+    forget_all_but(before)
+    plugins._loaded.clear()
+    plugins._loaded.update(loaded)
+
+
 @pytest.fixture(params=["plain", "v3", "v4", "absent"])
 def kernel_build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every build of the kernels that this processor runs, and none, as without a compiler."""

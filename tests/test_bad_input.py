@@ -20,7 +20,7 @@ from hymba_lab import atomic as atomic_module
 from hymba_lab.runs import tracking
 
 # file:line:column, the option that is meant, or the file (and its line) that is at fault
-PLACE = r"\.yaml:\d+:\d+: |--[a-z]|^error: \S+\.(yaml|py)(:\d+)?: "
+PLACE = r"\.yaml:\d+:\d+: |--[a-z]|^error: \S+(\.(yaml|py)(:\d+)?: |: is a directory)"
 
 
 def assert_one_message(ended: Ended, said: list[str]) -> None:

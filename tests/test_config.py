@@ -22,6 +22,7 @@ COSMETIC = {
     "plugins",
     "tokenizer",
     "paths_from",
+    "start_from",
     "training.log_every",
     "training.checkpoint_every",
     "training.micro_rows",
