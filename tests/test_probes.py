@@ -378,6 +378,8 @@ def test_a_sweep_becomes_tidy_files_that_repeat(trained: tuple[Path, Path], tmp_
         assert main([str(folder), "--root", str(root), "--out", str(tmp_path / out)]) == 0
     files = sorted((tmp_path / "one" / "asked" / "probes").glob("*.csv"))
     assert [file.stem for file in files] == sorted(COLUMNS)
+    told = (files[0].parent / "README.md").read_text()
+    assert "Command: python -m hymba_lab.probes runs/sweeps/asked\n" in told, "as below --root"
     for file in files:
         other = tmp_path / "two" / file.relative_to(tmp_path / "one")
         assert file.read_bytes() == other.read_bytes()

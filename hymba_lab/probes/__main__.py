@@ -28,13 +28,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments().parse_args(argv)
     from hymba_lab.probes.write import write_probes
 
-    command = " ".join(["python -m hymba_lab.probes", *map(str, options.paths)])
+    paths = [str(_below(path, options.root)) for path in options.paths]
+    command = " ".join(["python -m hymba_lab.probes", *paths])
     for folder, frames in write_probes(
         options.paths, out=options.out, root=options.root, threads=options.threads,
         command=command, plugins=options.plugins,
     ):  # fmt: skip
         print(f"{folder}: {', '.join(sorted(frames))}")
     return 0
+
+
+def _below(path: Path, root: Path) -> Path:
+    """Return a path as it stands below `--root`: where that is on this machine says nothing."""
+    whole, top = path.resolve(), root.resolve()
+    return whole.relative_to(top) if whole.is_relative_to(top) else path
 
 
 if __name__ == "__main__":
