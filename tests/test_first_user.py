@@ -25,11 +25,12 @@ from hymba_lab import cli, flags
 from hymba_lab.__main__ import COMMANDS
 from hymba_lab.atomic import cache_folder
 from hymba_lab.errors import ConfigError, DataError, StoreError
-from hymba_lab.report.find import is_called, sweep_of
+from hymba_lab.report.find import is_called
 from hymba_lab.runs import lock, provenance
 from hymba_lab.runs.database import file_of, make_whole, url_of
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.lock import Waited, held
+from hymba_lab.sweep.export import sweep_of
 from hymba_lab.sweep.jobs import Outcome
 from hymba_lab.sweep.observers import view
 from hymba_lab.sweep.observers.view import View

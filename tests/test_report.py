@@ -5,6 +5,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from hymba_lab.errors import UserError
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
 from hymba_lab.report.pictures import paper_costs, pictures
-from hymba_lab.runs.tracking import ROLE, default_uri
+from hymba_lab.runs.tracking import ROLE, Store, default_uri
 from hymba_lab.sweep.export import documents, read_export
 from hymba_lab.tables.sentence import sentence
 
@@ -355,3 +356,22 @@ def test_two_runs_for_one_place_are_refused(trained: Lab, tmp_path: Path) -> Non
 def test_a_sweep_that_is_not_in_mlflow_is_an_error(trained: Lab, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no experiment of a sweep 'swep'; choose one of sweep-t"):
         export_from(default_uri(trained.folder), ["swep"], tmp_path)
+
+
+def test_a_scale_with_a_dash_is_one_name(trained: Lab, tmp_path: Path) -> None:
+    """`sweep-huge-2` is the sweep `sweep` at `huge-2`: what the export says, not the last dash."""
+    store = trained.store()
+    experiment = store.sweeps()["sweep-tiny"]
+    resolved = json.loads((trained.folder / "results/sweep-tiny/sweep.resolved.json").read_text())
+    resolved["base"]["scale"] = "huge-2"
+    parts = {"sweep.resolved.json": json.dumps(resolved)}
+    with (
+        patch.object(Store, "sweeps", lambda self: {"sweep-huge-2": experiment}),
+        patch.object(Store, "attached", lambda self, of, names: parts),
+    ):
+        uri = default_uri(trained.folder)
+        assert export_from(uri, ["sweep"], tmp_path) == ["sweep-huge-2"]
+        told = json.loads((tmp_path / "sweep-huge-2" / "export.json").read_text())["command"]
+        assert "sweeps/sweep.yaml" in told
+        with pytest.raises(UserError, match="no experiment of a sweep 'sweep-huge'"):
+            export_from(uri, ["sweep-huge"], tmp_path)

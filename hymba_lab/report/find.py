@@ -1,11 +1,10 @@
 """From the names a user gives to the exports in results/."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from hymba_lab.errors import UserError, suggest
-from hymba_lab.sweep.export import FILES, Export, no_exports, read_export
+from hymba_lab.sweep.export import FILES, Export, no_exports, read_export, scale_of, sweep_of
 
 
 def exported(results: Path) -> list[Path]:
@@ -38,19 +37,11 @@ def chosen(results: Path, names: Sequence[str]) -> list[Export]:
     return [read_export(folder) for folder in dict.fromkeys(wanted)]
 
 
-def sweep_of(name: str, scale: str = "") -> str:
-    """Return the sweep's part of `<sweep>-<scale>`; without the scale, up to the last dash."""
-    if scale and name.endswith(f"-{scale}"):
-        return name.removesuffix(f"-{scale}")
-    return name.rpartition("-")[0] or name
-
-
 def scale_in(folder: Path) -> str:
     """Return the scale that the export in a folder names; "" where it cannot be read."""
     try:
-        resolved = json.loads((folder / "sweep.resolved.json").read_text(encoding="utf-8"))
-        return str(resolved["base"]["scale"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return scale_of((folder / "sweep.resolved.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return ""
 
 

@@ -21,6 +21,8 @@ from hymba_lab.sweep.export import (
     facts_json,
     parse_export,
     parse_json,
+    scale_of,
+    sweep_of,
     to_csv,
 )
 from hymba_lab.sweep.question.designs import design_choices, row_label
@@ -41,6 +43,7 @@ _TAGS = {  # column of the frame -> tag of the run
 }
 
 
+_RESOLVED = "sweep.resolved.json"
 Course = list[tuple[int, dict[str, float]]]
 
 
@@ -56,7 +59,7 @@ def export_from(uri: str, names: Sequence[str], results: Path) -> list[str]:
     there = store.sweeps()
     wanted = [] if names else list(there)
     for name in names:
-        own = [known for known in there if is_called(known, name)]
+        own = [known for known in there if is_called(known, name, _scale(store, there[known]))]
         if not own:
             raise UserError(f"{uri}: no experiment of a sweep {name!r}{suggest(name, there)}")
         wanted += own
@@ -68,6 +71,10 @@ def export_from(uri: str, names: Sequence[str], results: Path) -> list[str]:
         for file_name, text in texts.items():
             write_atomically(results / name / file_name, text)
     return list(dict.fromkeys(wanted))
+
+
+def _scale(store: Store, experiment: str) -> str:
+    return scale_of(store.attached(experiment, (_RESOLVED,)).get(_RESOLVED, ""))
 
 
 def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
@@ -96,8 +103,9 @@ def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
         for own, history in sorted(found, key=lambda pair: _place(file, pair[0]))
         for line in curve(own["row"], own["seed"], history, curve_metrics(file), per_step)
     )
+    own = sweep_of(name, str(resolved.base.get("scale", "")))
     texts = {
-        "export.json": attached.get("export.json") or facts_json(_facts(file, name, runs, trials)),
+        "export.json": attached.get("export.json") or facts_json(_facts(file, own, runs, trials)),
         "sweep.resolved.json": attached["sweep.resolved.json"],
         "runs.csv": to_csv(pd.DataFrame(runs)),
         "curves.csv": curves_csv(curves),
@@ -182,7 +190,7 @@ def _place(file: SweepFile, line: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _facts(
-    file: SweepFile, name: str, runs: Sequence[Mapping[str, Any]], trials: Sequence[Any]
+    file: SweepFile, sweep: str, runs: Sequence[Mapping[str, Any]], trials: Sequence[Any]
 ) -> Facts:
     """Return what the runs tell by themselves: the sweep has not come to its own export yet."""
     seconds: dict[str, float] = {}
@@ -193,7 +201,6 @@ def _facts(
             told = float(run.data.tags["hymba_lab.seconds"])
             seconds[stage] = seconds.get(stage, 0.0) + told
     hardware = {run.data.tags.get("hymba_lab.hardware", "") for run in trials} - {""}
-    sweep = name.rpartition("-")[0]
     return Facts(
         command=f"python -m hymba_lab.sweep sweeps/{sweep}.yaml --out results",
         baseline=file.baseline or str(runs[0]["row"]),

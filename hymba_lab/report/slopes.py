@@ -5,8 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from hymba_lab.atomic import write_atomically
-from hymba_lab.report.find import sweep_of
-from hymba_lab.sweep.export import Export, to_csv
+from hymba_lab.sweep.export import Export, sweep_of, to_csv
 from hymba_lab.tables.render import markdown_table, markdown_text
 from hymba_lab.tables.scaling import AtScale, slope_table
 

@@ -76,6 +76,21 @@ def no_exports(results: Path) -> StoreError:
     return StoreError(f"{results}: no such folder; name the folder of exports with --results{lab}.")
 
 
+def sweep_of(name: str, scale: str = "") -> str:
+    """Return the sweep's part of `<sweep>-<scale>`; without the scale, up to the last dash."""
+    if scale and name.endswith(f"-{scale}"):
+        return name.removesuffix(f"-{scale}")
+    return name.rpartition("-")[0] or name
+
+
+def scale_of(resolved: str) -> str:
+    """Return the scale that the text of a sweep.resolved.json names; "" where it names none."""
+    try:
+        return str(json.loads(resolved)["base"]["scale"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def read_export(folder: Path) -> Export:
     """Return the export in a folder; a `StoreError` names the file and what is wrong with it."""
     files = {}
@@ -83,7 +98,7 @@ def read_export(folder: Path) -> Export:
         try:
             files[name] = (folder / name).read_text(encoding="utf-8")
         except FileNotFoundError:
-            sweep = folder.name.rpartition("-")[0] or folder.name
+            sweep = sweep_of(folder.name, scale_of(files.get("sweep.resolved.json", "")))
             raise StoreError(
                 f"{folder / name}: missing; write the export with "
                 f"`python -m hymba_lab.sweep sweeps/{sweep}.yaml --out {folder.parent}`."
