@@ -12,10 +12,9 @@ from hymba_lab.checkpoints.hf_checkpoint import load_pretrained, precision_of
 from hymba_lab.checkpoints.lab_folder import is_lab_folder, load_lab_folder
 from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import from_resolved
+from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import LanguageModel, build_model
-
-WEIGHTS = "weights.safetensors"
 
 
 def load(

@@ -1,15 +1,13 @@
 """The paper's effects: cells of its tables, looked up and never typed again."""
 
-import csv
-from collections.abc import Mapping
 from pathlib import Path
 
 from hymba_lab.claims.schema import PaperCells
 from hymba_lab.config.yaml_file import Document
-from hymba_lab.errors import suggest
+from hymba_lab.errors import UserError, suggest
+from hymba_lab.tables.paper_csv import Table, by_first_column, lines_of
 
 Place = list[str | int]
-Table = Mapping[str, Mapping[str, str]]
 
 
 class PaperTables:
@@ -44,15 +42,13 @@ class PaperTables:
     def _read(self, place: Place, name: str) -> Table:
         path = self.folder / f"{name}.csv"
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                lines = list(csv.DictReader(file))
+            return by_first_column(lines_of(path))
         except FileNotFoundError:
             known = sorted(found.stem for found in self.folder.glob("*.csv"))
             said = f"no table {name!r}" + suggest(name, known)
             raise self.document.wrong(place, said) from None
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise self.document.wrong(place, f"{path} cannot be read: {error}.") from None
-        return {next(iter(line.values())): line for line in lines}
+        except UserError as error:
+            raise self.document.wrong(place, str(error)) from None
 
     def _cell(self, place: Place, table: Table, cell: list[str]) -> str:
         row, column = cell

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hymba_lab.config.yaml_file import Document
 
 _KINDS = ("*.safetensors", "*.bin")
-RUN_WEIGHTS = "weights.safetensors"
+RUN_WEIGHTS = "weights.safetensors"  # of a finished run, in its folder
 
 
 class Start(NamedTuple):

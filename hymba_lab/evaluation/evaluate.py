@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab.config.start import weights_digest
+from hymba_lab.config.start import RUN_WEIGHTS, weights_digest
 from hymba_lab.errors import UserError
 from hymba_lab.evaluation.suites import Asked, Suite, suite_of
 
@@ -149,6 +149,6 @@ def _harness_model(
 
 
 def _place(model: Path) -> Path:
-    if (model / "result.json").is_file() or (model / "weights.safetensors").is_file():
+    if (model / "result.json").is_file() or (model / RUN_WEIGHTS).is_file():
         return model / "evaluation"
     return Path("evaluation") / model.resolve().name

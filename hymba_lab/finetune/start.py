@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import hymba_lab.hf  # noqa: F401 - registers the models
-from hymba_lab.checkpoints.load import WEIGHTS
+from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.errors import CheckpointError
 from hymba_lab.hf import HymbaConfig, HymbaLabConfig
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hymba_lab.checkpoints.codec import SourceIds, text_source
-from hymba_lab.checkpoints.load import WEIGHTS
 from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import from_resolved
+from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.data.given import GivenTokenizer
 from hymba_lab.data.tokenizers import BPE, Bytes
 from hymba_lab.errors import CheckpointError

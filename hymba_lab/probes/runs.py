@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from hymba_lab.checkpoints.load import WEIGHTS, load
+from hymba_lab.checkpoints.load import load
 from hymba_lab.config import Config, from_resolved
+from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import StoreError, UserError
 from hymba_lab.model import LanguageModel

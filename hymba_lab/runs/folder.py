@@ -32,6 +32,9 @@ def run_path(root: Path, identity: str) -> Path:
     return root / "runs" / identity[:20]
 
 
+CHECKPOINT = "last.ckpt"  # of a run that goes on
+
+
 class RunFolder:
     """The files of one run under `<root>/runs/`."""
 
@@ -97,7 +100,7 @@ class RunFolder:
     @cached_property
     def checkpoint(self) -> Path:
         """Where the training loop keeps its last checkpoint."""
-        return self.path / "last.ckpt"
+        return self.path / CHECKPOINT
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the result; from here on the run is never trained again."""

@@ -11,10 +11,12 @@ from lightning.pytorch import Callback
 from hymba_lab.atomic import Guard, make_folder
 from hymba_lab.checkpoints.weights import FORMAT, save_weights
 from hymba_lab.config import Config
+from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, TrialFailed
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.registry import Spec
+from hymba_lab.runs.folder import CHECKPOINT
 from hymba_lab.training.checkpoint import RunCheckpointIO
 from hymba_lab.training.gauges import Gauges
 from hymba_lab.training.logger import Log
@@ -29,8 +31,6 @@ from hymba_lab.training.start import take_over
 from hymba_lab.training.trainer import make_trainer, quiet_lightning, usual_exits
 from hymba_lab.training.validation import curve_areas
 from hymba_lab.training.world import whole
-
-CHECKPOINT, WEIGHTS = "last.ckpt", "weights.safetensors"
 
 # how torch says that memory ran out where it raises no class of its own for it
 _NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "ALLOC_FAILED")

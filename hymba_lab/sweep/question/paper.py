@@ -1,12 +1,12 @@
 """A sweep's reference column: cells of the paper's tables, looked up and never typed again."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 from hymba_lab.config.yaml_file import Document
-from hymba_lab.errors import ConfigError, suggest
+from hymba_lab.errors import ConfigError, UserError, suggest
 from hymba_lab.registry import Section
+from hymba_lab.tables.paper_csv import Table, by_first_column, lines_of
 
 QUOTED = "quoted by a note"
 _LONG = {"row", "column", "value", "seen_in"}  # columns of a table with one number a line
@@ -65,25 +65,18 @@ def _number(text: str, where: str) -> float:
         raise ConfigError(f"{where} holds {text!r}, no number.") from None
 
 
-Table = Mapping[str, Mapping[str, str]]
-
-
 def _read(
     path: Path, document: Document, only: Mapping[str, str]
 ) -> tuple[Table, set[tuple[str, str]]]:
     """Return the table as {first column: {column: cell}}, and the cells that are second-hand."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    except OSError as error:
+        lines = lines_of(path)
+    except FileNotFoundError as error:
         raise document.wrong(["paper", "table"], f"{path}: {error.strerror}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        said = f"{path} is no CSV file in UTF-8 ({error}); save it as one."
-        raise document.wrong(["paper", "table"], said) from None
-    if not lines:
-        raise document.wrong(["paper", "table"], f"{path} holds no line below its columns.")
+    except UserError as error:
+        raise document.wrong(["paper", "table"], str(error)) from None
     if not set(lines[0]) >= _LONG:
-        return {next(iter(line.values())): line for line in lines}, set()
+        return by_first_column(lines), set()
     table: dict[str, dict[str, str]] = {}
     quoted = set()
     for line in lines:
