@@ -61,7 +61,7 @@ def add(parser: argparse.ArgumentParser, *names: str, **changed: Any) -> None:
             facts["help"] = f"{facts['help'].split(' (default')[0]} (default: {changed['default']})"
         if isinstance(facts.get("default"), list):
             facts["default"] = []  # one of its own: a command may add to it
-        parser.add_argument(f"--{name}", **facts)
+        parser.add_argument(f"--{name}", *facts.pop("also", ()), **facts)
 
 
 _SHARED: dict[str, dict[str, Any]] = {
@@ -92,6 +92,22 @@ _SHARED: dict[str, dict[str, Any]] = {
     "dtype": {
         "type": precision, "choices": list(PRECISIONS.values()),
         "help": "also fp32, bf16, fp16 (default: the checkpoint's)",
+    },
+    "batch-size": {
+        "also": ("--batch",), "type": integer, "default": 32, "metavar": "N",
+        "help": "texts at once (default: 32)",
+    },
+    "max-new-tokens": {
+        "type": integer, "default": 64, "metavar": "N", "help": "of each answer (default: 64)",
+    },
+    "temperature": {
+        "type": number, "default": 0.0, "metavar": "X", "help": "default: 0, the likeliest",
+    },
+    "top-k": {
+        "type": integer, "metavar": "N", "help": "draw from the N likeliest tokens only",
+    },
+    "top-p": {
+        "type": number, "metavar": "P", "help": "draw from the likeliest that hold P together",
     },
     "json": {
         "action": "store_true", "help": "print plain data",

@@ -41,29 +41,9 @@ def arguments() -> argparse.ArgumentParser:
     add("--template", metavar="FILE", help="a chat template (jinja), or: plain")
     add("--prompts", type=Path, metavar="FILE",
         help="answer these in batches: a prompt a line, or .jsonl")  # fmt: skip
-    add(
-        "--batch-size",
-        "--batch",
-        type=flags.integer,
-        default=32,
-        metavar="N",
-        help="prompts at once (default: 32)",
-    )
-    add("--max-new-tokens", type=flags.integer, default=256, metavar="N", help="default: 256")
-    add(
-        "--temperature",
-        type=flags.number,
-        default=0.0,
-        metavar="X",
-        help="default: 0, the likeliest",
-    )
-    add("--top-k", type=flags.integer, metavar="N", help="draw from the N likeliest tokens only")
-    add(
-        "--top-p",
-        type=flags.number,
-        metavar="P",
-        help="draw from the likeliest that hold P together",
-    )
+    flags.add(parser, "batch-size")
+    flags.add(parser, "max-new-tokens", default=256)
+    flags.add(parser, "temperature", "top-k", "top-p")
     flags.add(parser, "seed", "dtype", "device", "threads", "plugin")
     return parser
 

@@ -32,14 +32,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="N",
         help="examples before each question (default: suite's)",
     )
-    add(
-        "--batch-size",
-        "--batch",
-        type=flags.integer,
-        default=32,
-        metavar="N",
-        help="texts read at once (default: 32)",
-    )
+    flags.add(parser, "batch-size")
     add("--max-length", type=flags.integer, metavar="N",
         help="longest text in tokens (default: what the positions are made for)")  # fmt: skip
     flags.add(parser, "out", help="where results go (default: RUN/evaluation, evaluation/<folder>)")

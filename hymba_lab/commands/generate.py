@@ -28,21 +28,8 @@ def arguments() -> argparse.ArgumentParser:
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, or runs/<id>")
     add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated: one batch")
     add("--ids", action="append", default=[], metavar="'1 2 3'", help="a prompt as token ids")
-    add("--max-new-tokens", type=flags.integer, default=64, metavar="N", help="default: 64")
-    add(
-        "--temperature",
-        type=flags.number,
-        default=0.0,
-        metavar="X",
-        help="default: 0, the likeliest",
-    )
-    add("--top-k", type=flags.integer, metavar="N", help="draw from the N likeliest tokens only")
-    add(
-        "--top-p",
-        type=flags.number,
-        metavar="P",
-        help="draw from the likeliest that hold P together",
-    )
+    flags.add(parser, "max-new-tokens")
+    flags.add(parser, "temperature", "top-k", "top-p")
     add("--no-eos", action="store_true", help="go on after the end of a text")
     add("--chunk", "--chunk-size", dest="chunk_size", type=flags.integer, default=512, metavar="N",
         help="prompt tokens read at once")  # fmt: skip
