@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from hymba_lab.config import resolve
 from hymba_lab.config.yaml_file import Document
-from hymba_lab.cost import count, meta_model
+from hymba_lab.cost import count
+from hymba_lab.cost.layers import measured
 from hymba_lab.errors import ConfigError
 from hymba_lab.sweep.cells import Cell, with_document
 from hymba_lab.sweep.question.file import Sweep
@@ -88,7 +89,7 @@ def _budget_of(sweep: Sweep, cell: Cell, document: Document, vocab: int) -> floa
         return budget(sweep, with_document(cell, document, vocab))
     config = resolve(document)
     try:
-        return count(meta_model(config.model, vocab))
+        return measured(config.model, vocab, lambda model: {"params": count(model)})["params"]
     except ConfigError as error:
         raise config.blame(error) from None
 
