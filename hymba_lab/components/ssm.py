@@ -59,7 +59,8 @@ class Mamba1(nn.Module):
         self.dt = steps.StepMap(dt_rank, d_inner)
         self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
         self.D = nn.Parameter(torch.empty(d_inner))
-        self.reset()
+        if not self.A_log.is_meta:  # nothing to fill
+            self.reset()
 
     def forward(self, x: Tensor, past: Past = WHOLE) -> Tensor:
         u = past.conv(self.x(x), self.conv_weight, self.conv_bias)

@@ -7,6 +7,7 @@ from hymba_lab.config import Config, resolve
 from hymba_lab.config.yaml_file import Document
 from hymba_lab.cost import Costs, measure_costs, meta_model
 from hymba_lab.errors import ConfigError, suggest
+from hymba_lab.model import LanguageModel
 from hymba_lab.optim.optimizers import optimizers
 from hymba_lab.optim.schedules import schedules
 from hymba_lab.sweep.question.designs import Choice, design_choices
@@ -89,10 +90,13 @@ def cell_costs(config: Config, vocab: int) -> Costs:
         raise ConfigError(fault) from error
 
 
-def require_trainable(config: Config, vocab: int) -> None:
-    """Refuse, before anything is trained, an optimizer or a schedule that training would refuse."""
+def require_trainable(config: Config, vocab: int, model: LanguageModel | None = None) -> None:
+    """Refuse, before anything is trained, an optimizer or a schedule that training would refuse.
+
+    `model` on the meta device saves building it again.
+    """
     try:
-        optimizer = optimizers.build(config.optimizer, meta_model(config.model, vocab))
+        optimizer = optimizers.build(config.optimizer, model or meta_model(config.model, vocab))
         peak = optimizer.param_groups[0]["lr"]
         schedules.build(config.schedule, max(1, config.n_steps), peak)
     except ConfigError as error:
@@ -101,10 +105,13 @@ def require_trainable(config: Config, vocab: int) -> None:
 
 def check_search(sweep: Sweep, cell: Cell, vocab: int) -> None:
     """Refuse a searched value, at the ends of its range or any of its choices, that cannot work."""
+    built = meta_model(cell.config.model, vocab)
     for path, span in sweep.file.search.items():
         mark = sweep.document.where(["search", path])
         for value in span.choices or (span.low, span.high):
-            require_trainable(resolve(cell.document.patched(path, value, mark)), vocab)
+            config = resolve(cell.document.patched(path, value, mark))
+            same = config.model == cell.config.model
+            require_trainable(config, vocab, built if same else None)
 
 
 def _plugin_fault(config: Config, error: Exception) -> str | None:
