@@ -15,6 +15,19 @@ from hymba_lab.claims.file import Claims, load_claims
 
 CURVES = "row,seed,step,tokens,metric,value\n"
 HEAD = "title: A paper\npaper: paper\nsweeps: sweeps\n"
+REMOVAL = """\
+  removal:
+    claim: The first SSM branch is critical.
+    source: figure 3
+    sweep: heads
+    row: hybrid
+    probe: removal
+    value: change
+    where: {branch: ssm, layer: 0}
+    against_where: {branch: ssm, layer: {not: 0}}
+    reproduced_if: {below: 0}
+"""
+
 HYBRID = """\
   hybrid:
     claim: A hybrid recalls more.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from claiming import HYBRID, Desk
+from claiming import HYBRID, REMOVAL, Desk
 from conftest import ROOT
 from moderated_by_hand import t_tests
 from scipy import stats as reference
@@ -145,20 +145,6 @@ def test_words_of_the_scale_stand_in_labels(desk: Desk) -> None:
     desk.claim(HYBRID.replace("row: hybrid", "row: all of $window"))
     desk.export({"all of 9": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
     assert desk.run()[0]["row"] == "all of 9"
-
-
-REMOVAL = """\
-  removal:
-    claim: The first SSM branch is critical.
-    source: figure 3
-    sweep: heads
-    row: hybrid
-    probe: removal
-    value: change
-    where: {branch: ssm, layer: 0}
-    against_where: {branch: ssm, layer: {not: 0}}
-    reproduced_if: {below: 0}
-"""
 
 
 def removal(change: dict[tuple[str, int], float]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from claiming import CURVES, HYBRID, Desk
+from claiming import CURVES, HYBRID, REMOVAL, Desk
 from conftest import ROOT
 from scipy import stats as reference
 
@@ -219,19 +219,7 @@ def test_a_share_is_one_of_what_others_leave(desk: Desk) -> None:
     assert line["status"] == "undecided"  # diluted only
 
 
-REMOVAL = """\
-  removal:
-    claim: The first SSM branch is critical.
-    source: figure 3
-    sweep: heads
-    row: hybrid
-    probe: removal
-    value: change
-    where: {branch: ssm, layer: 0}
-    against_where: {branch: ssm, layer: {not: 0}}
-    per: layer
-    reproduced_if: {below: 0}
-"""
+PER_LAYER = REMOVAL.replace("    reproduced_if", "    per: layer\n    reproduced_if")
 
 
 def test_layers_are_compared_one_by_one(desk: Desk) -> None:
@@ -242,14 +230,14 @@ def test_layers_are_compared_one_by_one(desk: Desk) -> None:
         for (branch, layer), value in change.items()
     ]
     text = "sweep,row,seed,layer,branch,metric,whole,value,change\n" + "".join(lines)
-    desk.claim(REMOVAL)
+    desk.claim(PER_LAYER)
     probe(desk, "removal", text)
     first, second = desk.run()
     assert [float(first["effect"]), float(second["effect"])] == pytest.approx([0.5, -0.1])
     found = [line["comparison_status"] for line in (first, second)]
     assert found == ["contradicted", "reproduced"]
     assert "| layer 0 vs layer 1 in hybrid |" in desk.text("md")
-    each = REMOVAL.replace("{branch: ssm, layer: 0}", "{branch: ssm}").replace(
+    each = PER_LAYER.replace("{branch: ssm, layer: 0}", "{branch: ssm}").replace(
         "{branch: ssm, layer: {not: 0}}", "{branch: attention}"
     )
     desk.claim(each)

@@ -11,23 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from claiming import HYBRID, Desk
+from judging import judged
 
 from hymba_lab.errors import UserError
 from hymba_lab.stats import Run
 from hymba_lab.tables.solving import Task, control_note, edge_notes
 from hymba_lab.tables.verdict import Verdicts, verdict
-
-
-def judged(rows: dict[str, list[float]], goal: str = "maximize", **options: object) -> Verdicts:
-    lines = [
-        {"arch": label, "seed": seed, "y": value}
-        for label, values in rows.items()
-        for seed, value in enumerate(values)
-    ]
-    return verdict(
-        pd.DataFrame(lines), row="arch", seed="seed", metric="y", goal=goal,  # type: ignore[arg-type]
-        baseline="base", **options,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 def timed(rows: dict[str, list[float]], end: float, **options: object) -> Verdicts:

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from judging import judged
 from moderated_by_hand import t_tests
 from scipy import stats as reference
 from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
 from hymba_lab.commands.verdict import main
 from hymba_lab.errors import StoreError, UserError
-from hymba_lab.tables.verdict import Verdicts, verdict
+from hymba_lab.tables.verdict import verdict
 
 JSON = ("row", "n", "effect", "low", "high", "p", "verdict")
 
@@ -124,18 +125,6 @@ def test_a_wandb_export_of_censored_times_agrees_with_scipys_log_rank(
 
 
 # --- what must be known beside verdicts
-
-
-def judged(rows: dict[str, list[float]], goal: str = "maximize", **options: object) -> Verdicts:
-    lines = [
-        {"arch": label, "seed": seed, "y": value}
-        for label, values in rows.items()
-        for seed, value in enumerate(values)
-    ]
-    return verdict(
-        pd.DataFrame(lines), row="arch", seed="seed", metric="y", goal=goal,  # type: ignore[arg-type]
-        baseline="base", **options,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 def test_twenty_looks_at_nothing_find_nothing() -> None:

@@ -115,21 +115,9 @@ def result_table(
     """
     guard(runs)
     values = values_by_seed(runs, metric)
-    if task is None:
-        found = compare(
-            values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks,
-            limits=limits_of(metric),
-        )  # fmt: skip
-    else:
-        timed = compare_times(
-            task.times,
-            baseline,
-            alpha=alpha,
-            margin=factor_of(margin),
-            looks=looks,
-            above=task.above(values),
-        )
-        found = [one.comparison for one in timed]
+    found = _comparisons(
+        values, baseline, task, metric=metric, goal=goal, alpha=alpha, margin=margin, looks=looks
+    )
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
     others = tuple(name for name in dict.fromkeys(also) if name != metric)
     parts = [
@@ -165,6 +153,30 @@ def result_table(
         frame, paper_notes = _with_paper(frame, reference)
         notes += paper_notes
     return Table(frame, metric, goal, baseline, axes, others, notes, more)
+
+
+def _comparisons(
+    values: Values,
+    baseline: str,
+    task: Task | None,
+    *,
+    metric: str,
+    goal: Goal,
+    alpha: float,
+    margin: float | None,
+    looks: Looks | None,
+) -> list[Comparison]:
+    """Every row's comparison with the baseline: of levels, or of when a task was solved."""
+    if task is None:
+        return compare(
+            values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks,
+            limits=limits_of(metric),
+        )  # fmt: skip
+    timed = compare_times(
+        task.times, baseline, alpha=alpha, margin=factor_of(margin), looks=looks,
+        above=task.above(values),
+    )  # fmt: skip
+    return [one.comparison for one in timed]
 
 
 def _params(runs: pd.DataFrame, baseline: str) -> float:
