@@ -63,10 +63,7 @@ def load_tokenize_config(file: Path, overrides: Sequence[str] = ()) -> "Tokenize
     document = load_document(file, overrides)
     config = checked(document, TokenizeConfig)
 
-    def at(path: str, *place: str | int) -> str:
-        folder = document.folder(place) or Path.cwd()
-        return str(folder / Path(path).expanduser())
-
+    at = document.located
     paths = [at(path, "paths", number) for number, path in enumerate(config.paths)]
     changed: dict[str, Any] = {"out": at(config.out, "out"), "paths": paths}
     if config.tokenizer.file is not None:

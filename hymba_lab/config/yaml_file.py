@@ -59,6 +59,10 @@ class Document:
         file = Path(mark.rsplit(":", 2)[0])
         return file.absolute().parent if file.is_file() else None
 
+    def located(self, path: str, *place: str | int) -> str:
+        """Return a path that stands at `place` as it is opened: from the folder of its file."""
+        return str((self.folder(place) or Path.cwd()) / Path(path).expanduser())
+
     def get(self, path: str) -> Any:
         """Return the value at a dotted path; `KeyError` where there is none."""
         value: Any = self.data

@@ -1,16 +1,12 @@
 """A stage's YAML as a checked `Sft` or `Dpo`, its paths absolute."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hymba_lab.config import load_document
-from hymba_lab.config.messages import explain
+from hymba_lab.config.messages import checked
 from hymba_lab.config.shipped import shipped
-from hymba_lab.errors import ConfigError
 from hymba_lab.finetune.schema import KINDS, Dpo, Sft
 
 SHIPPED = "experiments/post_training"
@@ -24,29 +20,21 @@ def load_stage(kind: str, file: Path, overrides: Sequence[str] = ()) -> Sft | Dp
     """
     schema = KINDS[kind]
     document = load_document(shipped(file, SHIPPED), overrides)
-    try:
-        stage = schema.model_validate_json(json.dumps(document.data))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, document, schema))) from None
+    stage = checked(document, schema)
     if stage.rows % stage.micro_rows:
-        raise ConfigError(
-            f"{document.where(['micro_rows'])}: micro_rows: {stage.micro_rows} does not divide "
-            f"rows, {stage.rows}."
-        )
-
-    def at(path: str, *place: str | int) -> str:
-        folder = document.folder(place) or Path.cwd()
-        return str(folder / Path(path).expanduser())
-
+        said = f"{stage.micro_rows} does not divide rows, {stage.rows}."
+        raise document.wrong(["micro_rows"], said)
+    at = document.located
     paths = [at(path, "data", "paths", number) for number, path in enumerate(stage.data.paths)]
     changed: dict[str, Any] = {
         "model": at(stage.model, "model"),
         "data": stage.data.model_copy(update={"paths": paths}),
     }
     if not Path(changed["model"]).is_dir():
-        raise ConfigError(
-            f"{document.where(['model'])}: model: there is no folder {changed['model']}; name that "
-            "of a checkpoint, of a run, or of the stage before (which has to be trained first)."
+        raise document.wrong(
+            ["model"],
+            f"there is no folder {changed['model']}; name that of a checkpoint, of a run, or of "
+            "the stage before (which has to be trained first).",
         )
     if stage.out is not None:
         changed["out"] = at(stage.out, "out")
