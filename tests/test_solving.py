@@ -15,7 +15,7 @@ from hymba_lab.data.draws import choose_weighted, generator
 from hymba_lab.stats import Run
 from hymba_lab.stats.position_guess import guess_of, order_of_slots, position_guess
 from hymba_lab.sweep.export import documents, read_export, task_of_export
-from hymba_lab.tables.notes import stopped_notes
+from hymba_lab.tables.notes import stopped_notes, times_note
 from hymba_lab.tables.render import ratio_estimate, to_text
 from hymba_lab.tables.solving import Task, control_note, edge_notes, task_of
 
@@ -141,3 +141,9 @@ def test_the_terminal_shows_verdicts_whole_at_80_columns() -> None:
     words = " ".join(text.split())
     for verdict in table.frame["verdict"]:
         assert all(word in words for word in verdict.split())
+
+
+def test_a_table_without_a_test_says_so_and_names_no_number_of_tests() -> None:
+    told = times_note("base", 0, 0.05)
+    assert "No row is tested" in told and "needs six seeds" in told and "0 tests" not in told
+    assert "over the table's 2 tests (Holm)" in times_note("base", 2, 0.05)

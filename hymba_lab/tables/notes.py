@@ -36,12 +36,21 @@ def method_note(baseline: str, n_rows: int, alpha: float, pairing: Pairing) -> s
 
 
 def times_note(baseline: str, n_rows: int, alpha: float) -> str:
-    """How verdicts on times were made."""
+    """How verdicts on times were made, or that there was no test to make."""
+    censored = (
+        "Censored: a side ended before it had solved; its bound counts it as solved at its end."
+    )
+    if not n_rows:
+        return (
+            f"Effect: training tokens until solved over those of {baseline!r}. No row is tested: a "
+            "t-test needs two seeds a row that all solved, the log-rank test, which can take runs "
+            f"that did not, needs six seeds. {censored}"
+        )
     return (
         f"Effect: training tokens until solved over those of {baseline!r}; moderated t-tests of "
         "their logarithms where every run solved, the log-rank test from six seeds where some did "
         f"not, alpha = {alpha:g} over the table's {n_rows} tests (Holm), intervals simultaneous. "
-        "Censored: a side ended before it had solved; its bound counts it as solved at its end."
+        f"{censored}"
     )
 
 
