@@ -7,6 +7,7 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -35,17 +36,19 @@ def main() -> None:
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     made.add_argument("--out", type=Path, default=Path("results"))
     made.add_argument("--tests", default="not run")
+    made.add_argument("--commit", default=commit().sha, help="of a copy without its repository")
     options = made.parse_args()
     name = torch.cuda.get_device_name()
-    lines = [
+    first = [
         f"# Figures on {name}", "",
-        f"`bash benchmarks/gpu.sh`, commit {commit().sha[:10]}, torch {torch.__version__}, "
+        f"`bash benchmarks/gpu.sh`, commit {options.commit[:10]}, torch {torch.__version__}, "
         f"CUDA {torch.version.cuda}. Tests marked gpu: {options.tests}", "",
-        *scan_lines(), *attention_lines(), *training_lines(name),
     ]  # fmt: skip
     path = options.out / f"gpu-{name.replace(' ', '_')}.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(path.read_text(encoding="utf-8"))
+    with path.open("w", encoding="utf-8") as page:  # line by line: a run cut short leaves its part
+        for line in chain(first, scan_lines(), attention_lines(), training_lines(name)):
+            print(line, flush=True)
+            print(line, file=page, flush=True)
     print(f"written: {path}")
 
 
@@ -130,7 +133,7 @@ def scan_bytes(n_batch: int, n_time: int, n_channels: int, n_states: int) -> tup
     """The least bytes a forward pass, and one with its backward, reads and writes."""
     wide, narrow = 2 * n_batch * n_time * n_channels, 2 * n_batch * n_time * n_states
     forward = 4 * wide + 2 * narrow  # x, dt, z, y; B, C
-    chunks = -(-n_time // scan_triton.CHUNK)
+    chunks = -(-n_time // scan_triton.steps_at_once(n_states))
     states = 4 * n_batch * chunks * n_channels * n_states  # float32, written and read
     return forward, forward + 7 * wide + 6 * narrow + 2 * states
 
@@ -173,8 +176,8 @@ def training_lines(name: str) -> Iterator[str]:
     yield ""
     yield "| shape | blocks compiled | tokens/s | MFU | peak GB | estimate GB | rows at a time |"
     yield "|---|---|---|---|---|---|---|"
-    for shape in ("125m", "350m"):
-        for compiled in (False, True):
+    for compiled in (False, True):
+        for shape in ("125m", "350m"):
             config = experiment(shape, compiled)
             torch.cuda.reset_peak_memory_stats()
             with tempfile.TemporaryDirectory() as folder:

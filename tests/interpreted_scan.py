@@ -11,34 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from triton.runtime import interpreter
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_scan import Inputs, loop, make_inputs, relative_errors
 
 from hymba_lab.ops.scan_triton import selective_scan
-
-
-def slices_at_once(self: Any, given: Any) -> list[Any]:
-    """The interpreter's associative scan, which visits one element at a time, by whole slices."""
-    columns = [np.moveaxis(arg.handle.data, self.axis, 0) for arg in given]
-    outputs = [np.empty_like(column) for column in columns]
-    for i in range(columns[0].shape[0]):
-        now = [self.to_tensor(c[i].copy(), a.dtype) for c, a in zip(columns, given, strict=True)]
-        if i:
-            before = [
-                self.to_tensor(o[i - 1].copy(), a.dtype)
-                for o, a in zip(outputs, given, strict=True)
-            ]
-            now = self.combine_fn.fn(*before, *now)
-        for output, tensor in zip(outputs, now, strict=True):
-            output[i] = tensor.handle.data
-    return [
-        self.to_tensor(np.ascontiguousarray(np.moveaxis(o, 0, self.axis)), arg.dtype)
-        for o, arg in zip(outputs, given, strict=True)
-    ]
 
 
 def run(case: dict[str, Any]) -> dict[str, float]:
@@ -97,10 +75,7 @@ def _strided(leaves: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run every case of the file."""
     torch.set_num_threads(1)
-    given = json.loads(Path(sys.argv[1]).read_text())
-    if given["whole_slices"]:
-        interpreter.ScanOps.generic_scan = slices_at_once
-    for case in given["cases"]:
+    for case in json.loads(Path(sys.argv[1]).read_text()):
         print(json.dumps({"case": case, "errors": run(case)}), flush=True)
 
 

@@ -56,11 +56,11 @@ def random_case(seed: int) -> dict[str, Any]:
 
 
 def interpreted(
-    tmp_path: Path, cases: list[dict[str, Any]], *, whole_slices: bool = True
+    tmp_path: Path, cases: list[dict[str, Any]]
 ) -> list[tuple[dict[str, Any], dict[str, float]]]:
     """Each case with its errors, from a process that imports triton as an interpreter."""
     path = tmp_path / "cases.json"
-    path.write_text(json.dumps({"cases": cases, "whole_slices": whole_slices}))
+    path.write_text(json.dumps(cases))
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(path)],
         env={**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -101,12 +101,6 @@ def test_forty_random_shapes_equal_the_float64_loop(tmp_path: Path) -> None:
     assert_close(found)
 
 
-@pytest.mark.slow
-def test_whole_slices_change_nothing_of_the_interpreter(tmp_path: Path) -> None:
-    cases = [case((1, 7, 2, 4), chunk=4)]
-    assert interpreted(tmp_path, cases) == interpreted(tmp_path, cases, whole_slices=False)
-
-
 @pytest.mark.parametrize(
     ("capability", "n_states"),
     [(90, 16), *(pytest.param(c, n, marks=pytest.mark.slow) for c, n in [(80, 16), (90, 128)])],
@@ -119,12 +113,11 @@ def test_the_kernels_compile_for_gpus(capability: int, n_states: int) -> None:
 
     from hymba_lab.ops import scan_triton_kernels as kernels
 
-    channels, states = scan_triton._blocks(n_states, 1600, scan_triton.CHUNK)
-    tile = {"BT": scan_triton.CHUNK, "BD": channels, "BN": states}
+    steps = scan_triton.steps_at_once(n_states)
     sequences = ("x", "dt", "B", "C", "z", "y", "gy", "dx", "ddt", "dz")
     numbers = ("T", "n_channels", "n_states", "n_chunks")
     for kernel in (kernels.forward, kernels.backward):
-        names = kernel.arg_names
+        names, tile = kernel.arg_names, scan_triton.tile(n_states, steps, kernel.__name__)
         chosen = {n: tile.get(n, True) for n in names if n in tile or n in _FLAGS}
         kinds = {
             name: "constexpr" if name in chosen

@@ -38,25 +38,28 @@ def flex_attention(
 
     A sink of logit b leaves the share sigmoid(lse - b), lse the log of the sum of e^score.
     """
-    make = _tiles if torch.compiler.is_compiling() else _kept_tiles
-    tiles = make(q.shape[2], k.shape[2], window, n_meta, q.device)
+    traced = torch.compiler.is_compiling()  # what is kept between calls is no part of a graph
+    tiles = (_tiles if traced else _kept_tiles)(q.shape[2], k.shape[2], window, n_meta, q.device)
+    kernel = _kernel(q.is_cuda and not traced)
     options = {"block_mask": tiles, "scale": scale, "enable_gqa": True}
     if sink is not None:
         from torch.nn.attention.flex_attention import AuxRequest
 
-        out, aux = _kernel(q.is_cuda)(q, k, v, return_aux=AuxRequest(lse=True), **options)
+        out, aux = kernel(q, k, v, return_aux=AuxRequest(lse=True), **options)
         share = torch.sigmoid(aux.lse - sink.float().unsqueeze(1))
         kept: Tensor = out * share.unsqueeze(3).to(out.dtype)
         return kept
-    plain: Tensor = _kernel(q.is_cuda)(q, k, v, **options)
+    plain: Tensor = kernel(q, k, v, **options)
     return plain
 
 
-@cache
 def _kernel(compiled: bool) -> Any:
     from torch.nn.attention import flex_attention as flex
 
-    return torch.compile(flex.flex_attention) if compiled else flex.flex_attention
+    return _compiled(flex.flex_attention) if compiled else flex.flex_attention
+
+
+_compiled = cache(torch.compile)
 
 
 def _tiles(n_queries: int, n_keys: int, window: int, n_meta: int, device: torch.device) -> Any:

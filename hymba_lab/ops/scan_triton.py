@@ -17,9 +17,11 @@ from torch import Tensor
 
 from hymba_lab.ops.scan_gradient import attach, gradient_shapes
 
-CHUNK = 16  # steps of a tile [tokens]
-TILE = 4096  # elements of a tile: 16 a thread, and ten such tensors fill its registers (no spill)
-LAUNCH = {"num_warps": 8, "enable_fp_fusion": True}
+# Tiles of one warp, as fast as any that was tried on an H200 at 16 and at 64 states.
+CHUNK = 8  # steps of a tile [tokens]
+LONG_STATE = 32  # states beyond which a tile has half as many steps: its registers are full
+AT_ONCE = {"forward": 1, "backward": 2}  # channels a thread: the backward sums over them for dB, dC
+LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
 
 NO_TRITON = 'triton does not import; install it with `pip install "hymba-lab[gpu]"`'
 NO_DEVICE = "torch finds no CUDA device; on a machine with one, install a CUDA build of torch"
@@ -56,17 +58,24 @@ def selective_scan(
     dt_bias: Tensor | None,
     h0: Tensor | None,
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return `(y, h_last)` of the scan; equation and shapes as in `hymba_lab.ops.scan`.
 
-    `chunk`, a power of two, is the number of steps computed at once; the result does not depend
-    on it but for rounding.
+    `chunk`, a power of two, is the number of steps computed at once, by default the fastest; the
+    result does not depend on it but for rounding.
     """
+    if chunk is None:
+        chunk = steps_at_once(A.shape[1])
     inputs = (x, dt, A, B, C, D, z, dt_bias, h0)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     y, h_last, _ = torch.ops.hymba_lab.scan_triton(*inputs, keep, chunk)
     return y, h_last
+
+
+def steps_at_once(n_states: int) -> int:
+    """Return the steps of a tile [tokens]: the states are kept once for each such chunk."""
+    return CHUNK if n_states <= LONG_STATE else CHUNK // 2
 
 
 @torch.library.custom_op("hymba_lab::scan_triton", mutates_args=())
@@ -83,16 +92,16 @@ def _scan(
     keep: bool,
     chunk: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, h_last, starts): starts (B, chunks, D, N), the state before each chunk."""
+    """(y, h_last, starts): starts (B, chunks, N, D), the state before each chunk."""
     y, h_last, starts = _scan_shapes(x, dt, A, B, C, D, z, dt_bias, h0, keep, chunk)
     if x.numel() == 0:
         return y, h_last.zero_() if h0 is None else h_last.copy_(h0), starts
     ready = _ready((x, dt, A, B, C, D, z, dt_bias, h0))
     given = {name: _or(tensor, y) for name, tensor in ready.items()}
     with _on(x):
-        _kernels().forward[_grid(x, A, chunk)](
+        _kernels().forward[_grid(x, A, "forward")](
             **given, y=y, h_last=h_last, starts=starts,
-            **_steps(ready, ("x", "dt", "B", "C", "z")), **_sizes(x, A, chunk),
+            **_steps(ready, ("x", "dt", "B", "C", "z")), **_sizes(x, A, chunk, "forward"),
             HAS_Z=z is not None, HAS_BIAS=dt_bias is not None, HAS_H0=h0 is not None, KEEP=keep,
             **LAUNCH,
         )  # fmt: skip
@@ -108,7 +117,7 @@ def _scan_shapes(x: Tensor, dt: Tensor, A: Tensor, *others: Any) -> tuple[Tensor
     return (
         x.new_empty(x.shape),
         exact.new_empty(state),
-        exact.new_empty(state[0], chunks, *state[1:]),
+        exact.new_empty(state[0], chunks, *reversed(state[1:])),
     )
 
 
@@ -139,10 +148,11 @@ def _scan_backward(
     made = _gradients(x, dt, A, B, z)
     given = {name: _or(tensor, gy) for name, tensor in ready.items()}
     with _on(x):
-        _kernels().backward[_grid(x, A, chunk)](
+        _kernels().backward[_grid(x, A, "backward")](
             gy=gy, gh=grad_h.float().contiguous(), **given, starts=starts, **made,
             **_steps({"gy": gy, **ready}, ("gy", "x", "dt", "B", "C", "z")),
-            **_sizes(x, A, chunk), HAS_Z=z is not None, HAS_BIAS=dt_bias is not None, **LAUNCH,
+            **_sizes(x, A, chunk, "backward"), HAS_Z=z is not None, HAS_BIAS=dt_bias is not None,
+            **LAUNCH,
         )  # fmt: skip
     names = ("dx", "ddt", "dA", "dB", "dC", "dD", "dz", "dbias", "dh0")
     return [
@@ -200,23 +210,24 @@ def _steps(tensors: dict[str, Tensor | None], names: tuple[str, ...]) -> dict[st
     return found
 
 
-def _blocks(n_states: int, n_channels: int, chunk: int) -> tuple[int, int]:
-    """Channels and states of a tile, powers of two."""
+def tile(n_states: int, chunk: int, kernel: str) -> dict[str, int]:
+    """Return the sizes of a kernel's tile: BT steps, E channels a thread, BN states, BD channels.
+
+    The more states, the fewer neighbouring channels: 4 to 32 of them share a warp with the states.
+    """
     states = 1 << (n_states - 1).bit_length()
-    most = 1 << (n_channels - 1).bit_length()
-    return min(most, max(1, TILE // (chunk * states))), states
+    return {"BT": chunk, "E": AT_ONCE[kernel], "BN": states, "BD": min(32, max(4, 128 // states))}
 
 
-def _grid(x: Tensor, A: Tensor, chunk: int) -> tuple[int, int]:
-    channels, _ = _blocks(A.shape[1], x.shape[2], chunk)
-    return -(-x.shape[2] // channels), x.shape[0]
+def _grid(x: Tensor, A: Tensor, kernel: str) -> tuple[int, int]:
+    sizes = tile(A.shape[1], CHUNK, kernel)
+    return -(-x.shape[2] // (sizes["E"] * sizes["BD"])), x.shape[0]
 
 
-def _sizes(x: Tensor, A: Tensor, chunk: int) -> dict[str, int]:
-    channels, states = _blocks(A.shape[1], x.shape[2], chunk)
+def _sizes(x: Tensor, A: Tensor, chunk: int, kernel: str) -> dict[str, int]:
     return {
         "T": x.shape[1], "n_channels": x.shape[2], "n_states": A.shape[1],
-        "n_chunks": -(-x.shape[1] // chunk), "BT": chunk, "BD": channels, "BN": states,
+        "n_chunks": -(-x.shape[1] // chunk), **tile(A.shape[1], chunk, kernel),
     }  # fmt: skip
 
 

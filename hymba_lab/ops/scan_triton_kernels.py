@@ -1,20 +1,33 @@
 """The selective scan as Triton kernels: one program a batch row and block of channels.
 
-A program walks over the sequence chunk by chunk. Inside a chunk the recurrence is an associative
-scan over (decay, drive), pairs that compose as (a, u) then (b, v) = (a b, b u + v); the state goes
-from chunk to chunk in registers. Tiles are (BT steps, BD channels, BN states), all computed in
-float32. `hymba_lab.ops.scan_triton` calls these; importing this module needs triton.
+A program walks over the sequence chunk by chunk, and inside a chunk step by step: h = decay h +
+drive. Tiles are (BT steps, E, BN states, BD channels), E BD channels a program, all computed in
+float32. A warp's threads lie along channels and states, so a thread owns every step of its states
+and takes "rows" of a tile from its own registers; sums over states and channels cross few threads.
+`hymba_lab.ops.scan_triton` calls these; importing this module needs triton.
 """
+
+import os
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
 @triton.jit
-def _compose(a, u, b, v):  # type: ignore[no-untyped-def]
-    return a * b, b * u + v
+def _power(value):  # type: ignore[no-untyped-def]
+    """2^value by one instruction, 0 below 2^-126; the interpreter knows only the longer way."""
+    power = value
+    if INTERPRETED:
+        power = tl.exp2(value)
+    if not INTERPRETED:
+        power = libdevice.exp2(value)
+    return power
 
 
 @triton.jit
@@ -33,39 +46,40 @@ def _sigmoid(value):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _tile(base, t, step, column, inside):  # type: ignore[no-untyped-def]
-    """Elements (t, column) of one batch row in float32, 0 outside."""
-    place = base + t[:, None].to(tl.int64) * step + column[None, :]
+def _wide(base, t, step, d, inside):  # type: ignore[no-untyped-def]
+    """Elements (t, channels d) of one batch row in float32, 0 outside."""
+    place = base + t[:, None, None].to(tl.int64) * step + d[None, :, :]
     return tl.load(place, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _vector(base, d, has_d, PRESENT: tl.constexpr, BD: tl.constexpr):  # type: ignore[no-untyped-def]
+def _narrow(base, t, step, n, inside):  # type: ignore[no-untyped-def]
+    """Elements (t, states n) of one batch row in float32, 0 outside."""
+    place = base + t[:, None].to(tl.int64) * step + n[None, :]
+    return tl.load(place, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _vector(base, d, has_d, PRESENT: tl.constexpr, E: tl.constexpr, BD: tl.constexpr):  # type: ignore[no-untyped-def]
     """One value a channel in float32; 0 where the input is absent."""
-    value = tl.zeros((BD,), tl.float32)
+    value = tl.zeros((E, BD), tl.float32)
     if PRESENT:
         value = tl.load(base + d, mask=has_d, other=0.0).to(tl.float32)
     return value
 
 
 @triton.jit
-def _delta(base, t, step, d, bias, inside):  # type: ignore[no-untyped-def]
-    """The step before softplus, and after it; 0, which changes no state, outside."""
-    raw = _tile(base, t, step, d, inside) + bias[None, :]
-    return raw, tl.where(inside, _softplus(raw), 0.0)
-
-
-@triton.jit
-def _decay(delta, a):  # type: ignore[no-untyped-def]
-    """exp(delta A)."""
-    return tl.exp2(delta[:, :, None] * (a * LOG2_E)[None, :, :])
-
-
-@triton.jit
 def _row(tile, index, BT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The step `index` of a tile (BT, BD, BN)."""
-    here = tl.arange(0, BT) == index
-    return tl.sum(tl.where(here[:, None, None], tile, 0.0), 0)
+    """The step `index` of a tile, by its bits as whole numbers: to add zeros to them is no work."""
+    here = (tl.arange(0, BT) == index)[:, None, None, None]
+    bits = tl.where(here, tile.to(tl.int32, bitcast=True), 0)
+    return tl.sum(bits, 0, keep_dims=True).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _put(tile, index, row, BT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The tile with `row` as its step `index`."""
+    return tl.where((tl.arange(0, BT) == index)[:, None, None, None], row, tile)
 
 
 @triton.jit
@@ -81,37 +95,45 @@ def forward(  # type: ignore[no-untyped-def]
     x_b, x_t, dt_b, dt_t, B_b, B_t, C_b, C_t, z_b, z_t,
     T, n_channels, n_states, n_chunks,
     HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_H0: tl.constexpr, KEEP: tl.constexpr,
-    BT: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+    BT: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """Write y (B, T, D), h_last (B, D, N) and, if KEEP, the state before every chunk."""
+    """Write y (B, T, D), h_last (B, D, N) and, if KEEP, the state (N, D) before every chunk."""
     row = tl.program_id(1).to(tl.int64)
-    d, n = tl.program_id(0) * BD + tl.arange(0, BD), tl.arange(0, BN)
+    d = tl.program_id(0) * E * BD + tl.arange(0, E)[:, None] * BD + tl.arange(0, BD)[None, :]
+    n = tl.arange(0, BN)
     has_d, has_n, size = d < n_channels, n < n_states, n_channels * n_states
-    state, live = d[:, None] * n_states + n[None, :], has_d[:, None] & has_n[None, :]
-    a = tl.load(A + state, mask=live, other=0.0).to(tl.float32)
-    skip, bias = _vector(D, d, has_d, True, BD), _vector(dt_bias, d, has_d, HAS_BIAS, BD)
-    h = tl.zeros((BD, BN), tl.float32)
+    state = d[None, :, None, :] * n_states + n[None, None, :, None]
+    kept = n[None, None, :, None] * n_channels + d[None, :, None, :]
+    live = has_d[None, :, None, :] & has_n[None, None, :, None]
+    a = tl.load(A + state, mask=live, other=0.0).to(tl.float32) * LOG2_E
+    skip, bias = _vector(D, d, has_d, True, E, BD), _vector(dt_bias, d, has_d, HAS_BIAS, E, BD)
+    h = tl.zeros((1, E, BN, BD), tl.float32)
     if HAS_H0:
         h = tl.load(h0 + row * size + state, mask=live, other=0.0).to(tl.float32)
     for chunk in range(n_chunks):
         if KEEP:
-            tl.store(starts + (row * n_chunks + chunk) * size + state, h, mask=live)
+            tl.store(starts + (row * n_chunks + chunk) * size + kept, h, mask=live)
         t = chunk * BT + tl.arange(0, BT)
-        wide, narrow = (t < T)[:, None] & has_d[None, :], (t < T)[:, None] & has_n[None, :]
-        xs = _tile(x + row * x_b, t, x_t, d, wide)
-        _, delta = _delta(dt + row * dt_b, t, dt_t, d, bias, wide)
-        Bs = _tile(B + row * B_b, t, B_t, n, narrow)
-        Cs = _tile(C + row * C_b, t, C_t, n, narrow)
-        drive = (delta * xs)[:, :, None] * Bs[:, None, :]
-        reach, gained = tl.associative_scan((_decay(delta, a), drive), 0, _compose)
-        H = reach * h[None, :, :] + gained
-        ys = tl.sum(H * Cs[:, None, :], 2) + skip[None, :] * xs
+        wide = (t < T)[:, None, None] & has_d[None, :, :]
+        narrow = (t < T)[:, None] & has_n[None, :]
+        xs = _wide(x + row * x_b, t, x_t, d, wide)
+        raw = _wide(dt + row * dt_b, t, dt_t, d, wide) + bias[None, :, :]
         if HAS_Z:
-            zs = _tile(z + row * z_b, t, z_t, d, wide)
+            zs = _wide(z + row * z_b, t, z_t, d, wide)
+        Bs = _narrow(B + row * B_b, t, B_t, n, narrow)
+        Cs = _narrow(C + row * C_b, t, C_t, n, narrow)
+        delta = tl.where(wide, _softplus(raw), 0.0)
+        decay = _power(delta[:, :, None, :] * a)
+        driven = (delta * xs)[:, :, None, :] * Bs[:, None, :, None]
+        H = tl.zeros((BT, E, BN, BD), tl.float32)
+        for i in tl.static_range(BT):
+            h = _row(decay, i, BT) * h + _row(driven, i, BT)
+            H = _put(H, i, h, BT)
+        ys = tl.sum(H * Cs[:, None, :, None], 2) + skip[None, :, :] * xs
+        if HAS_Z:
             ys *= zs * _sigmoid(zs)
-        place = (row * T + t[:, None]) * n_channels + d[None, :]
+        place = (row * T + t[:, None, None]) * n_channels + d[None, :, :]
         tl.store(y + place, ys.to(y.dtype.element_ty), mask=wide)
-        h = _row(H, BT - 1, BT)
     tl.store(h_last + row * size + state, h, mask=live)
 
 
@@ -122,70 +144,75 @@ def backward(  # type: ignore[no-untyped-def]
     gy_b, gy_t, x_b, x_t, dt_b, dt_t, B_b, B_t, C_b, C_t, z_b, z_t,
     T, n_channels, n_states, n_chunks,
     HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
-    BT: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+    BT: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients; dA, dD, dbias per batch row, dB and dC added to by every block.
 
     States h are made again from the state before the chunk. Their adjoints run backwards in time:
-    g_t = C_t gy_t + exp(delta_{t+1} A) g_{t+1}; beyond the chunk that product arrives as `carry`.
+    g_t = C_t gy_t + carry, with carry = exp(delta_{t+1} A) g_{t+1}. States are read in three
+    dimensions: read in four, they would bring a layout of their own and all would be done twice.
     """
     row = tl.program_id(1).to(tl.int64)
-    d, n = tl.program_id(0) * BD + tl.arange(0, BD), tl.arange(0, BN)
+    d = tl.program_id(0) * E * BD + tl.arange(0, E)[:, None] * BD + tl.arange(0, BD)[None, :]
+    n = tl.arange(0, BN)
     has_d, has_n, size = d < n_channels, n < n_states, n_channels * n_states
-    state, live = d[:, None] * n_states + n[None, :], has_d[:, None] & has_n[None, :]
-    a = tl.load(A + state, mask=live, other=0.0).to(tl.float32)
-    skip, bias = _vector(D, d, has_d, True, BD), _vector(dt_bias, d, has_d, HAS_BIAS, BD)
-    carry = tl.load(gh + row * size + state, mask=live, other=0.0)
-    sum_A = tl.zeros((BD, BN), tl.float32)
-    sum_D, sum_bias = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
-    x_row, dt_row, B_row = x + row * x_b, dt + row * dt_b, B + row * B_b
+    state = d[:, None, :] * n_states + n[None, :, None]
+    kept = n[None, :, None] * n_channels + d[:, None, :]
+    live = has_d[:, None, :] & has_n[None, :, None]
+    a = tl.load(A + state, mask=live, other=0.0).to(tl.float32)[None, :, :, :]
+    skip, bias = _vector(D, d, has_d, True, E, BD), _vector(dt_bias, d, has_d, HAS_BIAS, E, BD)
+    carry = tl.load(gh + row * size + state, mask=live, other=0.0)[None, :, :, :]
+    sum_A = tl.zeros((1, E, BN, BD), tl.float32)
+    sum_D, sum_bias = tl.zeros((E, BD), tl.float32), tl.zeros((E, BD), tl.float32)
     for back in range(n_chunks):
         chunk = n_chunks - 1 - back
-        first = chunk * BT
-        t = first + tl.arange(0, BT)
-        wide, narrow = (t < T)[:, None] & has_d[None, :], (t < T)[:, None] & has_n[None, :]
-        xs = _tile(x_row, t, x_t, d, wide)
-        raw, delta = _delta(dt_row, t, dt_t, d, bias, wide)
+        t = chunk * BT + tl.arange(0, BT)
+        wide = (t < T)[:, None, None] & has_d[None, :, :]
+        narrow = (t < T)[:, None] & has_n[None, :]
+        xs = _wide(x + row * x_b, t, x_t, d, wide)
+        raw = _wide(dt + row * dt_b, t, dt_t, d, wide) + bias[None, :, :]
+        gys = _wide(gy + row * gy_b, t, gy_t, d, wide)
+        Bs = _narrow(B + row * B_b, t, B_t, n, narrow)
+        Cs = _narrow(C + row * C_b, t, C_t, n, narrow)
+        start = starts + (row * n_chunks + chunk) * size
+        h = tl.load(start + kept, mask=live, other=0.0)[None, :, :, :]
+        delta = tl.where(wide, _softplus(raw), 0.0)
         drive = delta * xs
-        Bs = _tile(B_row, t, B_t, n, narrow)
-        Cs = _tile(C + row * C_b, t, C_t, n, narrow)
-        # the state before every step: the recurrence over the inputs of the step before
-        known = (t > first)[:, None]
-        _, delta_past = _delta(dt_row, t - 1, dt_t, d, bias, wide & known)
-        drive_past = delta_past * _tile(x_row, t - 1, x_t, d, wide & known)
-        B_past = _tile(B_row, t - 1, B_t, n, narrow & known)
-        past = (_decay(delta_past, a), drive_past[:, :, None] * B_past[:, None, :])
-        reach, gained = tl.associative_scan(past, 0, _compose)
-        h = tl.load(starts + (row * n_chunks + chunk) * size + state, mask=live, other=0.0)
-        before = reach * h[None, :, :] + gained
-        decay = _decay(delta, a)
-        H = decay * before + drive[:, :, None] * Bs[:, None, :]
+        # the states before and after every step
+        decay = _power(delta[:, :, None, :] * (a * LOG2_E))
+        driven = drive[:, :, None, :] * Bs[:, None, :, None]
+        before = tl.zeros((BT, E, BN, BD), tl.float32)
+        for i in tl.static_range(BT):
+            before = _put(before, i, h, BT)
+            h = _row(decay, i, BT) * h + _row(driven, i, BT)
+        H = decay * before + driven
         # what arrives at y, the adjoint of the state after every step, and what both make of it
-        gys = _tile(gy + row * gy_b, t, gy_t, d, wide)
-        place = (row * T + t[:, None]) * n_channels + d[None, :]
+        place = (row * T + t[:, None, None]) * n_channels + d[None, :, :]
         if HAS_Z:
-            ys = tl.sum(H * Cs[:, None, :], 2) + skip[None, :] * xs
-            gys, dzs = _gated(gys, ys, _tile(z + row * z_b, t, z_t, d, wide))
+            ys = tl.sum(H * Cs[:, None, :, None], 2) + skip[None, :, :] * xs
+            gys, dzs = _gated(gys, ys, _wide(z + row * z_b, t, z_t, d, wide))
             tl.store(dz + place, dzs.to(dz.dtype.element_ty), mask=wide)
-        going_on = wide & ((t + 1 < T) & (t + 1 < first + BT))[:, None]
-        _, delta_next = _delta(dt_row, t + 1, dt_t, d, bias, going_on)
-        arriving = (_decay(delta_next, a), gys[:, :, None] * Cs[:, None, :])
-        reach, gained = tl.associative_scan(arriving, 0, _compose, reverse=True)
-        g = reach * carry[None, :, :] + gained
+        seen = gys[:, :, None, :] * Cs[:, None, :, None]
+        g = tl.zeros((BT, E, BN, BD), tl.float32)
+        for back_i in tl.static_range(BT):
+            here = _row(seen, BT - 1 - back_i, BT) + carry
+            g = _put(g, BT - 1 - back_i, here, BT)
+            carry = _row(decay, BT - 1 - back_i, BT) * here
         d_log = g * decay * before  # gradient of delta A
-        d_drive = tl.sum(g * Bs[:, None, :], 2)
-        d_raw = (tl.sum(d_log * a[None, :, :], 2) + d_drive * xs) * _sigmoid(raw)
-        d_x = d_drive * delta + gys * skip[None, :]
+        d_drive = tl.sum(g * Bs[:, None, :, None], 2)
+        d_raw = (tl.sum(d_log * a, 2) + d_drive * xs) * _sigmoid(raw)
+        d_x = d_drive * delta + gys * skip[None, :, :]
         tl.store(dx + place, d_x.to(dx.dtype.element_ty), mask=wide)
         tl.store(ddt + place, d_raw.to(ddt.dtype.element_ty), mask=wide)
         spot = (row * T + t[:, None]) * n_states + n[None, :]
-        tl.atomic_add(dB + spot, tl.sum(g * drive[:, :, None], 1), mask=narrow)
-        tl.atomic_add(dC + spot, tl.sum(H * gys[:, :, None], 1), mask=narrow)
-        sum_A += tl.sum(d_log * delta[:, :, None], 0)
+        to_B = tl.sum(tl.sum(g * drive[:, :, None, :], 1), 2)
+        to_C = tl.sum(tl.sum(H * gys[:, :, None, :], 1), 2)
+        tl.atomic_add(dB + spot, to_B, mask=narrow, sem="relaxed")
+        tl.atomic_add(dC + spot, to_C, mask=narrow, sem="relaxed")
+        sum_A += tl.sum(d_log * delta[:, :, None, :], 0, keep_dims=True)
         sum_D += tl.sum(tl.where(wide, gys * xs, 0.0), 0)
         sum_bias += tl.sum(tl.where(wide, d_raw, 0.0), 0)
-        carry = _row(decay * g, 0, BT)
-    tl.store(dh0 + row * size + state, carry, mask=live)
-    tl.store(dA + row * size + state, sum_A, mask=live)
+    tl.store(dh0 + row * size + state, tl.reshape(carry, (E, BN, BD)), mask=live)
+    tl.store(dA + row * size + state, tl.reshape(sum_A, (E, BN, BD)), mask=live)
     tl.store(dD + row * n_channels + d, sum_D, mask=has_d)
     tl.store(dbias + row * n_channels + d, sum_bias, mask=has_d)
