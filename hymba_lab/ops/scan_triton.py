@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hymba_lab.ops.scan_gradient import attach, gradient_shapes
 
-# Tiles of one warp, as fast as any that was tried on an H200 at 16 and at 64 states.
+# Tiles of one warp: of those tried on an H200 the fastest, forward and backward together.
 CHUNK = 8  # steps of a tile [tokens]
 LONG_STATE = 32  # states beyond which a tile has half as many steps: its registers are full
 AT_ONCE = {"forward": 1, "backward": 2}  # channels a thread: the backward sums over them for dB, dC
