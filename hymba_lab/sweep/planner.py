@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from hymba_lab.config import resolve
+from hymba_lab.cost.many import Meter
 from hymba_lab.runs.folder import run_identity
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.cells import Cell, cell_costs
@@ -31,9 +32,9 @@ from hymba_lab.sweep.widening import MOST, one_further
 class Planner:
     """The jobs of a sweep; needs the data's fingerprint for identities."""
 
-    def __init__(self, sweep: Sweep, cells: Sequence[Cell], fingerprint: str, vocab: int) -> None:
+    def __init__(self, sweep: Sweep, cells: Sequence[Cell], fingerprint: str, meter: Meter) -> None:
         self.sweep, self.cells, self.fingerprint = sweep, list(cells), fingerprint
-        self._vocab = vocab
+        self._meter = meter
         self._jobs: dict[tuple[str, str, int, str], Job] = {}
         self._suggestions: dict[tuple[str, int], Params] = {}
 
@@ -176,13 +177,14 @@ class Planner:
     ) -> Job:
         key = (cell.label, stage, index, repr(sorted(params.items())))
         if key not in self._jobs:
-            document = cell.document
+            document, config = cell.document, cell.config
             for path, value in params.items():
                 mark = self.sweep.document.where(["search", path])
                 document = document.patched(path, value, mark)
-            config = resolve(document)
+            if params:
+                config = resolve(document)
             if config.model != cell.config.model:  # tuned values that cost something
-                cell = replace(cell, config=config, costs=cell_costs(config, self._vocab))
+                cell = replace(cell, config=config, costs=cell_costs(config, self._meter))
             identity = run_identity(config, seed, self.fingerprint)
             history = tuple(outcome for _, outcome in past)
             self._jobs[key] = Job(cell, stage, index, seed, params, config, identity, history)
