@@ -123,8 +123,8 @@ class _Trainable:
 
     def require(self, config: Config) -> None:
         """Refuse an optimizer or a schedule, each combination being tried with its first row."""
-        asked = (config.optimizer, config.schedule)
-        key = (*(spec.model_dump_json() for spec in asked), config.n_steps)
+        optimizer, schedule = config.optimizer, config.schedule
+        key = (optimizer.model_dump_json(), schedule.model_dump_json(), config.n_steps)
         if key not in self._passed:
             require_trainable(config, self._vocab)
             self._passed.add(key)

@@ -37,12 +37,13 @@ class Planner:
         self._meter = meter
         self._jobs: dict[tuple[str, str, int, str], Job] = {}
         self._suggestions: dict[tuple[str, int], Params] = {}
+        self._planned: dict[str, tuple[list[Outcome], list[Job]]] = {}
 
     def jobs(self, outcomes: Outcomes) -> list[Job]:
         """Return every job that the outcomes so far determine, finished ones included."""
         if self.sweep.file.design == "search":
             return list(self._search_jobs(outcomes))
-        jobs = [job for cell in self.cells for job in self._cell_jobs(cell, outcomes)]
+        jobs = [job for cell in self.cells for job in self._jobs_of(cell, outcomes)]
         return [*jobs, *self._later_looks(jobs, outcomes)]
 
     def total(self) -> int:
@@ -52,6 +53,19 @@ class Planner:
             return (file.n_trials or 0) + len(file.seeds)
         planned = len(self.cells) * (file.trials_per_cell + len(file.seeds))
         return max(planned, len(self._jobs))  # looks may have added seeds
+
+    def _jobs_of(self, cell: Cell, outcomes: Outcomes) -> list[Job]:
+        """Return a cell's jobs; once its seeds are planned, the outcomes of its tuning decide."""
+        if cell.label in self._planned:
+            seen, jobs = self._planned[cell.label]
+            tuned = (job for job in jobs if job.stage == "tune")
+            if all(outcomes.get(job.identity) is one for job, one in zip(tuned, seen, strict=True)):
+                return jobs
+        jobs = list(self._cell_jobs(cell, outcomes))
+        if jobs and jobs[-1].stage == "seed":
+            tuned = (job for job in jobs if job.stage == "tune")
+            self._planned[cell.label] = [outcomes[job.identity] for job in tuned], jobs
+        return jobs
 
     def _cell_jobs(self, cell: Cell, outcomes: Outcomes) -> Iterator[Job]:
         file = self.sweep.file

@@ -21,7 +21,7 @@ from hymba_lab.errors import TrialFailed, TrialInterrupted
 from hymba_lab.runs.provenance import n_cores
 from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
 from hymba_lab.sweep.launchers.needs import Needs
-from hymba_lab.sweep.launchers.worker import SUPERSEDED, TIMED_OUT, work
+from hymba_lab.sweep.launchers.worker import LEFT, SUPERSEDED, TIMED_OUT, work
 
 _PRELOAD = "hymba_lab.sweep.trial"
 
@@ -66,6 +66,8 @@ class ForkServer(Launcher):
         if isinstance(error, ProcessExpired):
             if error.exitcode == SUPERSEDED:
                 return TrialInterrupted("node_lost", "another process has taken the run over")
+            if error.exitcode == LEFT:
+                return TrialInterrupted("preempted", "asked to leave before it trained")
             if error.exitcode == TIMED_OUT:
                 return failure_of(TimeoutError())
             if error.exitcode in (-9, 137) and (killed := _oom_kills()) > self._oom_kills:
