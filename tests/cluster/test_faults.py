@@ -19,7 +19,7 @@ from test_one_table import address_of, numbers
 
 pytestmark = pytest.mark.slow
 
-# (fault, moment, how its attempt ends, retries that it uses); "" = the attempt goes on, "?" = it may
+# (fault, moment, how its attempt ends, retries that it uses); "" = it goes on, "?" = it may
 ANYWHERE: list[tuple[str, str, str, int]] = [
     ("kill_worker", "before", "crash", 1),
     ("kill_worker", "after", "crash", 1),
