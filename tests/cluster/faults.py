@@ -218,16 +218,18 @@ def kill_node(site: Site, moment: str) -> None:
         site.notes["node"] = node
         return
     second = int((site.service / "second.pid").read_text())
-    until(lambda: any(_leader(site, one) == second for one in site.lab.folder.glob("runs/*/")))
+    until(
+        lambda: any(_raylet_group(site, one) == second for one in site.lab.folder.glob("runs/*/"))
+    )
     script("ray.sh", "kill", site.service, "second")
     site.notes["node"] = "second"
 
 
-def _leader(site: Site, folder: Path) -> int | None:
-    held = newest(folder) if folder.is_dir() else None
+def _raylet_group(site: Site, folder: Path) -> int | None:
+    """The group of the raylet that started a run's process."""
     try:
-        return None if held is None else os.getpgid(int(held.holder["pid"]))
-    except (ProcessLookupError, KeyError):
+        return os.getpgid(site.trainer(folder).ppid())
+    except (AssertionError, ProcessLookupError, psutil.Error):
         return None
 
 
