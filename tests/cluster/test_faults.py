@@ -44,7 +44,7 @@ OF_SLURM = [
     ("requeue", "after", "preempted?", 0),
     ("preempt", "before", "preempted", 0),
     ("preempt", "after", "preempted", 0),
-    ("run_out_of_time", "after", "preempted", 0),
+    ("run_out_of_time", "after", "timeout", 1),
 ]
 OF_RAY = [("kill_node", "before", "node_lost", 0), ("kill_node", "after", "node_lost", 0)]
 # those that run before every change; the others before a release

@@ -89,8 +89,10 @@ class ForkServer(Launcher):
 
     def stop(self) -> None:
         """Kill the workers at once."""
+        locks = _locks(self._pool)  # pebble would drop them first: a worker that starts reads them
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+        del locks
 
 
 def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
@@ -105,6 +107,12 @@ def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
             f"GPUs; give --set training.devices={n_gpus}, or hide them (CUDA_VISIBLE_DEVICES=) to "
             "train on cores."
         )
+
+
+def _locks(pool: ProcessPool) -> list[Any]:
+    """Return the locks that a pool's workers open by name at their start."""
+    channel = pool._pool_manager.worker_manager.workers_channel
+    return [] if channel is None else [channel.mutex.reader_mutex, channel.mutex.writer_mutex]
 
 
 def _start_server() -> None:
