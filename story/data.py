@@ -23,7 +23,8 @@ from hymba_lab.data.text import stdlib_files
 
 COMPILED = ("builtins", "cmath", "itertools", "math", "sys", "time")  # without a source in Python
 LEFT_OUT = {"idlelib", "lib2to3", "turtledemo", "encodings", "ensurepip", "msilib", "pydoc_data"}
-N_ASKED = 200  # questions of a task at most
+N_ASKED = 150  # questions of a task at most
+N_TUNED = 300  # facts in the data of SFT and DPO at most
 N_CHOICES = 4
 PARTS = ("tuned", "held")
 
@@ -216,13 +217,13 @@ def write(folder: Path) -> None:
     """Write everything below a folder."""
     texts, entries = documents()
     every = facts(entries)
-    tuned = [fact for fact in every if fact.part == "tuned"]
+    tuned = [fact for fact in every if fact.part == "tuned"][:N_TUNED]
     _lines(folder / "text" / "documentation.jsonl", [{"text": text} for text in texts])
     for name, made in (("sft1", sft1(tuned)), ("sft2", sft2(tuned)), ("dpo", dpo(tuned))):
         _lines(folder / f"{name}.jsonl", list(made))
     tasks = folder / "tasks"
     for part in PARTS:
-        known = [fact for fact in every if fact.part == part]
+        known = tuned if part == "tuned" else [fact for fact in every if fact.part == part]
         for kind, form in (("module", CHOOSE), ("purpose", CHOOSE), ("say_module", SAY)):
             name = f"{kind}_{part}"
             data = folder.resolve() / "questions" / f"{name}.jsonl"
@@ -231,7 +232,7 @@ def write(folder: Path) -> None:
             head = TASK.format(name=name, data=data)
             (tasks / f"{name}.yaml").write_text(head + form, encoding="utf-8")
     size = sum(map(len, texts)) / 1e6
-    print(f"{len(texts)} documents, {size:.2f} MB; {len(every)} facts, {len(tuned)} of them tuned")
+    print(f"{len(texts)} documents, {size:.2f} MB; {len(every)} facts, {len(tuned)} to tune on")
 
 
 def _lines(path: Path, records: Sequence[Any]) -> None:
