@@ -7,10 +7,12 @@
 as every run of the lab has it. A stage that was killed goes on from what stands in its folder.
 """
 
+import io
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +73,10 @@ def run_chain(
                     record = recorded(part, _stage(part, run, before, seed, log, told))
                 run.finish(record)
                 run.checkpoint.unlink(missing_ok=True)
-        if n == 0:
-            assert record is not None
-            for step, metrics in record["history"]:
-                log(metrics, step)
+        assert record is not None
+        for step, metrics in record["history"] if n == 0 else ():
+            log(metrics, step)
+        log(record["metrics"], last_step(record))
         before = run
     assert before is not None, "a chain of one has no stages"
     return recorded(config, _stage(config, folder, before, seed, log, told))
@@ -185,16 +187,17 @@ def _evaluated(
     suite = suite_of(str(stage.options()["suite"]), limit=stage.limit, n_shot=stage.n_shot)
     tuned = before.path / MODEL
     chat = Chat(None, stage.fewshot_as_multiturn) if stage.apply_chat_template else None
-    records, _ = measured(
-        tuned if (tuned / "config.json").is_file() else before.path,
-        suite,
-        folder.path / "evaluation",
-        batch_size=stage.batch_size,
-        max_length=stage.max_length,
-        bos=stage.bos,
-        chat=chat,
-        plugins=[Path(path) for path in config.plugins],
-    )
+    with redirect_stderr(io.StringIO()):  # the harness draws bars, of which a sweep has its own
+        records, _ = measured(
+            tuned if (tuned / "config.json").is_file() else before.path,
+            suite,
+            folder.path / "evaluation",
+            batch_size=stage.batch_size,
+            max_length=stage.max_length,
+            bos=stage.bos,
+            chat=chat,
+            plugins=[Path(path) for path in config.plugins],
+        )
     _linked(before.path / RUN_WEIGHTS, folder.path / RUN_WEIGHTS)
     asked = {name: one["asked"] for name, one in records.items()}
     return metrics_of(records), {"evaluation": asked}
