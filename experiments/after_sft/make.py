@@ -2,8 +2,8 @@
 
     python experiments/after_sft/make.py
 
-writes chats.jsonl (to tune on) and tasks/*.jsonl (to evaluate by) beside this file. Which type has a
-method? Every third method is asked only in evaluation.
+writes chats.jsonl (to tune on) and tasks/*.jsonl (to evaluate by) beside this file. Which type has
+a method? Every third method is asked only in evaluation.
 """
 
 import json
