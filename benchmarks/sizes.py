@@ -198,6 +198,7 @@ def written(folder: Path, file: Path, asked: argparse.Namespace, *, result: bool
     """Write what workers would have: every run in MLflow, closed, and its `result`, where asked."""
     from hymba_lab.runs.provenance import CODE_VERSION
     from hymba_lab.runs.store_uri import remembered
+    from hymba_lab.runs.tracking import Run
     from hymba_lab.sweep.observers.mirror import Mirror
     from hymba_lab.sweep.session import open_session
 
@@ -212,11 +213,11 @@ def written(folder: Path, file: Path, asked: argparse.Namespace, *, result: bool
     mirror = Mirror(session, uri, 1)
     for job in session.planner.jobs({}):
         task = mirror.task(job, None)
-        run = mirror.store.open_run(
-            mirror.experiment, job.name, job.identity, task.tags, mirror.parent.id
-        )
-        run.describe(task.params)
-        run.end()
+        tags = {**task.tags, "mlflow.parentRunId": mirror.parent.id}
+        client = mirror.store.client  # directly: none of them is there yet
+        made = client.create_run(mirror.experiment, tags=tags, run_name=job.name)
+        Run(mirror.store, made.info.run_id).describe(task.params)
+        client.set_terminated(made.info.run_id, "FINISHED")
         if result:
             record = fake_trial.record(folder, job.seed, dict(task.config), dict(task.facts))
             session.run_folder(job.identity).finish(record)
