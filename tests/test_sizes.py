@@ -13,8 +13,11 @@ from sweeping import SMALL, Lab, finished
 
 from hymba_lab.cost import many
 from hymba_lab.runs.folder import RunFolder
+from hymba_lab.runs.tracking import Store
 from hymba_lab.sweep import planner as planners
+from hymba_lab.sweep.estimate import finished_so_far
 from hymba_lab.sweep.notes import ending_notes
+from hymba_lab.sweep.observers.mirror import Mirror
 from hymba_lab.sweep.observers.view import View
 
 N_ROWS = 40
@@ -24,14 +27,18 @@ def rates(n_rows: int) -> dict[str, Any]:
     return {str(n): {"optimizer.lr": round(1e-3 * (1 + n / 100), 8)} for n in range(n_rows)}
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Lab:
+def many_rows(n_rows: int) -> str:
     sweep = {
         "question": "Which of many?", "base": "tiny.yaml", "seeds": [0],
-        "axes": {"rate": rates(N_ROWS)},
         "metric": {"name": "val/recall_accuracy", "goal": "maximize"},
+        "axes": {"rate": rates(n_rows)},
     }  # fmt: skip
-    return Lab(tmp_path, json.dumps(sweep), SMALL)
+    return json.dumps(sweep)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path, many_rows(N_ROWS), SMALL)
 
 
 def test_rows_of_one_model_are_measured_as_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,3 +129,43 @@ def test_a_table_says_how_often_attempts_ended_and_why(lab: Lab) -> None:
         "Attempts that ended before their time: 1 node lost, 10 preempted, 1 timeout (0, seed 0: "
     )
     assert "; and 2 runs more" in note
+
+
+def test_a_finished_sweep_asks_its_store_as_often_as_a_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that stand in the store are found by one search, not one by one."""
+    n_calls, call = Counter[str](), Store.call
+
+    def counted(self: Store, *words: Any, **named: Any) -> Any:
+        n_calls[str(self.root)] += 1
+        return call(self, *words, **named)
+
+    for n_rows in (2, 5):
+        lab = Lab(tmp_path / str(n_rows), many_rows(n_rows), SMALL).with_store()
+        session = lab.session()
+        jobs = session.planner.jobs({})
+        first = Mirror(session, None, 1)
+        for job in jobs:
+            first.store.open_run(first.experiment, job.name, job.identity, first._tags(job)).end()
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "call", counted)
+            again = Mirror(session, None, 1)
+            for job in jobs:
+                again.ended(job, finished(job, val__recall_accuracy=0.5), trained=False)
+    assert len(n_calls) == 2 and len(set(n_calls.values())) == 1
+
+
+def test_a_finished_run_is_read_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = lab.session()
+    read: Counter[str] = Counter()
+    result = RunFolder.result.fget
+    assert result is not None
+
+    def counted(folder: RunFolder) -> Any:
+        read[folder.identity] += 1
+        return result(folder)
+
+    monkeypatch.setattr(RunFolder, "result", property(counted))
+    finished_so_far(session)
+    assert read == {job.identity: 1 for job in session.planner.jobs({})}

@@ -243,10 +243,11 @@ def requeue(site: Site, moment: str) -> None:
     slurm_says("scontrol", "update", f"jobid={job}", "Requeue=1")
     slurm_says("scontrol", "requeue", job)
     until(lambda: "PENDING" in slurm_says("squeue", "-h", "-j", job, "-o", "%T"))
-    until(lambda: _released(job))
+    until(lambda: released(job))
 
 
-def _released(job: str) -> bool:
+def released(job: str) -> bool:
+    """Let a job that was requeued begin at once."""
     done = subprocess.run(
         ["scontrol", "update", f"jobid={job}", "StartTime=now"], capture_output=True
     )

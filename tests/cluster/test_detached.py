@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from faults import Site, faulty_lab, left_open, slurm_says, trained_beside, until
+from faults import Site, faulty_lab, left_open, released, slurm_says, trained_beside, until
 from services import slurm
 from sweeping import Lab
 from test_faults import undisturbed
@@ -31,37 +31,50 @@ def state(lab: Lab) -> dict[str, Any]:
     return found
 
 
-def test_a_coordinator_that_is_a_job_is_asked_requeued_and_stopped(
-    undisturbed: list[dict[str, str]], slurm: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def detached(slurm: Path, tmp_path: Path) -> tuple[Lab, str]:
+    """A sweep whose coordinator is a job, and that trains: as another process sees."""
     lab = faulty_lab(tmp_path / "lab")
     lab.write("cluster.yaml", SLURM)
     argv = lab.argv("--resources", str(lab.folder / "cluster.yaml"))
     started = hymba_lab(lab, "sweep", *argv, "--detach")
     assert started.returncode == 0, started.stderr
-    job = started.stdout.split("Slurm job ")[1].split()[0]
+    until(lambda: state(lab)["running"])
+    return lab, started.stdout.split("Slurm job ")[1].split()[0]
 
-    until(lambda: state(lab)["running"])  # seen from another process
-    slurm_says("scontrol", "requeue", job)  # as preemption does: it is started again
 
-    def again() -> bool:
-        subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], capture_output=True)
-        return "Restarts=1" in slurm_says("scontrol", "show", "job", job) and bool(
-            state(lab)["coordinators"]
-        )
-
-    until(again)
-    stopped = hymba_lab(lab, "stop", "sweep-tiny", "--root", str(lab.folder), "--wait", "300")
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    until(lambda: job not in slurm_says("squeue", "-h", "-o", "%A").split())
-    assert state(lab)["coordinators"] == []
-
-    site = Site("slurm", lab, slurm)
-    site.start()  # the same command goes on from there
-    site.finish()
+def whole(lab: Lab, undisturbed: list[dict[str, str]]) -> None:
     assert numbers(lab) == undisturbed
     assert trained_beside(lab) == []
-    assert left_open(site) == {"FINISHED": 2}
+    assert left_open(Site("slurm", lab)) == {"FINISHED": 2}
+
+
+def test_a_coordinator_that_is_requeued_goes_on(
+    undisturbed: list[dict[str, str]], detached: tuple[Lab, str]
+) -> None:
+    """As preemption does; it need not wait its two minutes."""
+    lab, job = detached
+    slurm_says("scontrol", "requeue", job)
+    until(lambda: released(job))
+    until(lambda: (lab.folder / "runs" / "sweeps" / "sweep-tiny" / "table.csv").exists())
+    until(lambda: not state(lab)["coordinators"])
+    log = (lab.folder / "runs" / "sweeps" / "sweep-tiny" / "coordinator.log").read_text()
+    assert "DUE TO JOB REQUEUE" in log
+    whole(lab, undisturbed)
+
+
+def test_a_coordinator_that_is_a_job_is_stopped_and_the_command_goes_on(
+    undisturbed: list[dict[str, str]], detached: tuple[Lab, str], slurm: Path
+) -> None:
+    lab, job = detached
+    stopped = hymba_lab(lab, "stop", "sweep-tiny", "--root", str(lab.folder), "--wait", "300")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert state(lab)["coordinators"] == []
+    until(lambda: job not in slurm_says("squeue", "-h", "-o", "%A").split())
+    site = Site("slurm", lab, slurm)
+    site.start()
+    site.finish()
+    whole(lab, undisturbed)
 
 
 def test_three_coordinators_share_the_work_of_one_sweep(tmp_path: Path) -> None:
