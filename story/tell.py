@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -140,10 +141,7 @@ def _line(cells: Sequence[str]) -> str:
 def main() -> None:
     """Tell the story, or print its table."""
     if "--table" not in sys.argv:
-        sys.path.insert(0, str(HERE))
-        from data import write
-
-        write(OUT)
+        subprocess.run([sys.executable, str(HERE / "data.py"), str(OUT)], check=True)
         RESULTS.write_text(json.dumps(tell(), indent=1) + "\n", encoding="utf-8")
     print("\n" + table(json.loads(RESULTS.read_text("utf-8"))))
 
