@@ -124,6 +124,8 @@ SCHEMA = [
          {"sampler": {"name": "cmaes"}}),
     Case("a halving that halves nothing", ["pruner.reduction_factor:", "equal to 2"],
          {"pruner": {"name": "successive_halving", "reduction_factor": 1}}),
+    Case("overtaken by whom", ["sweep.yaml:", "pruner.name: overtaken gives up", "needs stop:"],
+         {"pruner": {"name": "overtaken"}}),
     Case("a paper's number as text", ["paper.values.mean:", "valid number", "'0.9'"],
          {"paper": {"label": "x", "values": {"mean": "0.9"}}}),
 ]  # fmt: skip

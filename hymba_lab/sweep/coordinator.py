@@ -138,7 +138,7 @@ class Coordinator:
         if job.stage != "tune":
             return None
         records = [past.record for past in job.history if past.record]
-        return make_pruning(file.pruner, file.metric, records)
+        return make_pruning(file.pruner, file.metric, records, file.stop)
 
     def _open_jobs(self) -> list[Job]:
         if self._open is None:

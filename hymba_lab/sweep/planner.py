@@ -59,8 +59,11 @@ class Planner:
             past = known(tuned[: self._visible(index)], outcomes)
             if past is None:
                 break
+            shown = known(tuned, outcomes) if file.pruner.name == "overtaken" else past
+            if shown is None:
+                break  # one after the other: whoever solves the task bounds those after it
             params = self._suggested(cell.label, file.search, index, past, [file.metric])
-            tuned.append(self._job(cell, "tune", index, file.tune_seed, params, past))
+            tuned.append(self._job(cell, "tune", index, file.tune_seed, params, shown))
         yield from tuned
         done = known(tuned, outcomes)
         if len(tuned) < file.trials_per_cell or done is None:
@@ -90,7 +93,8 @@ class Planner:
             params = one_further(best.params, tried)
             if params is None:
                 return
-            jobs.append(self._job(cell, "tune", len(jobs), file.tune_seed, params))
+            shown = done if file.pruner.name == "overtaken" and done else ()
+            jobs.append(self._job(cell, "tune", len(jobs), file.tune_seed, params, shown))
             yield jobs[-1]
 
     def _later_looks(self, jobs: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:

@@ -1,28 +1,62 @@
-"""Giving up hopeless tuning trials, with Optuna's pruners, on validation steps.
+"""Giving up hopeless tuning trials, on validation steps.
 
 A trial is compared with the earlier trials that its planner showed it, so that the decision
-depends on results alone and not on which worker was faster.
+depends on results alone and not on which worker was faster. Optuna's pruners guess from a curve
+who will lose; `overtaken` loses nothing: where the soonest to solve the task wins, a trial that has
+not solved it by the time another one had cannot win any more.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import TrialState
 
-from hymba_lab.sweep.question.file import Metric, Pruner
+from hymba_lab.sweep.question.file import Metric, Pruner, Stop
+from hymba_lab.sweep.solving import step_of_solving
 from hymba_lab.training.validation import curve_areas
 
 Curve = dict[int, float]  # step -> value of the metric
 Past = tuple[Curve, bool]  # an earlier trial's curve, and whether it was trained to its end
+Watcher = Callable[[int, Mapping[str, float]], bool]
+
+
+class Pruning(Protocol):
+    """How one trial is given up."""
+
+    @property
+    def key(self) -> str:
+        """Hash of everything a decision depends on; stored with the result of a pruned run."""
+
+    def watcher(self) -> Watcher:
+        """Return `stop(step, metrics)`, true once the trial should be given up."""
 
 
 @dataclass(frozen=True)
-class Pruning:
-    """A pruner's options and the learning curves it compares with."""
+class Overtaken:
+    """A trial of the row solved the task at `step`; who comes later is not its winner."""
+
+    step: float
+    stop: Stop
+
+    @property
+    def key(self) -> str:
+        """Hash of the step and of what counts as solved."""
+        parts = ["overtaken", self.step, self.stop.model_dump()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def watcher(self) -> Watcher:
+        """Return `stop(step, metrics)`; a run that solves the task there has ended by that."""
+        return lambda step, _: step >= self.step
+
+
+@dataclass(frozen=True)
+class CurvePruning:
+    """One of Optuna's pruners: its options and the learning curves it compares with."""
 
     options: Pruner
     metric: Metric
@@ -30,11 +64,11 @@ class Pruning:
 
     @property
     def key(self) -> str:
-        """Hash of everything a decision depends on; stored with the result of a pruned run."""
+        """Hash of the pruner's options and of the curves."""
         parts = [self.options.model_dump(), self.metric.model_dump(), self.past]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def watcher(self) -> Callable[[int, Mapping[str, float]], bool]:
+    def watcher(self) -> Watcher:
         """Return `stop(step, metrics)`, true once the trial should be given up."""
         study = optuna.create_study(direction=self.metric.goal, pruner=_make(self.options))
         for curve, whole in self.past:
@@ -72,13 +106,27 @@ def so_far(history: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, floa
 
 
 def make_pruning(
-    options: Pruner, metric: Metric, records: Sequence[Mapping[str, Any]]
+    options: Pruner,
+    metric: Metric,
+    records: Sequence[Mapping[str, Any]],
+    stop: Stop | None = None,
 ) -> Pruning | None:
-    """Return the pruning of one trial, or None where nothing is pruned."""
+    """Return the pruning of one trial, or None where nothing is pruned.
+
+    `records` are of the earlier trials that it is compared with, `stop` says what solved means.
+    """
+    if options.name == "overtaken":
+        return _overtaken(records, stop) if stop is not None else None
     if options.name == "none" or metric.name.startswith("cost/"):
         return None
     past = ((curve_of(record, metric.name), record["stopped_by"] is None) for record in records)
-    return Pruning(options, metric, tuple((curve, whole) for curve, whole in past if curve))
+    return CurvePruning(options, metric, tuple((curve, whole) for curve, whole in past if curve))
+
+
+def _overtaken(records: Sequence[Mapping[str, Any]], stop: Stop) -> Overtaken | None:
+    steps = [step_of_solving(record["history"], stop) for record in records]
+    solved = [step for step in steps if not math.isnan(step)]
+    return Overtaken(min(solved), stop) if solved else None
 
 
 def _make(options: Pruner) -> optuna.pruners.BasePruner:

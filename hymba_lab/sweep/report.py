@@ -207,6 +207,8 @@ def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
     ]
     if file.stop is not None:
         notes[0] += " The soonest to solve the task wins, where any does."
+        if file.pruner.name == "overtaken":
+            notes[0] += " A later trial was given up once it had not solved it by then."
     widened = [
         f"{label} to {shown(job.params[path])}"
         for path in file.search

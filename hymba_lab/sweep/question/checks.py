@@ -23,6 +23,7 @@ def check_sweep(sweep: Sweep) -> None:
         _check_range(sweep, path, span)
     _check_sampler(sweep)
     _check_widen(sweep)
+    _check_pruner(sweep)
     check_names(sweep)
     check_axes(sweep)
     check_size(sweep)
@@ -151,6 +152,17 @@ def _check_widen(sweep: Sweep) -> None:
             ["widen"],
             "goes on past choices: [...] of two numbers or more, all tried in every row; give "
             "search such choices and sampler: {name: grid}, in a design with named rows.",
+        )
+
+
+def _check_pruner(sweep: Sweep) -> None:
+    """Being overtaken is about when a row's trials solve their task."""
+    file = sweep.file
+    if file.pruner.name == "overtaken" and (file.stop is None or file.design == "search"):
+        raise sweep.wrong(
+            ["pruner", "name"],
+            "overtaken gives up a trial that has not solved its task by the time another one of "
+            "its row had; it needs stop: {metric, at}, in a design with named rows.",
         )
 
 

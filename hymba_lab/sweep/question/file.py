@@ -87,8 +87,8 @@ class Sampler(Section):
 class Pruner(Section):
     """When a tuning trial is given up early; never used on the compared runs."""
 
-    name: Literal["none", "median", "successive_halving"] = "none"  # the rule
-    n_startup_trials: Count = 2  # trials before the first is given up
+    name: Literal["none", "median", "successive_halving", "overtaken"] = "none"  # the rule
+    n_startup_trials: Count = 2  # median, halving: trials before the first is given up
     n_warmup_steps: Annotated[int, Field(ge=0)] = 0  # median: training steps before the first look
     min_resource: Count = 1  # halving: training steps of the first rung
     reduction_factor: Annotated[int, Field(ge=2)] = 3  # halving: one of so many goes on
