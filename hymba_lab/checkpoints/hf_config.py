@@ -19,6 +19,7 @@ from hymba_lab.components.ssm import ssms
 from hymba_lab.config import ModelConfig
 from hymba_lab.errors import CheckpointError, ConfigError
 from hymba_lab.model.plan import plan_layers
+from hymba_lab.reading import json_of
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -74,7 +75,7 @@ class Released(BaseModel):
 def read_released(path: Path) -> tuple[Released, dict[str, Any]]:
     """Return the values that we read and the whole file; a `CheckpointError` lists all faults."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json_of(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: there is no such file; give a folder with config.json and weights."

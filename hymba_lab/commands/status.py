@@ -8,6 +8,7 @@ from typing import Any
 
 from hymba_lab import cli, flags
 from hymba_lab.errors import StoreError, suggest
+from hymba_lab.reading import json_of
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -131,7 +132,7 @@ def _progress(root: Path, identity: str) -> dict[str, Any]:
     """Return the step that a run has reached; None when it has not begun."""
     folder = root / "runs" / identity[:20]
     try:
-        found = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        found = json_of(folder / "progress.json")
         return {"step": int(found["step"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {"step": None}

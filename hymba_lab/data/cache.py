@@ -17,6 +17,7 @@ from typing import Any
 from hymba_lab.atomic import cache_folder
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
+from hymba_lab.reading import json_of
 
 
 def manifest(paths: Sequence[Path]) -> list[list[object]]:
@@ -35,7 +36,7 @@ def manifest(paths: Sequence[Path]) -> list[list[object]]:
 def recall(key: object) -> dict[str, Any] | None:
     """Return what was last remembered under `key` (plain JSON), None where nothing whole is."""
     try:
-        facts = json.loads(_place(key).read_text("utf-8"))
+        facts = json_of(_place(key))
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None

@@ -19,6 +19,7 @@ from hymba_lab.data.source import digest
 from hymba_lab.data.streams import TokenFile, TokenStream, count_ids, unigram_entropy
 from hymba_lab.data.tokenizers import BPE, Bytes, Ids, Tokenizer, train_bpe
 from hymba_lab.errors import DataError
+from hymba_lab.reading import json_of
 from hymba_lab.registry import at
 
 Encoding = Literal["bytes", "bpe"]
@@ -143,7 +144,7 @@ def _opened(fingerprint: str) -> Corpus | None:
     if not home.is_dir():
         return None
     try:
-        facts = json.loads((home / "facts.json").read_text("utf-8"))
+        facts = json_of(home / "facts.json")
         corpus = Corpus(home=home, fingerprint=fingerprint, **facts)
         whole = len(TokenFile(home / "tokens.npy")) == corpus.n_train + corpus.n_val
     except (OSError, ValueError, TypeError):

@@ -22,6 +22,7 @@ from hymba_lab.data.chain import Stretch, TokenChain
 from hymba_lab.data.shard_file import HEADER_BYTES, ShardHeader, read_header, sha256_of
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
+from hymba_lab.reading import json_of
 
 INDEX, TOKENIZER = "index.json", "tokenizer.json"
 FORMAT = 1
@@ -111,7 +112,7 @@ def read_index(folder: Path) -> TokenIndex:
     """
     file = folder / INDEX
     try:
-        facts = json.loads(file.read_text("utf-8"))
+        facts = json_of(file)
         shared = {key: facts[key] for key in _SHARED}
         shards = [
             Shard(row.pop("file"), row.pop("part"), ShardHeader(**shared, **row))

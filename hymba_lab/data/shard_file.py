@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from hymba_lab.data.draws import Ints
 from hymba_lab.errors import DataError
+from hymba_lab.reading import parsed_json
 
 MAGIC = b"hymbatok"
 HEADER_BYTES = 4096
@@ -74,7 +75,7 @@ def read_header(path: Path) -> ShardHeader | None:
     if not head.startswith(MAGIC):
         return None
     try:
-        header = ShardHeader(**json.loads(head[len(MAGIC) :]))
+        header = ShardHeader(**parsed_json(head[len(MAGIC) :].decode()))
         expected = header.file_size
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: a damaged header ({error}); make the shard again") from None

@@ -16,6 +16,7 @@ from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.evaluation.harness_model import HarnessModel
 from hymba_lab.evaluation.suites import Asked, Suite
 from hymba_lab.evaluation.tasks import load_tasks, n_questions
+from hymba_lab.reading import json_of
 
 SEED = 1234  # the harness's own, for the draw of examples
 BOOTSTRAPS = 1000  # draws for the standard error of what is no mean
@@ -135,7 +136,7 @@ def metrics_of(records: Mapping[str, Record]) -> dict[str, float]:
 def _read(path: Path, wanted: Record) -> Record | None:
     """Return a finished task's record if it answers what is asked now."""
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = json_of(path)
     except (OSError, ValueError):
         return None
     good = isinstance(record, dict) and record.get("asked") == wanted

@@ -15,6 +15,7 @@ from typing import Any
 
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.errors import StoreError
+from hymba_lab.reading import json_of
 
 NAME = "finetune.json"
 
@@ -81,7 +82,7 @@ class Place:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.file.read_text("utf-8"))
+            content = json_of(self.file)
         except (OSError, ValueError) as error:
             raise StoreError(f"{self.file}: cannot be read ({error}); remove the folder.") from None
         return content if isinstance(content, dict) else {}

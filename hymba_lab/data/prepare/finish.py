@@ -1,6 +1,5 @@
 """The end of a tokenization: validation parts joined, facts summed, the index written."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hymba_lab.data.prepare.unit import Place
 from hymba_lab.data.shard_file import ShardHeader, ShardWriter, read_header
 from hymba_lab.data.streams import unigram_entropy
 from hymba_lab.errors import DataError
+from hymba_lab.reading import json_of
 
 
 def finish(config: TokenizeConfig, n_units: int, recipe: str) -> TokenIndex:
@@ -22,7 +22,7 @@ def finish(config: TokenizeConfig, n_units: int, recipe: str) -> TokenIndex:
     in between leaves a tokenization that goes on, or a whole one.
     """
     place = Place(Path(config.out))
-    made = [json.loads(place.done(number).read_text("utf-8")) for number in range(n_units)]
+    made = [json_of(place.done(number)) for number in range(n_units)]
     train = [_shard("train", facts) for unit in made for facts in unit["train"]]
     parts = [place.work / facts["file"] for unit in made for facts in unit["val"]]
     if not train or not parts:

@@ -1,6 +1,5 @@
 """A tokenization from start to end, or from where it stopped: units side by side over the cores."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -25,6 +24,7 @@ from hymba_lab.data.prepare.tokenizer import make_tokenizer
 from hymba_lab.data.prepare.unit import Place, make_unit
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
+from hymba_lab.reading import json_of
 
 Report = Callable[[str, int, int], None]
 """Called with the stage and how many bytes of how many are done."""
@@ -81,7 +81,7 @@ def _inputs(units: Sequence[Unit]) -> list[list[object]]:
 
 
 def _finished(place: Place, recipe: str) -> TokenIndex:
-    made = json.loads((place.out / INDEX).read_text("utf-8")).get("recipe")
+    made = json_of(place.out / INDEX).get("recipe")
     if made != recipe:
         raise DataError(
             f"{place.out}: holds the tokens of other text or other settings; set `out` to another "
