@@ -32,7 +32,13 @@ LATER = Later()
 
 
 class FromFile:
-    """Marks an option that names files: relative to the YAML file that names them."""
+    """Marks an option that names files: relative to the YAML file that names them.
+
+    `unless` are words that name none.
+    """
+
+    def __init__(self, *unless: str) -> None:
+        self.unless = unless
 
 
 FROM_FILE = FromFile()

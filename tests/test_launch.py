@@ -1,4 +1,4 @@
-"""Threads: what a process waits like and how many it has is settled before torch is imported."""
+"""What a process waits like, its threads and its GPUs are settled before torch is imported."""
 
 import os
 import subprocess
@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from hymba_lab.errors import LaunchError
+from hymba_lab.sweep.launchers.base import Site
+from hymba_lab.sweep.launchers.local import ForkServer
+from hymba_lab.sweep.launchers.needs import Needs
 
 BEGAN = """if 1:
     from pathlib import Path
@@ -26,11 +31,16 @@ WORKER = """if 1:
     from hymba_lab.runs.root_id import root_id
     from hymba_lab.sweep.launchers import local as launch
     from hymba_lab.sweep.launchers.base import Site
+    from hymba_lab.sweep.launchers.needs import Needs
 
     launch._PRELOAD = "json"
     root = Path()
-    task = SimpleNamespace(root=root, folder=root / "runs/x", root_id=root_id(root), claim="")
+    needs = Needs(devices=DEVICES)
+    task = SimpleNamespace(
+        root=root, folder=root / "runs/x", root_id=root_id(root), claim="", needs=needs
+    )
 """
+ALONE = WORKER.replace("DEVICES", "1")
 THREADS = """
     launcher = launch.ForkServer(Site("test", n_threads=3, n_workers=1))
     print(launcher.submit(began.began_with, task).result())
@@ -41,6 +51,14 @@ GPUS = """
     first = [launcher.submit(began.sees, task) for _ in range(launcher.capacity)]
     seen = [future.result() for future in first]
     print(launcher.capacity, *sorted(seen), launcher.submit(began.sees, task).result() in seen)
+    launcher.stop()
+"""
+PAIRS = """
+    launcher = launch.ForkServer(Site("test", needs=needs))
+    first = [launcher.submit(began.sees, task) for _ in range(launcher.capacity)]
+    seen = [future.result() for future in first]
+    seen.append(launcher.submit(began.sees, task).result())
+    print(launcher.capacity, *seen)
     launcher.stop()
 """
 TRAIN = """if 1:
@@ -78,7 +96,7 @@ def test_a_worker_begins_with_its_threads_and_leaves_its_core_while_it_waits(
     given: str | None, tmp_path: Path
 ) -> None:
     environment = {} if given is None else {"OMP_WAIT_POLICY": given}
-    began_with = run(WORKER + THREADS, tmp_path, **environment).strip().split("\0")
+    began_with = run(ALONE + THREADS, tmp_path, **environment).strip().split("\0")
     assert {"OMP_NUM_THREADS=3", "MKL_NUM_THREADS=3"} <= set(began_with)
     assert f"OMP_WAIT_POLICY={given or 'passive'}" in began_with
 
@@ -91,6 +109,27 @@ def test_training_one_model_sets_how_threads_wait_before_torch_reads_it(given: s
 
 def test_every_gpu_gets_its_trials_without_being_asked(tmp_path: Path) -> None:
     """Two GPUs, two trials on each: four at a time, and who follows gets a place that is free."""
-    assert run(WORKER + GPUS, tmp_path, CUDA_VISIBLE_DEVICES="4,7").split() == [
+    assert run(ALONE + GPUS, tmp_path, CUDA_VISIBLE_DEVICES="4,7").split() == [
         "4", "4", "4", "7", "7", "True",
     ]  # fmt: skip
+
+
+def test_a_trial_of_two_devices_has_two_gpus_of_its_own(tmp_path: Path) -> None:
+    """Five GPUs are two such trials at a time; who follows gets both of one that has ended."""
+    pairs = WORKER.replace("DEVICES", "2") + PAIRS
+    capacity, *seen = run(pairs, tmp_path, CUDA_VISIBLE_DEVICES="0,1,2,3,4").split()
+    assert capacity == "2"
+    first, second, third = (set(pair.split(",")) for pair in seen)
+    assert len(first) == len(second) == 2
+    assert not first & second
+    assert len(third) == 2
+    assert third <= first | second
+
+
+def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started, and with what to do."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    with pytest.raises(LaunchError, match=r"--set training\.devices=2"):
+        ForkServer(Site("test", needs=Needs(devices=3)))
+    with pytest.raises(LaunchError, match="trials_per_gpu: 2"):
+        ForkServer(Site("test", needs=Needs(devices=2)), trials_per_gpu=2)

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from sweeping import SWEEP, Lab
 from test_micro_rows import MODEL, relative_error
 
 from hymba_lab.checkpoints.weights import load_weights
@@ -142,3 +143,22 @@ def test_rounded_weights_learn_what_exact_ones_learn(
     said = run(file, tmp_path / "run", *TWO, "training.precision=bf16-true")
     assert said["metrics"]["val/loss"] == pytest.approx(alone["metrics"]["val/loss"], rel=0.02)
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "run").values())
+
+
+def test_a_trial_of_a_sweep_may_train_on_two_devices(tmp_path: Path) -> None:
+    """The same table but for rounding, each trial a group of two processes."""
+    found = {}
+    for devices in ("1", "2"):
+        lab = Lab(tmp_path / devices, SWEEP)
+        lab.edit(seeds=[0])
+        out, errors = lab.start("--set", f"training.devices={devices}").communicate(timeout=600)
+        assert errors == "", (out, errors)
+        records = [json.loads(p.read_text()) for p in lab.folder.glob("runs/*/result.json")]
+        found[devices] = {
+            record["identity"]: (record["metrics"]["val/loss"], record["n_steps"])
+            for record in records
+        }
+    assert len(found["1"]) == 2
+    assert found["2"] == {
+        run: (pytest.approx(loss, rel=1e-5), n) for run, (loss, n) in found["1"].items()
+    }

@@ -1,6 +1,7 @@
 """What a cluster is asked for: one YAML, checked like every other, no part of an identity."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,19 @@ class Mine(Launcher):
 """
 
 
+def test_a_trial_gets_no_fewer_gpus_than_it_trains_on(write: Callable[[str, str], Path]) -> None:
+    resources = load_resources(write("cluster.yaml", CLUSTER), None)
+    assert resources.needs("tiny", "gate", 2).devices == 2
+    assert resources.needs("nano", "mean", 2).gpus == 0  # two ranks on cores
+    with pytest.raises(ConfigError, match=r"cluster\.yaml:4:.*ask for gpus: 2, or train on fewer"):
+        resources.needs("tiny", "mean", 2)
+    with pytest.raises(ConfigError, match=r"cluster\.yaml:6:.*ask for gpus: 4"):
+        resources.needs("tiny", "gate", 4)
+    shared = load_resources(write("shared.yaml", "defaults: {gpus: 2, trials_per_gpu: 2}"), None)
+    with pytest.raises(ConfigError, match=r"gpus: 2 for 2 trials.*ask for gpus: 4"):
+        shared.needs("tiny", "gate", 2)
+
+
 def test_a_plugin_adds_a_launcher(write: Callable[[str, str], Path]) -> None:
     write("mine.py", PLUGIN)
     text = "plugins: [mine.py]\nlauncher: {name: queue_of_mine, server: there}"
@@ -119,6 +133,9 @@ def test_the_script_of_a_job_says_all_that_was_asked(tmp_path: Path) -> None:
     } <= {option.replace('"append"', "append") for option in options} | {
         '--open-mode=append'
     }  # fmt: skip
+    assert not any("--nodes" in option for option in options)
+    several = slurm.plan("gate", replace(needs, devices=2, gpus=2), tmp_path)
+    assert "#SBATCH --nodes=1\n" in several  # its ranks are processes of one job step
     assert "module load cuda" in lines
     assert lines.index("module load cuda") > lines.index("trap 'exit 75' USR1 USR2 TERM")
     assert "export OMP_NUM_THREADS=3 MKL_NUM_THREADS=3" in lines

@@ -16,6 +16,9 @@ from hymba_lab.errors import CheckpointError
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.reading import json_of
 
+LONGEST = "longest_text"
+"""Key of the longest text that a model was tuned on, in the config.json of the lab's folders."""
+
 
 def load(
     path: Path, dtype: str | None, *, texts: bool, plugins: Sequence[Path] = ()
@@ -49,13 +52,18 @@ def load(
 
 
 def longest_text(path: Path, model: LanguageModel) -> int | None:
-    """Return how many tokens its positions are made for, or it was trained on; None = not known."""
+    """Return how many tokens its positions are made for; else its longest text in training.
+
+    Tuning counts, too. None = not known.
+    """
     if model.max_tokens is not None:
         return model.max_tokens
     file = path if path.is_file() else path / WEIGHTS
     if file.is_file():
         return _seq_len(load_weights(file)[1].get("config"))
-    return _seq_len(_read_json(path / "config.json").get("lab"))
+    content = _read_json(path / "config.json")
+    lengths = [_seq_len(content.get("lab")), content.get(LONGEST)]
+    return max((n for n in lengths if isinstance(n, int)), default=None)
 
 
 def _seq_len(config: Any) -> int | None:

@@ -85,8 +85,10 @@ def _evaluated(model: HarnessModel, task: Any, one: Asked, wanted: Record) -> Re
             member.set_config(key="num_fewshot", value=one.n_shot or 0)
         member.set_fewshot_seed(seed=SEED)
     results = evaluate(
-        model, task, limit=one.limit, bootstrap_iters=BOOTSTRAPS, log_samples=True, verbosity=None
-    )
+        model, task, limit=one.limit, bootstrap_iters=BOOTSTRAPS, log_samples=True, verbosity=None,
+        apply_chat_template=model.template is not None,
+        fewshot_as_multiturn=bool(wanted.get("chat", {}).get("multiturn")),
+    )  # fmt: skip
     assert results is not None, "one process evaluates"
     return {
         "asked": wanted,

@@ -15,6 +15,7 @@ from rich.text import Text
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.reading import json_of
 from hymba_lab.runs.provenance import hardware, n_cores
+from hymba_lab.stages.chain import count, identities, names
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.devices import device_notes, device_rows, device_table
 from hymba_lab.sweep.jobs import Outcomes
@@ -100,6 +101,7 @@ def plan_notes(
     base = session.sweep.base
     return [
         _runs_note(session, outcomes),
+        *_stage_notes(session, outcomes),
         f"{base.training.tokens:,} tokens = {base.n_steps:,} steps a run, scale {base.scale}.",
         _time_note(session, outcomes, speeds, n_workers),
         *power_notes(session, outcomes),
@@ -145,6 +147,17 @@ def _runs_note(session: Session, outcomes: Outcomes) -> str:
         f"{session.planner.total()} runs ({len(session.cells)} rows x ({file.trials_per_cell} "
         f"tuning trials + {len(file.seeds)} seeds)), {done}."
     )
+
+
+def _stage_notes(session: Session, outcomes: Outcomes) -> list[str]:
+    """Count the runs of every stage: those that start alike are one, and may be there already."""
+    jobs = session.planner.jobs(outcomes)
+    if not session.sweep.base.stages or not jobs:
+        return []
+    chains = [identities(j.config, j.seed, session.mixture.fingerprint) for j in jobs]
+    counts = count(chains, names(session.sweep.base), session.root)
+    known = "" if len(jobs) >= session.planner.total() else " of the runs that are known so far"
+    return [f"Stages{known}, in order: {', '.join(counts)}; each goes on from the one before."]
 
 
 def _budget_notes(session: Session) -> list[str]:

@@ -36,7 +36,8 @@ def launch_notes(
     """
     scale, n_steps = session.sweep.base.scale, session.sweep.base.n_steps
     left = jobs_left(session, outcomes)
-    needs = {row: resources.needs(scale, row) for row in left}
+    devices = {cell.label: cell.config.training.devices for cell in session.cells}
+    needs = {row: resources.needs(scale, row, devices.get(row, 1)) for row in left}
     measured = all(row in speeds for row in left)
     limits = all(one.minutes is not None for one in needs.values())
     hours = {

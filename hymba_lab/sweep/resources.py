@@ -11,7 +11,7 @@ What a row says goes before what its scale says, and that before the defaults.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,11 +76,30 @@ class Resources:
         """What the process that decides asks for, where it is a job itself (`--detach`)."""
         return _needs(self.file.defaults.model_copy(update={"gpus": 0}), self.file.coordinator)
 
-    def needs(self, scale: str, row: str) -> Needs:
-        """Return what the trials of a row ask for."""
+    def needs(self, scale: str, row: str, devices: int = 1) -> Needs:
+        """Return what the trials of a row ask for, each on so many `devices`.
+
+        Raises `ConfigError` where they are given fewer GPUs than they train on.
+        """
         nothing = Asked()
         levels = (self.file.scales.get(scale, nothing), self.file.rows.get(row, nothing))
-        return _needs(self.file.defaults, *levels)
+        found = _needs(self.file.defaults, *levels)
+        if found.gpus and devices > found.gpus / found.trials_per_gpu:
+            shared = f" for {found.trials_per_gpu} trials" if found.trials_per_gpu > 1 else ""
+            raise ConfigError(
+                f"{self._place(scale, row)}: gpus: {found.gpus}{shared}, but training.devices is "
+                f"{devices}; ask for gpus: {devices * found.trials_per_gpu}, or train on fewer."
+            )
+        return replace(found, devices=devices)
+
+    def _place(self, scale: str, row: str) -> str:
+        """Return the line that says how many GPUs a row's trials get."""
+        levels = (["rows", row], ["scales", scale], ["defaults"])
+        asked = (self.file.rows.get(row), self.file.scales.get(scale), self.file.defaults)
+        for path, level in zip(levels, asked, strict=True):
+            if self.document is not None and level is not None and level.gpus is not None:
+                return self.document.where([*path, "gpus"])
+        return "resources"
 
     def check_rows(self, labels: Collection[str]) -> None:
         """Refuse a row that the sweep has not."""

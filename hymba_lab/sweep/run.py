@@ -158,7 +158,7 @@ def task_maker(
     scale, limit_s = session.sweep.base.scale, timeout_s(session.sweep)
 
     def task(job: Job, pruning: Pruning | None) -> Task:
-        needs = resources.needs(scale, job.cell.label)
+        needs = resources.needs(scale, job.cell.label, job.config.training.devices)
         return replace(made(job, pruning), root_id=told, needs=needs, timeout_s=limit_s)
 
     return task
@@ -195,7 +195,8 @@ def make_launcher(
     session: Session, resources: Resources, n_workers: int | None, n_threads: int
 ) -> Launcher:
     """Return the launcher that the command line and `cluster.yaml` name."""
-    needs = resources.needs(session.sweep.base.scale, "")
+    devices = max(cell.config.training.devices for cell in session.cells)
+    needs = resources.needs(session.sweep.base.scale, "", devices)
     site = Site(session.name, n_threads, timeout_s(session.sweep), n_workers, needs)
     return launchers.build(resources.spec, site)
 

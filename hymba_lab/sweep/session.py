@@ -10,10 +10,11 @@ from hymba_lab.config.shipped import shipped
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, DataError
 from hymba_lab.runs.folder import RunFolder
+from hymba_lab.stages.chain import check_stages
 from hymba_lab.sweep.cells import Cell, check_search, make_cells, refuse_twins
 from hymba_lab.sweep.match import match_budgets
 from hymba_lab.sweep.planner import Planner
-from hymba_lab.sweep.question.checks import check_metrics, check_sweep
+from hymba_lab.sweep.question.checks import check_metrics, check_staged, check_sweep
 from hymba_lab.sweep.question.file import Sweep, load_sweep
 from hymba_lab.training.validation import metric_names
 
@@ -50,9 +51,11 @@ def open_session(
     sweep = load_sweep(shipped(file, "sweeps"), overrides, scale)
     check_sweep(sweep)
     mixture = _sources(sweep)
+    check_staged(sweep)
     check_metrics(sweep, metric_names(mixture))
     cells = match_budgets(sweep, make_cells(sweep, mixture.vocab), mixture.vocab)
     refuse_twins(sweep, cells)
+    _check_stages(cells, mixture)
     check_search(sweep, cells[0], mixture.vocab)
     if sweep.base.n_steps < 1:
         said = (
@@ -62,6 +65,13 @@ def open_session(
         raise sweep.base.blame(ConfigError(said, "training.tokens"))
     planner = Planner(sweep, cells, mixture.fingerprint, mixture.vocab)
     return Session(sweep, mixture, cells, planner, Path(root))
+
+
+def _check_stages(cells: list[Cell], mixture: Mixture) -> None:
+    seen = {json.dumps([one.canonical() for one in cell.config.stages.values()]): cell
+            for cell in cells}  # fmt: skip
+    for cell in seen.values():
+        check_stages(cell.config, mixture.sources.values())
 
 
 def _sources(sweep: Sweep) -> Mixture:

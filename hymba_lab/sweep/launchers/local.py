@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pebble import ProcessExpired, ProcessPool
 from pydantic import Field
 
-from hymba_lab.errors import TrialFailed, TrialInterrupted
+from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.runs.provenance import n_cores
 from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
 from hymba_lab.sweep.launchers.needs import Needs
@@ -28,20 +28,28 @@ _PRELOAD = "hymba_lab.sweep.trial"
 
 @launchers.register("local")
 class ForkServer(Launcher):
-    """A process per trial; with GPUs one trial on each, or `trials_per_gpu`, else one per core."""
+    """A process per trial; with GPUs one trial on each, or `trials_per_gpu`, else one per core.
+
+    Trials of several devices (`training.devices`) take so many GPUs, or cores, each.
+    """
 
     def __init__(
         self, site: Site, *, trials_per_gpu: Annotated[int, Field(ge=1, le=64)] | None = None
     ) -> None:
         self.site = site
         gpus = visible_gpus()
-        per_gpu = trials_per_gpu or site.needs.trials_per_gpu
-        self.capacity = site.n_workers or (len(gpus) * per_gpu if gpus else n_cores())
+        devices, per_gpu = site.needs.devices, trials_per_gpu or site.needs.trials_per_gpu
+        _require_gpus(len(gpus), devices, per_gpu)
+        places = len(gpus) * per_gpu if gpus else n_cores()
+        self.capacity = site.n_workers or max(1, places // devices)
+        if gpus and devices > 1:
+            self.capacity = min(self.capacity, len(gpus) // devices)
         n = str(site.n_threads)
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = n
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # cores are shared
         # the GPUs that the next trials get; one that ends puts its own back
-        self._places = [gpus[i % len(gpus)] for i in range(self.capacity)] if gpus else []
+        n_taken = self.capacity * devices
+        self._places = [gpus[i % len(gpus)] for i in range(n_taken)] if gpus else []
         self._oom_kills = _oom_kills()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_PRELOAD])
@@ -50,15 +58,14 @@ class ForkServer(Launcher):
 
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
         """Run function(task) in a fresh process; it is killed when the time limit passes."""
-        environment = {}
+        environment, taken = {}, list[str]()
         if self._places:
-            environment["CUDA_VISIBLE_DEVICES"] = self._places.pop()
+            taken = [self._places.pop() for _ in range(task.needs.devices)]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
         future: Future[str] = self._pool.schedule(
             work, args=[function, task, environment], timeout=self.site.timeout_s
         )
-        if environment:
-            gpu = environment["CUDA_VISIBLE_DEVICES"]
-            future.add_done_callback(lambda _: self._places.append(gpu))
+        future.add_done_callback(lambda _: self._places.extend(taken))
         return future
 
     def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
@@ -82,6 +89,20 @@ class ForkServer(Launcher):
         """Kill the workers at once."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+
+
+def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
+    if devices > 1 and per_gpu > 1:
+        raise LaunchError(
+            f"trials_per_gpu: {per_gpu}, but a trial trains on {devices} devices of its own "
+            "(training.devices); leave one of them out."
+        )
+    if n_gpus and devices > n_gpus:
+        raise LaunchError(
+            f"a trial trains on {devices} devices (training.devices), this machine shows {n_gpus} "
+            f"GPUs; give --set training.devices={n_gpus}, or hide them (CUDA_VISIBLE_DEVICES=) to "
+            "train on cores."
+        )
 
 
 def _start_server() -> None:

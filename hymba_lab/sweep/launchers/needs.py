@@ -7,6 +7,7 @@ from dataclasses import dataclass
 class Needs:
     """Processors, memory [GB], time [minutes]; None = what the cluster gives unasked."""
 
+    devices: int = 1  # processes that train the model, one on each GPU where there are any
     gpus: int = 0
     cpus: int | None = None
     memory_gb: float | None = None

@@ -264,6 +264,7 @@ def _options(
         "job-name": name, "output": log, "open-mode": "append",
         "time": needs.minutes, "cpus-per-task": needs.cpus,
         "mem": None if needs.memory_gb is None else f"{round(needs.memory_gb * 1000)}M",
+        "nodes": 1 if needs.devices > 1 else None,
         "gpus": needs.gpus if needs.gpus and not needs.gres else None, "gres": needs.gres,
         "partition": needs.partition, "account": needs.account, "qos": needs.qos,
         "constraint": needs.constraint, "signal": f"B:USR2@{leave_s}",
