@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "hymba_lab"
 # from the ground up; a room imports from floors below its own, and from itself
 FLOORS = (
     ("errors",),
-    ("registry", "flags", "atomic", "reading"),
+    ("registry", "flags", "atomic"),
     ("ops", "stats", "cli"),
     ("components", "data", "optim", "tables"),
     ("config",),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hymba_lab import cli
+from hymba_lab.atomic import json_of, parsed_json, text_of
 from hymba_lab.checkpoints.weights import described
 from hymba_lab.errors import CheckpointError, UserError
-from hymba_lab.reading import json_of, parsed_json, text_of
 
 
 def pipe(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hymba_lab.atomic import json_of
 from hymba_lab.components.attention import attentions
 from hymba_lab.components.fusion import fusions
 from hymba_lab.components.heads import heads
@@ -19,7 +20,6 @@ from hymba_lab.components.ssm import ssms
 from hymba_lab.config import ModelConfig
 from hymba_lab.errors import CheckpointError, ConfigError
 from hymba_lab.model.plan import plan_layers
-from hymba_lab.reading import json_of
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from hymba_lab.atomic import json_of
 from hymba_lab.checkpoints.tensor_files import TensorFolder
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import LanguageModel, build_model
-from hymba_lab.reading import json_of
 
 MODEL_TYPE = "hymba_lab"
 _PREFIX, _HEAD = "model.net.", "lm_head.weight"

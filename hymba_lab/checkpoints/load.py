@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hymba_lab.atomic import json_of
 from hymba_lab.checkpoints.codec import Codec, TokenizerFile, text_source
 from hymba_lab.checkpoints.hf_checkpoint import load_pretrained, precision_of
 from hymba_lab.checkpoints.lab_folder import is_lab_folder, load_lab_folder
@@ -14,7 +15,6 @@ from hymba_lab.config import from_resolved
 from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import LanguageModel, build_model
-from hymba_lab.reading import json_of
 
 LONGEST = "longest_text"
 """Key of the longest text that a model was tuned on, in the config.json of the lab's folders."""

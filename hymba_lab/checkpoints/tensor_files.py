@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import CheckpointError
-from hymba_lab.reading import json_of
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _DTYPES = {

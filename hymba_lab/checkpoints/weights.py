@@ -9,9 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hymba_lab.atomic import Guard, write_bytes
+from hymba_lab.atomic import Guard, parsed_json, write_bytes
 from hymba_lab.errors import CheckpointError
-from hymba_lab.reading import parsed_json
 
 FORMAT = 1
 HEADER = "hymba_lab"

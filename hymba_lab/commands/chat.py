@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hymba_lab import cli, flags
+from hymba_lab.atomic import parsed_json, text_of
 from hymba_lab.errors import UserError
-from hymba_lab.reading import parsed_json, text_of
 
 if TYPE_CHECKING:
     from hymba_lab.checkpoints.codec import Codec

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hymba_lab import cli, flags
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import StoreError, suggest
-from hymba_lab.reading import json_of
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -97,8 +97,8 @@ def read(path: Path) -> "pd.DataFrame":
     """Return a CSV file as a frame; a `StoreError` says why it cannot be read."""
     import pandas as pd
 
+    from hymba_lab.atomic import text_of
     from hymba_lab.errors import StoreError
-    from hymba_lab.reading import text_of
 
     try:
         text = text_of(path, 1 << 32).removeprefix("\ufeff")

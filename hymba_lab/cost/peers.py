@@ -12,9 +12,9 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from hymba_lab.atomic import text_of
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.errors import ConfigError, UserError
-from hymba_lab.reading import text_of
 
 _COLUMNS = (
     "model", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "mlp", "d_ff", "vocab",

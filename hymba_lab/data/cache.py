@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import cache_folder
+from hymba_lab.atomic import cache_folder, json_of
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
-from hymba_lab.reading import json_of
 
 
 def manifest(paths: Sequence[Path]) -> list[list[object]]:

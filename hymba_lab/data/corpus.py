@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from hymba_lab.atomic import cache_folder
+from hymba_lab.atomic import cache_folder, json_of
 from hymba_lab.data.cache import discard, keep, manifest, remembered
 from hymba_lab.data.given import GivenTokenizer
 from hymba_lab.data.shard_file import sha256_of
@@ -19,7 +19,6 @@ from hymba_lab.data.source import digest
 from hymba_lab.data.streams import TokenFile, TokenStream, count_ids, unigram_entropy
 from hymba_lab.data.tokenizers import BPE, Bytes, Ids, Tokenizer, train_bpe
 from hymba_lab.errors import DataError
-from hymba_lab.reading import json_of
 from hymba_lab.registry import at
 
 Encoding = Literal["bytes", "bpe"]

@@ -17,12 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from hymba_lab.atomic import json_of
 from hymba_lab.data.cache import recall, remember
 from hymba_lab.data.chain import Stretch, TokenChain
 from hymba_lab.data.shard_file import HEADER_BYTES, ShardHeader, read_header, sha256_of
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
-from hymba_lab.reading import json_of
 
 INDEX, TOKENIZER = "index.json", "tokenizer.json"
 FORMAT = 1

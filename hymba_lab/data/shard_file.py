@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hymba_lab.atomic import parsed_json
 from hymba_lab.data.draws import Ints
 from hymba_lab.errors import DataError
-from hymba_lab.reading import parsed_json
 
 MAGIC = b"hymbatok"
 HEADER_BYTES = 4096

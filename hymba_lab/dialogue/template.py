@@ -12,8 +12,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hymba_lab.atomic import json_of, text_of
 from hymba_lab.errors import CheckpointError, UserError
-from hymba_lab.reading import json_of, text_of
 
 Message = dict[str, str]
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import StoreError
 from hymba_lab.evaluation.run import Record, metrics_of
-from hymba_lab.reading import json_of
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri
 

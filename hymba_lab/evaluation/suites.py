@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hymba_lab.atomic import text_of
 from hymba_lab.errors import UserError
-from hymba_lab.reading import text_of
 
 SHIPPED = Path(__file__).with_name("suites.yaml")
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import CheckpointError, StoreError
 from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.start import Start
-from hymba_lab.reading import json_of
 
 
 def merge(adapter: Path, out: Path, base: Path | None = None) -> None:

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.errors import StoreError
-from hymba_lab.reading import json_of
 
 NAME = "finetune.json"
 

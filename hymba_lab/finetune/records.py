@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hymba_lab.atomic import parsed_json, text_of
 from hymba_lab.errors import DataError
-from hymba_lab.reading import parsed_json, text_of
 
 ENDINGS = (".json", ".jsonl", ".parquet")
 

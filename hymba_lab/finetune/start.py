@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 import hymba_lab.hf  # noqa: F401 - registers the models
+from hymba_lab.atomic import json_of
 from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.errors import CheckpointError
 from hymba_lab.hf import HymbaConfig, HymbaLabConfig
-from hymba_lab.reading import json_of
 
 _DTYPES = {"fp32": torch.float32, "bf16-mixed": torch.float32, "bf16-true": torch.bfloat16}
 TYPES = (HymbaConfig.model_type, HymbaLabConfig.model_type)

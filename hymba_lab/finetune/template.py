@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
+from hymba_lab.atomic import text_of
 from hymba_lab.errors import ConfigError, DataError, UserError
 from hymba_lab.finetune.examples import Message
-from hymba_lab.reading import text_of
 
 PLAIN = (
     "{% for m in messages %}"

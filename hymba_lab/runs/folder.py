@@ -13,10 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.config import Config
 from hymba_lab.errors import StoreError
-from hymba_lab.reading import json_of
 from hymba_lab.runs import record as records
 from hymba_lab.runs.lease import Lease, take_over, waited_for
 from hymba_lab.runs.lock import say

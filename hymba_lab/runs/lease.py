@@ -27,8 +27,8 @@ from typing import Any
 
 import psutil
 
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import LeaseLost, StoreError
-from hymba_lab.reading import json_of
 
 RENEW_S = 15.0
 LEASE_S = 180.0

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hymba_lab.atomic import make_folder, write_atomically
-from hymba_lab.reading import json_of
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.runs.provenance import hardware, n_cores
 from hymba_lab.stages.chain import count, identities, names
 from hymba_lab.sweep.coordinator import Coordinator

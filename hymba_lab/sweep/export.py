@@ -16,8 +16,8 @@ import pandas as pd
 from pydantic import ValidationError
 
 from hymba_lab import tables
+from hymba_lab.atomic import parsed_json
 from hymba_lab.errors import StoreError
-from hymba_lab.reading import parsed_json
 from hymba_lab.registry import Section
 from hymba_lab.sweep.question.file import Range, SweepFile
 from hymba_lab.sweep.question.level import level_of

@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from hymba_lab.atomic import text_of
 from hymba_lab.errors import UserError
-from hymba_lab.reading import text_of
 
 Table = Mapping[str, Mapping[str, str]]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from hymba_lab.atomic import json_of
 from hymba_lab.data.index import INDEX, Shard, TokenIndex, read_index, write_index
 from hymba_lab.data.prepare.schema import TokenizeConfig
 from hymba_lab.data.prepare.unit import Place
 from hymba_lab.data.shard_file import ShardHeader, ShardWriter, read_header
 from hymba_lab.data.streams import unigram_entropy
 from hymba_lab.errors import DataError
-from hymba_lab.reading import json_of
 
 
 def finish(config: TokenizeConfig, n_units: int, recipe: str) -> TokenIndex:

@@ -14,6 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
 
+from hymba_lab.atomic import json_of
 from hymba_lab.data.given import given
 from hymba_lab.data.index import INDEX, TokenIndex, read_index
 from hymba_lab.data.prepare.finish import clear, finish
@@ -24,7 +25,6 @@ from hymba_lab.data.prepare.tokenizer import make_tokenizer
 from hymba_lab.data.prepare.unit import Place, make_unit
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
-from hymba_lab.reading import json_of
 
 Report = Callable[[str, int, int], None]
 """Called with the stage and how many bytes of how many are done."""

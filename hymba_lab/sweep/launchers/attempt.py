@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import make_folder, write_atomically, write_bytes
-from hymba_lab.reading import json_of
+from hymba_lab.atomic import json_of, make_folder, write_atomically, write_bytes
 
 LOG = "trial.log"
 
