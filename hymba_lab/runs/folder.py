@@ -109,12 +109,13 @@ class RunFolder:
             (self.path / leftover).unlink(missing_ok=True)
 
     def fail(self, reason: str, message: str) -> None:
-        """Record a failure, counting the attempts."""
+        """Record a failure, counting the attempts and this among the run's endings."""
+        self.count_ending(reason)
         attempts = (self.failure or {}).get("attempts", 0) + 1
         self._write("failure.json", {"reason": reason, "message": message, "attempts": attempts})
 
     def count_ending(self, reason: str) -> None:
-        """Note that an attempt ended for this reason and the run goes on."""
+        """Note that an attempt ended before its time for this reason."""
         self._write("endings.json", {**self.endings, reason: self.endings.get(reason, 0) + 1})
 
     @property

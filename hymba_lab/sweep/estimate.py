@@ -20,8 +20,8 @@ from hymba_lab.sweep.devices import device_notes, device_rows, device_table
 from hymba_lab.sweep.jobs import Outcomes
 from hymba_lab.sweep.launch_plan import launch_notes
 from hymba_lab.sweep.launchers.base import Site, launchers
+from hymba_lab.sweep.notes import stop_notes
 from hymba_lab.sweep.power_notes import power_notes
-from hymba_lab.sweep.report import stop_notes
 from hymba_lab.sweep.resources import load_resources
 from hymba_lab.sweep.session import Session, open_session
 

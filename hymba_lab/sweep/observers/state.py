@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hymba_lab.atomic import make_folder, write_atomically
-from hymba_lab.errors import SweepStopped, TrialInterrupted
+from hymba_lab.errors import SweepStopped, TrialFailed, TrialInterrupted
 from hymba_lab.runs.lease import age_s, is_alive, this_process
 from hymba_lab.sweep.jobs import Job, Outcome
 
@@ -72,7 +72,7 @@ class StateFile:
         elif trained:
             self._seconds.append(float(outcome.record.get("seconds") or 0.0))
 
-    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+    def broke_off(self, job: Job, why: TrialInterrupted | TrialFailed) -> None:
         """Count why; the run is asked for again."""
         self._interrupted[why.reason] += 1
 
