@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hymba_lab.config.shipped import shipped
+from hymba_lab.cost.many import Meter
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, DataError
 from hymba_lab.runs.folder import RunFolder
@@ -53,7 +54,8 @@ def open_session(
     mixture = _sources(sweep)
     check_staged(sweep)
     check_metrics(sweep, metric_names(mixture))
-    cells = match_budgets(sweep, make_cells(sweep, mixture.vocab), mixture.vocab)
+    meter = Meter(mixture.vocab)
+    cells = match_budgets(sweep, make_cells(sweep, meter), meter)
     refuse_twins(sweep, cells)
     _check_stages(cells, mixture)
     check_search(sweep, cells[0], mixture.vocab)
@@ -63,7 +65,7 @@ def open_session(
             f"of {sweep.base.training.seq_len} tokens; raise it."
         )
         raise sweep.base.blame(ConfigError(said, "training.tokens"))
-    planner = Planner(sweep, cells, mixture.fingerprint, mixture.vocab)
+    planner = Planner(sweep, cells, mixture.fingerprint, meter)
     return Session(sweep, mixture, cells, planner, Path(root))
 
 
