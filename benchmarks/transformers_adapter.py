@@ -101,7 +101,7 @@ def _evaluation(model: Any, options: argparse.Namespace) -> float:
     slow /= few // 4 * TURNS
     fast /= options.questions
     print(f"  {1 / fast:.1f} and {1 / slow:.1f} questions per second of CPU, {vocab:,} ids")
-    return slow / fast
+    return float(slow / fast)
 
 
 def _one_by_one(model: Any, questions: list[Any]) -> None:
