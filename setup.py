@@ -60,11 +60,11 @@ class BuildWithShipped(build_py):  # type: ignore[misc]
 
 
 def shipped_files() -> list[Path]:
-    """Return what a user of an installed package names: YAML and CSV, no notebooks."""
+    """Return what a user of an installed package names: YAML, CSV and small data, no notebooks."""
     return sorted(
         path
         for folder in ("experiments", "sweeps", "analysis")
-        for kind in ("*.yaml", "*.csv", "*.py")
+        for kind in ("*.yaml", "*.csv", "*.py", "*.jsonl")
         for path in Path(folder).rglob(kind)
     )
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from hymba_lab.checkpoints.load import load
     from hymba_lab.evaluation.evaluate import evaluate
     from hymba_lab.report.all import report
+    from hymba_lab.stages.single import train
     from hymba_lab.sweep.estimate import plan
     from hymba_lab.sweep.run import run_sweep as sweep
-    from hymba_lab.training.single import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,7 +45,7 @@ _ROOM = {  # name -> module, and its name there where it has another; packages c
     "load_pretrained": "hymba_lab.checkpoints.hf_checkpoint",
     "plan": "hymba_lab.sweep.estimate",
     "save_pretrained": "hymba_lab.checkpoints.hf_checkpoint",
-    "train": "hymba_lab.training.single",
+    "train": "hymba_lab.stages.single",
 }
 _CALLABLE = ("report", "sweep")  # packages that can be called: see `cli.callable_package`
 

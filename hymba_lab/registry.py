@@ -10,6 +10,7 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
@@ -32,7 +33,13 @@ LATER = Later()
 
 
 class FromFile:
-    """Marks an option that names files: relative to the YAML file that names them."""
+    """Marks an option that names files: relative to the YAML file that names them.
+
+    `unless` are words that name none.
+    """
+
+    def __init__(self, *unless: str) -> None:
+        self.unless = unless
 
 
 FROM_FILE = FromFile()
@@ -167,13 +174,23 @@ class Registry(Generic[T]):
             ) from error
 
 
+@lru_cache(maxsize=1024)
+def _later_options(kind: type[Section]) -> dict[str, Any]:
+    """Return the fields of a section that are marked `LATER`, by name."""
+    return {
+        name: field
+        for name, field in kind.model_fields.items()
+        if any(mark is LATER for mark in field.metadata)
+    }
+
+
 def _leave_out_later(value: Any, data: Any) -> None:
     """Drop from `data`, what `value` looks like as JSON, the later options at their default."""
     if isinstance(value, Section):
-        for name, field in type(value).model_fields.items():
+        later = _later_options(type(value))
+        for name in type(value).model_fields:
             own = getattr(value, name)
-            later = any(mark is LATER for mark in field.metadata)
-            if later and own == field.get_default(call_default_factory=True):
+            if name in later and own == later[name].get_default(call_default_factory=True):
                 del data[name]
             else:
                 _leave_out_later(own, data[name])

@@ -8,11 +8,12 @@ import pytest
 from conftest import TINY
 
 from hymba_lab.config import ModelConfig, load_config
-from hymba_lab.cost import measure_costs
+from hymba_lab.cost import many, measure_costs
 from hymba_lab.cost.activations import activation_bytes
 from hymba_lab.cost.cache import cache_elements, held_bytes, paper_bytes, released_bytes
 from hymba_lab.cost.flops import decoding_flops, forward_flops
 from hymba_lab.cost.layers import folded_model, kinds_of
+from hymba_lab.cost.many import Meter
 from hymba_lab.cost.model import count, meta_model, params_by_part
 from hymba_lab.cost.report import layer_rows, report
 from hymba_lab.cost.totals import paper_ratio, ssm_to_attention
@@ -99,3 +100,46 @@ def test_a_thousand_layers_are_built_as_their_kinds(
     assert report(config, 16, context=8000, dtype="fp16").layers[-1]["layer"] == 999
     assert len(built) < 60
     assert len(folded_model(config.model, 16).plan) == len(plan_layers(config.model)) == 1000
+
+
+OPTIONS = [
+    ["model.d_model=32"], ["model.n_layers=3"], ["model.tie_embeddings=false"], ["model.vocab=64"],
+    ["model.meta_tokens={name: learned, n_meta: 3}"], ["model.norm_eps=1e-5"],
+    ["model.fusion={name: concat}"], ["model.mlp={name: none}"], ["training.seq_len=8"],
+    ["model.attention={name: softmax, value_residual: true}"], ["model.topology={name: s_a_m}"],
+    ["model.heads={name: attention_only, n_heads: 2, n_kv_heads: 1, d_head: 8}"],
+    ["model.placement={name: every, window: 7, period: 2}", "model.n_layers=4"],
+    ["model.kv_sharing={name: adjacent, size: 2}"], ["model.order={name: sequential}"],
+]  # fmt: skip
+
+
+def test_one_meter_measures_what_a_new_one_would_of_every_model(tiny: Path) -> None:
+    """Whatever was measured before: nothing that a layer costs is taken from another kind's."""
+    meter = Meter(16)
+    for options in [*DEEP.values(), *OPTIONS, *reversed(OPTIONS)]:
+        config = load_config(tiny, options)
+        alone = measure_costs(config.model, 16, config.training.seq_len)
+        assert repr(meter.costs(config)) == repr(alone), options
+        assert meter.params(config.model) == alone.params
+
+
+def test_layers_known_from_other_models_are_built_no_more(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models grow as the product of the choices, what is built as their sum."""
+    n_built = [0]
+
+    def counted(*words: Any) -> Any:
+        n_built[0] += 1
+        return meta_model(*words)
+
+    monkeypatch.setattr(many, "meta_model", counted)
+    meter = Meter(16)
+    for n_layers in range(1, 6):
+        for window in (3, 5):
+            for rate in (0.001, 0.01):
+                meter.costs(load_config(tiny, [
+                    f"model.n_layers={n_layers}", f"optimizer.lr={rate}",
+                    f"model.placement={{name: first_middle_last, window: {window}}}",
+                ]))  # fmt: skip
+    assert n_built == [1 + 3]  # without layers; full and two windows

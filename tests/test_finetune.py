@@ -16,12 +16,12 @@ from tuning import stage_of, tensors, tuned
 
 from hymba_lab.__main__ import main
 from hymba_lab.checkpoints.load import load as load_folder
+from hymba_lab.config.tuning import Dora, Lisa, Lora, Sft
 from hymba_lab.errors import StoreError, UserError
 from hymba_lab.finetune.callbacks import LayersDrawn
 from hymba_lab.finetune.merge import merge
 from hymba_lab.finetune.method import linear_names, share_of
 from hymba_lab.finetune.plan import n_steps
-from hymba_lab.finetune.schema import Dora, Lisa, Lora, Sft
 from hymba_lab.finetune.start import Start
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")

@@ -11,6 +11,7 @@ from hf_folders import TEMPLATE, tiny_tokenizer
 from tuning import CHATS, PAIRS, lines, stage_of
 
 from hymba_lab.checkpoints.codec import TokenizerFile
+from hymba_lab.config.tuning import Dpo, Sft
 from hymba_lab.dialogue.template import template_of
 from hymba_lab.finetune.callbacks import Logs
 from hymba_lab.finetune.encode import IGNORED, Encoder, Labelled, PairIds
@@ -18,7 +19,6 @@ from hymba_lab.finetune.examples import examples
 from hymba_lab.finetune.plan import Plan, plan
 from hymba_lab.finetune.prepare import Prepared, prepare
 from hymba_lab.finetune.run import quiet
-from hymba_lab.finetune.schema import Dpo, Sft
 from hymba_lab.finetune.start import Start
 from hymba_lab.finetune.template import PLAIN, TrainedTemplate, template_for
 from hymba_lab.finetune.trainers import trainer_of

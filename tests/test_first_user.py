@@ -126,7 +126,7 @@ def test_a_sweep_fixes_a_constant(tmp_path: Path) -> None:
     assert session.sweep.base.training.tokens == 320
     assert plain.isdisjoint({job.identity for job in session.planner.jobs({})})
     assert lab.session("training.tokens=960").sweep.base.training.tokens == 960
-    from hymba_lab.sweep.report import set_notes
+    from hymba_lab.sweep.notes import set_notes
 
     assert set_notes(session) == [
         "Set for every row, in place of tiny.yaml: training.tokens = 320."
@@ -406,6 +406,7 @@ def test_a_log_without_a_terminal_shows_the_time_left(
     shown.ended(first, Outcome("finished", record), trained=True)
     assert screen.getvalue().endswith("0.5  about 15 min left\n")  # three runs, two at a time
     monkeypatch.setattr(view, "_SILENT_S", 0.0)
+    monkeypatch.setattr(view, "_SHARES_S", -1.0)  # look again at once
     session.run_folder(second.identity).report({"step": 5, "metrics": {}})
     shown.waiting({second.identity: second})
     last = screen.getvalue().splitlines()[-1]

@@ -10,6 +10,7 @@ import pytest
 from pydantic import Field
 
 from hymba_lab.config import load_config, resolve
+from hymba_lab.cost.many import Meter
 from hymba_lab.registry import LATER, Registry, Section
 from hymba_lab.sweep.cells import make_cells
 from hymba_lab.sweep.match import match_budgets
@@ -29,7 +30,8 @@ def test_an_exported_run_has_the_identity_of_its_sweep_today(name: str, tmp_path
     sweep_file = {k: v for k, v in exported["sweep"].items() if k not in ("scale", "paper")}
     (tmp_path / "sweep.yaml").write_text(json.dumps(sweep_file | {"base": "base.yaml"}))
     sweep = load_sweep(tmp_path / "sweep.yaml")
-    cells = {cell.label: cell for cell in match_budgets(sweep, make_cells(sweep, 320), 320)}
+    meter = Meter(320)
+    cells = {cell.label: cell for cell in match_budgets(sweep, make_cells(sweep, meter), meter)}
     runs = pd.read_csv(EXPORTS / name / "runs.csv")
     assert not runs.empty
     for run in runs[runs["status"] == "finished"].to_dict("records"):

@@ -8,8 +8,9 @@ from sweeping import SWEEP, Lab, finished
 
 from hymba_lab.sweep.importance import importance_notes, importances
 from hymba_lab.sweep.jobs import Job, Outcome
+from hymba_lab.sweep.notes import axis_notes
 from hymba_lab.sweep.question.file import Metric
-from hymba_lab.sweep.report import axis_notes, write_report
+from hymba_lab.sweep.report import write_report
 from hymba_lab.sweep.session import Session
 
 METRIC = Metric(name="val/recall_accuracy", goal="maximize")
@@ -88,4 +89,4 @@ def test_other_designs_say_nothing_of_it(tmp_path: Path) -> None:
         job.identity: finished(job, val__recall_accuracy=float(job.seed))
         for job in session.planner.jobs({})
     }
-    assert axis_notes(session, outcomes) == []
+    assert axis_notes(session, session.planner.jobs(outcomes), outcomes) == []

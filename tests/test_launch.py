@@ -61,6 +61,23 @@ PAIRS = """
     print(launcher.capacity, *seen)
     launcher.stop()
 """
+STOPS = """
+    import _multiprocessing
+    from pebble.pool.process import WorkerManager
+    launcher = launch.ForkServer(Site("test", n_workers=1))
+    launcher.submit(began.sees, task).result()
+    channel = launcher._pool._pool_manager.worker_manager.workers_channel
+    lock, kill = channel.mutex.reader_mutex._semlock, WorkerManager.force_stop_workers
+    named = lock.handle, lock.kind, lock.maxvalue, lock.name
+
+    def killed(self):
+        _multiprocessing.SemLock._rebuild(*named)  # as a worker does at its start
+        kill(self)
+
+    WorkerManager.force_stop_workers = killed
+    launcher.stop()
+    print("stopped")
+"""
 TRAIN = """if 1:
     import os, sys
 
@@ -112,6 +129,11 @@ def test_every_gpu_gets_its_trials_without_being_asked(tmp_path: Path) -> None:
     assert run(ALONE + GPUS, tmp_path, CUDA_VISIBLE_DEVICES="4,7").split() == [
         "4", "4", "4", "7", "7", "True",
     ]  # fmt: skip
+
+
+def test_a_worker_that_starts_finds_its_locks_until_it_is_killed(tmp_path: Path) -> None:
+    """Else it prints a traceback while all are stopped; `run` refuses any."""
+    assert run(ALONE + STOPS, tmp_path, CUDA_VISIBLE_DEVICES="4") == "stopped\n"
 
 
 def test_a_trial_of_two_devices_has_two_gpus_of_its_own(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 
+from hymba_lab.config.tuning import Dpo, Lora, Sft
 from hymba_lab.errors import ConfigError
 from hymba_lab.finetune.method import share_of
-from hymba_lab.finetune.schema import Dpo, Lora, Sft
 from hymba_lab.finetune.stage_file import SHIPPED, load_stage
 from hymba_lab.finetune.start import Start
 

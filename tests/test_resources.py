@@ -11,7 +11,8 @@ from hymba_lab.errors import ConfigError, TrialFailed, TrialInterrupted
 from hymba_lab.sweep.launchers.attempt import Attempt
 from hymba_lab.sweep.launchers.base import Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
-from hymba_lab.sweep.launchers.slurm import Slurm, how_it_ended
+from hymba_lab.sweep.launchers.slurm import Slurm
+from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
 from hymba_lab.sweep.launchers.slurm_queue import State
 from hymba_lab.sweep.resources import load_resources
 

@@ -13,8 +13,8 @@ pytest.importorskip("peft")
 from hf_folders import load, tiny_folder
 from torch import Tensor
 
+from hymba_lab.config.tuning import KINDS, Dpo, Sft
 from hymba_lab.finetune.run import finetune
-from hymba_lab.finetune.schema import KINDS, Dpo, Sft
 
 STORE = Path(tempfile.mkdtemp(prefix="tuning"))
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

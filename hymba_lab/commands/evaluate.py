@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
-from hymba_lab.evaluation.evaluate import Silent
+from hymba_lab.evaluation.evaluate import Chat, Silent
 
 if TYPE_CHECKING:
     from hymba_lab.evaluation.suites import Suite
@@ -42,6 +42,11 @@ def arguments() -> argparse.ArgumentParser:
         help="fetch missing data; without a model only that",
     )
     add("--no-bos", action="store_true", help="texts begin with their first word, not with <s>")
+    add("--apply-chat-template", action="store_true",
+        help="put questions as what a user says, by the model's own template")  # fmt: skip
+    add("--template", metavar="FILE", help="with it: another template (jinja), or: plain")
+    add("--fewshot-as-multiturn", action="store_true",
+        help="with it: examples before a question are turns of their own")  # fmt: skip
     add("--run-code", action="store_true", help="let task files of your own run Python code")
     add("--log-samples", action="store_true", help="also write every question and answer")
     flags.add(parser, "dtype", "device", "threads", "root", "tracking-uri", "plugin")
@@ -60,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = evaluate(
         options.model, suite, batch_size=options.batch_size, max_length=options.max_length,
         dtype=options.dtype, device=options.device, threads=options.threads, out=options.out,
-        bos=not options.no_bos, download=options.download, run_code=options.run_code,
-        keep_samples=options.log_samples, root=options.root, tracking_uri=options.tracking_uri,
-        plugins=options.plugins, shown=Bar(),
+        bos=not options.no_bos, chat=_chat(options), download=options.download,
+        run_code=options.run_code, keep_samples=options.log_samples, root=options.root,
+        tracking_uri=options.tracking_uri, plugins=options.plugins, shown=Bar(),
         begun=lambda suite, out: print(
             f"{options.model}: suite {suite.name}, {len(suite.asked)} task(s), results in {out}"
         ),
@@ -70,6 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if found.not_logged:
         print(f"not in MLflow: {found.not_logged}")
     return 0
+
+
+def _chat(options: argparse.Namespace) -> Chat | None:
+    if options.apply_chat_template:
+        return Chat(options.template, options.fewshot_as_multiturn)
+    for name, given in (
+        ("--template", options.template is not None),
+        ("--fewshot-as-multiturn", options.fewshot_as_multiturn),
+    ):
+        if given:
+            raise UserError(f"{name} goes with --apply-chat-template, which is not given.")
+    return None
 
 
 def _download(suite: "Suite", *, download: bool, run_code: bool) -> int:

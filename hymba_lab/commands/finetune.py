@@ -10,7 +10,7 @@ from hymba_lab import cli, flags
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
-    from hymba_lab.finetune.schema import Dpo, Sft
+    from hymba_lab.config.tuning import Dpo, Sft
 
 
 def arguments() -> argparse.ArgumentParser:

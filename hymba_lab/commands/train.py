@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments().parse_args(argv)
     # read when torch is imported: waiting threads leave shared cores to others
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from hymba_lab.training.single import train
+    from hymba_lab.stages.single import train
     from hymba_lab.training.world import world
 
     trained = train(

@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from hymba_lab.config.yaml_file import Document, Place
-from hymba_lab.registry import FROM_FILE, Located, Section, Spec
+from hymba_lab.registry import FromFile, Located, Section, Spec
 
 
 def locate(
-    data: Mapping[str, Spec], document: Document, known: Mapping[str, str]
+    specs: Mapping[Place, Spec], document: Document, known: Mapping[str, str]
 ) -> dict[str, str]:
     """Tell the specs how their paths are opened; return the folders of the relative ones by place.
 
-    `known` are such folders, for a document that was written by the program and not by a user.
+    `specs` are those of a configuration by their places. `known` are such folders, for a document
+    that was written by the program and not by a user.
     """
     places = _Places(document, known)
-    for label, spec in data.items():
-        spec.locate(dict(places.changes(spec, ("data", label))))
+    for place, spec in specs.items():
+        spec.locate(dict(places.changes(spec, place)))
     return places.folders
 
 
@@ -32,9 +33,13 @@ class _Places:
         """Yield the options of a section, or of those in it, that name files, as opened."""
         for name, field in type(section).model_fields.items():
             value, here = getattr(section, name), (*place, name)
-            if any(mark is FROM_FILE for mark in field.metadata):
-                if value is not None:
+            marks = [mark for mark in field.metadata if isinstance(mark, FromFile)]
+            if marks:
+                if value is not None and value not in marks[0].unless:
                     yield name, self._value(value, here)
+            elif isinstance(value, Section):
+                if changed := dict(self.changes(value, here)):
+                    yield name, value.model_copy(update=changed)
             elif isinstance(value, dict) and any(isinstance(v, Section) for v in value.values()):
                 yield name, {key: self._section(v, (*here, key)) for key, v in value.items()}
 

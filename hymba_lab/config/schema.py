@@ -18,9 +18,10 @@ from hymba_lab.config.located import locate
 from hymba_lab.config.messages import checked_as
 from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
 from hymba_lab.config.shipped import PREFIX, named
+from hymba_lab.config.stages import Stages, by_label, filled_in
 from hymba_lab.config.start import Start, start_of
 from hymba_lab.config.trust import refuse_strangers, remember
-from hymba_lab.config.yaml_file import Document, merged, parse_value, read_yaml
+from hymba_lab.config.yaml_file import Document, Place, merged, parse_value, read_yaml
 from hymba_lab.errors import ConfigError, UserError
 from hymba_lab.registry import LATER, Registry, Section, Spec
 
@@ -140,6 +141,7 @@ class Config(Section):
     optimizer: Spec
     schedule: Spec
     training: TrainingConfig
+    stages: Annotated[Stages, LATER] = {}  # what follows: tuning, evaluation
 
     _plugin_hashes: list[str] = PrivateAttr(default_factory=list)
     _document: Document | None = PrivateAttr(default=None)
@@ -159,7 +161,7 @@ class Config(Section):
     def resolved(self) -> dict[str, Any]:
         """Return plain JSON data from which `from_resolved` makes the same configuration."""
         data = self.model_dump(mode="json", serialize_as_any=True)
-        for key in ("tokenizer", "paths_from", "start_from", "start_weights"):
+        for key in ("tokenizer", "paths_from", "start_from", "start_weights", "stages"):
             if not data[key]:
                 del data[key]
         return data
@@ -171,6 +173,8 @@ class Config(Section):
         for path in COSMETIC:
             section, _, key = path.rpartition(".")
             (data[section] if section else data).pop(key, None)
+        if self.stages:  # in their order, which a mapping's digest would not tell
+            data["stages"] = [[label, stage.canonical()] for label, stage in self.stages.items()]
         data["plugins"] = self._plugin_hashes
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
@@ -188,7 +192,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """Read a file, what it extends and overrides (`a.b=value`), without checking the schema."""
-    return overridden(_with_base(path, ()), overrides)
+    return overridden(by_label(_with_base(path, ())), overrides)
 
 
 def overridden(document: Document, overrides: Sequence[str]) -> Document:
@@ -205,6 +209,7 @@ def overridden(document: Document, overrides: Sequence[str]) -> Document:
 def resolve(document: Document) -> Config:
     """Check a document against the schema; all its errors are reported together."""
     registries = all_registries().values()
+    document = by_label(document)
     load_entry_points()
     paths = _plugin_paths(document)
     hashes = [load_plugin(path, list(registries)) for path in paths]
@@ -218,8 +223,11 @@ def resolve(document: Document) -> Config:
     document = _with_tokenizer(document)
     data = {**document.data, "plugins": [str(path) for path in paths]}
     config = checked_as(document, schema, data)
-    folders = locate(config.data, document, config.paths_from)
+    folders = _located(config, document)
     changed: dict[str, Any] = {"paths_from": folders}
+    if config.stages:
+        _require_one_device(config, document)
+        changed["stages"] = filled_in(config.stages, document)
     start = _start(config, document)
     if start is not None:
         folders["start_from"], changed["start_weights"] = start.folder, start.sha256
@@ -227,6 +235,18 @@ def resolve(document: Document) -> Config:
     config._plugin_hashes, config._document = hashes, document
     config._start_path = start and start.path
     return config
+
+
+def _located(config: Config, document: Document) -> dict[str, str]:
+    specs: dict[Place, Spec] = {("data", label): spec for label, spec in config.data.items()}
+    specs |= {("stages", label): spec for label, spec in config.stages.items()}
+    return locate(specs, document, config.paths_from)
+
+
+def _require_one_device(config: Config, document: Document) -> None:
+    if config.training.devices > 1:
+        said = f"{config.training.devices}, but stages are tuned on one; run them on their own."
+        raise document.wrong(["training", "devices"], said)
 
 
 def _start(config: Config, document: Document) -> Start | None:

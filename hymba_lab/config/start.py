@@ -56,9 +56,14 @@ def weights_digest(path: Path) -> str:
     """Return the sha256 over a checkpoint's weight files, whatever their folder is called."""
     digest = hashlib.sha256()
     for file in weight_files(path):
-        seen = file.stat()
-        digest.update(_file_digest(file, seen.st_ino, seen.st_size, seen.st_mtime_ns))
+        digest.update(file_digest(file))
     return digest.hexdigest()
+
+
+def file_digest(file: Path) -> bytes:
+    """Return the sha256 of a file; one that the file system calls unchanged is not read again."""
+    seen = file.stat()
+    return _file_digest(file, seen.st_ino, seen.st_size, seen.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)

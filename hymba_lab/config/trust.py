@@ -18,6 +18,8 @@ from hymba_lab.errors import ConfigError
 
 def remember(hashes: Sequence[str]) -> None:
     """Note the contents of plugins that the user's own experiment runs."""
+    if not hashes:
+        return
     with suppress(OSError, RuntimeError):  # no place to note it: the user names it again then
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -77,16 +77,18 @@ class Document:
         steps: Place = tuple(path.split("."))
         if "" in steps:
             raise ConfigError(f"{mark}: {path!r} has an empty step; write it like model.d_model.")
-        data = copy.deepcopy(self.data)
+        data = dict(self.data)  # what lies beside the path is shared: nobody changes a document
         holder: Any = data
         made = {steps: mark}
         for depth, step in enumerate(steps[:-1], start=1):
             if step not in holder:
                 made[steps[:depth]] = mark
-            holder = holder.setdefault(step, {})
-            if not isinstance(holder, dict):
+            inner = holder.get(step, {})
+            if not isinstance(inner, dict):
                 at = _dotted(steps[:depth])
-                raise ConfigError(f"{mark}: {path}: {at} is {holder!r}, which holds no keys.")
+                raise ConfigError(f"{mark}: {path}: {at} is {inner!r}, which holds no keys.")
+            holder[step] = inner = dict(inner)
+            holder = inner
         holder[steps[-1]] = copy.deepcopy(value)
         below = len(steps)
         marks = {key: at for key, at in self.marks.items() if key[:below] != steps}

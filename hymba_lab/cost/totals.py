@@ -41,15 +41,21 @@ def measure_costs(config: ModelConfig, vocab: int, seq_len: int) -> Costs:
     as much (backward = 2x forward).
     """
 
-    def sums(model: LanguageModel) -> dict[str, int]:
-        return {
-            "params": count(model),
-            "flops": sum(forward_flops(model, seq_len).values()),
-            "cache": cache_elements(model, CACHE_TOKENS),
-            **_mixer_params(model),
-        }
+    return costs_of(measured(config, vocab, lambda model: sums(model, seq_len)), seq_len)
 
-    found = measured(config, vocab, sums)
+
+def sums(model: LanguageModel, seq_len: int) -> dict[str, int]:
+    """Return what `costs_of` makes costs of: sums over the layers of a model on the meta device."""
+    return {
+        "params": count(model),
+        "flops": sum(forward_flops(model, seq_len).values()),
+        "cache": cache_elements(model, CACHE_TOKENS),
+        **_mixer_params(model),
+    }
+
+
+def costs_of(found: Mapping[str, int], seq_len: int) -> Costs:
+    """Return the costs whose `sums` are these."""
     return Costs(
         params=found["params"],
         flops_per_token=found["flops"] / seq_len,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hymba_lab.atomic import json_of, text_of
 from hymba_lab.errors import CheckpointError, UserError
 
 Message = dict[str, str]
@@ -43,7 +45,7 @@ class Template:
         self, source: str, where: str, *, specials: dict[str, str], stops: list[str]
     ) -> None:
         """`specials` are bos_token and eos_token as text; an answer ends before one of `stops`."""
-        self.where, self.specials, self.stops = where, specials, stops
+        self.source, self.where, self.specials, self.stops = source, where, specials, stops
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -57,11 +59,23 @@ class Template:
         except TemplateError as error:
             raise CheckpointError(f"{where}: not a chat template ({error}).") from None
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """Return the prompt for the next answer; raises `UserError` where the template refuses."""
+    @cached_property
+    def lead(self) -> str:
+        """White space that an answer begins with, behind the prompt."""
+        asked: list[Message] = [{"role": "user", "content": "?"}]
+        prompt = self.render(asked)
+        whole = self.render([*asked, {"role": "assistant", "content": "!"}], prompt=False)
+        before = whole[len(prompt) :].split("!")[0] if whole.startswith(prompt) else ""
+        return before if before.isspace() else ""
+
+    def render(self, messages: Sequence[Message], *, prompt: bool = True) -> str:
+        """Return the prompt for the next answer, or the conversation without one.
+
+        Raises `UserError` where the template refuses.
+        """
         try:
             return self._template.render(
-                messages=list(messages), add_generation_prompt=True, **self.specials
+                messages=list(messages), add_generation_prompt=prompt, **self.specials
             )
         except (TemplateError, TypeError, LookupError) as error:
             raise UserError(
@@ -101,7 +115,7 @@ def template_of(folder: Path, given: str | None) -> Template:
 
 def _file(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return text_of(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--template {path}: cannot be read ({error}); give a FILE.jinja, or plain."
@@ -110,7 +124,7 @@ def _file(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json_of(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

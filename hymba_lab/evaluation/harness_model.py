@@ -9,6 +9,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from hymba_lab.checkpoints.codec import Codec
+from hymba_lab.dialogue.template import Message, Template
 from hymba_lab.errors import UserError
 from hymba_lab.evaluation.scoring import Request, Score, score
 from hymba_lab.model import LanguageModel
@@ -21,7 +22,8 @@ class HarnessModel(TemplateLM):
 
     With `bos` texts begin as the tokenizer begins them, which is the harness's way now;
     without, which was its way for causal models, they begin with their first word. An empty context
-    is the token that begins a text. Attributes beside the harness's own: `n_cut`, how many texts
+    is the token that begins a text. With a `template` questions are what a user says, and it alone
+    writes what stands before them. Attributes beside the harness's own: `n_cut`, how many texts
     were longer than `max_length` and lost their beginning.
     """
 
@@ -33,6 +35,7 @@ class HarnessModel(TemplateLM):
         n_rows: int,
         max_length: int,
         bos: bool = True,
+        template: Template | None = None,
         begin: Callable[[int], None] = lambda n: None,
         done: Callable[[int], None] = lambda n: None,
     ) -> None:
@@ -43,6 +46,7 @@ class HarnessModel(TemplateLM):
         super().__init__()
         self.model, self.codec, self.begin, self.done = model, codec, begin, done
         self.n_rows, self.max_length, self.bos, self.n_cut = n_rows, max_length, bos, 0
+        self.template = template
 
     @property
     def eot_token_id(self) -> int:
@@ -61,11 +65,28 @@ class HarnessModel(TemplateLM):
             "without a context; add one to its config.json."
         )
 
+    @property
+    def tokenizer_name(self) -> str:
+        """Part of the name under which the harness would keep requests; it keeps none here."""
+        return ""
+
+    def apply_chat_template(
+        self, chat_history: list[Message], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation as text, up to where the answer begins.
+
+        White space with which answers begin stands at its end: the harness moves it to the choices.
+        """
+        assert self.template is not None, "the harness was told of a template"
+        text = self.template.render(chat_history, prompt=add_generation_prompt)
+        return text + self.template.lead if add_generation_prompt else text
+
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
         """Return the ids of a text."""
-        wanted = self.bos if add_special_tokens is None else add_special_tokens
+        own = self.bos and self.template is None
+        wanted = own if add_special_tokens is None else add_special_tokens
         return self.codec.encode(string, special=wanted)
 
     def _loglikelihood_tokens(
@@ -86,7 +107,7 @@ class HarnessModel(TemplateLM):
         asked: list[Request] = []
         sizes = []
         for request in requests:
-            tokens = self.tok_encode(request.args[0])
+            tokens = self.tok_encode(request.args[0], add_special_tokens=self.bos)
             windows = get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, 1)
             parts = [Request(*make_disjoint_window(window)) for window in windows]
             asked += parts
@@ -124,7 +145,8 @@ class HarnessModel(TemplateLM):
                 f"a task asks for {limits['max_gen_toks']} new tokens, the longest text has "
                 f"{self.max_length}; give a larger --max-length, if the model's positions allow it."
             )
-        ids = self.tok_encode(text) or [self.prefix_token_id]
+        lead = self.template.lead if self.template else ""
+        ids = self.tok_encode(text.removesuffix(lead)) or [self.prefix_token_id]
         self.n_cut += len(ids) > room
         return ids[-room:]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.evaluation.harness_model import HarnessModel
 from hymba_lab.evaluation.suites import Asked, Suite
 from hymba_lab.evaluation.tasks import load_tasks, n_questions
@@ -84,8 +84,10 @@ def _evaluated(model: HarnessModel, task: Any, one: Asked, wanted: Record) -> Re
             member.set_config(key="num_fewshot", value=one.n_shot or 0)
         member.set_fewshot_seed(seed=SEED)
     results = evaluate(
-        model, task, limit=one.limit, bootstrap_iters=BOOTSTRAPS, log_samples=True, verbosity=None
-    )
+        model, task, limit=one.limit, bootstrap_iters=BOOTSTRAPS, log_samples=True, verbosity=None,
+        apply_chat_template=model.template is not None,
+        fewshot_as_multiturn=bool(wanted.get("chat", {}).get("multiturn")),
+    )  # fmt: skip
     assert results is not None, "one process evaluates"
     return {
         "asked": wanted,
@@ -135,7 +137,7 @@ def metrics_of(records: Mapping[str, Record]) -> dict[str, float]:
 def _read(path: Path, wanted: Record) -> Record | None:
     """Return a finished task's record if it answers what is asked now."""
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = json_of(path)
     except (OSError, ValueError):
         return None
     good = isinstance(record, dict) and record.get("asked") == wanted

@@ -14,9 +14,10 @@ from hymba_lab.evaluation.suites import Asked, Suite, check_no_code
 def load_tasks(suite: Suite, *, download: bool = False, run_code: bool = False) -> dict[str, Any]:
     """Return what the harness evaluates for every task of a suite, by the task's name.
 
-    Data come from the task's own files or from the cache of `datasets`; only with `download` is
-    anything fetched. Task files of the user's own run no code unless `run_code`: neither what
-    `!function` names, nor what a template could reach.
+    Data come from the task's own files, which in a user's folder may lie beside the task file, or
+    from the cache of `datasets`; only with `download` is anything fetched. Task files of the user's
+    own run no code unless `run_code`: neither what `!function` names, nor what
+    a template could reach.
 
     Raises `DataError` over all tasks whose data are missing, `UserError` for a broken task file.
     """
@@ -48,7 +49,7 @@ def _built(suite: Suite, manager: Any) -> dict[str, Any]:
     faults: dict[str, str] = {}
     for one in suite.asked:
         try:
-            tasks[one.task] = manager.load([one.task])
+            tasks[one.task] = manager.load([_beside_its_file(one.task, manager, suite.own)])
         except (ConnectionError, FileNotFoundError, OSError) as error:
             faults[one.task] = _first(error)
         except Exception as error:  # a task file may break in any way; the harness checks little
@@ -60,6 +61,33 @@ def _built(suite: Suite, manager: Any) -> dict[str, Any]:
     if faults:
         raise DataError(_missing(suite, faults))
     return tasks
+
+
+def _beside_its_file(name: str, manager: Any, own: Path | None) -> Any:
+    """Return what to load: the task, or it with its data files as they lie beside its own."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    entry = manager.task_index.get(name)
+    settings = getattr(entry, "cfg", None) or {}
+    given = settings.get("dataset_kwargs") or {}
+    if own is None or getattr(entry, "yaml_path", None) is None or "group" in settings:
+        return name
+    files = given.get("data_files")
+    found = _placed(files, Path(entry.yaml_path).parent)
+    if found == files:
+        return name
+    whole = load_yaml(entry.yaml_path)  # an override alone is not joined with the file
+    return {**whole, "dataset_kwargs": {**given, "data_files": found}}
+
+
+def _placed(files: Any, folder: Path) -> Any:
+    """Return data files with those that lie in `folder`, and not where the command runs, named."""
+    if isinstance(files, dict):
+        return {split: _placed(one, folder) for split, one in files.items()}
+    if isinstance(files, list):
+        return [_placed(one, folder) for one in files]
+    beside = isinstance(files, str) and not Path(files).exists() and (folder / files).is_file()
+    return str(folder / files) if beside else files
 
 
 def _missing(suite: Suite, faults: dict[str, str]) -> str:

@@ -3,14 +3,20 @@
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
 from hymba_lab.errors import StoreError, TrialFailed
-from hymba_lab.runs.tracking import Run
+
+
+class Logged(Protocol):
+    """What gets the metrics of a step."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...  # noqa: D102
+
 
 WHOLE = "whole"
 """A file in a checkpoint that was written to its end."""
@@ -67,7 +73,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 class Logs(TrainerCallback):
     """Prints what is logged, writes it to MLflow, and ends a training whose loss is no number."""
 
-    def __init__(self, run: Run | None, told: Callable[[str], None]) -> None:
+    def __init__(self, run: Logged | None, told: Callable[[str], None]) -> None:
         self._run, self._told = run, told
         self._begun: tuple[float, int] | None = None
         self.last: dict[str, float] = {}

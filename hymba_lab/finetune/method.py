@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from hymba_lab.config.tuning import Dora, Lisa, Lora
 from hymba_lab.errors import ConfigError, suggest
-from hymba_lab.finetune.schema import Dora, Lisa, Lora
 
 
 class Share(NamedTuple):

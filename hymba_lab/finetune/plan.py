@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from hymba_lab.config.tuning import Dpo, Full, Lisa, Sft
 from hymba_lab.cost.activations import activation_bytes
 from hymba_lab.finetune.method import Share, share_of
 from hymba_lab.finetune.prepare import Prepared, prepare
-from hymba_lab.finetune.schema import Dpo, Full, Lisa, Sft
 from hymba_lab.finetune.start import Start
 
 

@@ -4,10 +4,10 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from hymba_lab.config.tuning import Dpo, Sft
 from hymba_lab.errors import DataError
 from hymba_lab.finetune.encode import IGNORED, Encoder
 from hymba_lab.finetune.examples import examples
-from hymba_lab.finetune.schema import Dpo, Sft
 from hymba_lab.finetune.start import Start
 from hymba_lab.finetune.template import template_for
 
@@ -23,6 +23,7 @@ class Prepared:
     n_learned: int  # of them carry a loss
     n_cut: int
     n_dropped: int
+    longest: int  # tokens of one example, or of a wrapped row
 
     @property
     def n_rows(self) -> int:
@@ -59,6 +60,7 @@ def prepare(stage: Sft | Dpo, start: Start) -> Prepared:
         sum(map(_n_learned, train)),
         encoder.n_cut,
         encoder.n_dropped,
+        stage.seq_len if wrapped else max(map(_length, train)),
     )
 
 
@@ -83,6 +85,12 @@ def _dataset(rows: list[Any], packing: str | None, seq_len: int) -> Any:
 
     made = Dataset.from_list(rows)
     return pack_dataset(made, seq_len, packing) if packing else made
+
+
+def _length(row: dict[str, list[int]]) -> int:
+    if "input_ids" in row:
+        return len(row["input_ids"])
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
 def _n_tokens(row: dict[str, list[int]]) -> int:

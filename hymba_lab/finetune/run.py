@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 from hymba_lab.atomic import make_folder
+from hymba_lab.checkpoints.lab_folder import MODEL_TYPE
+from hymba_lab.checkpoints.load import LONGEST
 from hymba_lab.config.start import weights_digest
+from hymba_lab.config.tuning import COSMETIC, Dpo, Lora, Sft
 from hymba_lab.errors import StoreError, UserError
-from hymba_lab.finetune.callbacks import Logs, last_checkpoint
+from hymba_lab.finetune.callbacks import Logged, Logs, last_checkpoint
 from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.plan import Plan, plan
 from hymba_lab.finetune.prepare import Prepared
 from hymba_lab.finetune.records import files
-from hymba_lab.finetune.schema import COSMETIC, Dpo, Lora, Sft
 from hymba_lab.finetune.start import Start
 from hymba_lab.runs.lock import held
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri
@@ -36,10 +38,12 @@ def finetune(
     tracking_uri: str | None = None,
     device: torch.device = torch.device("cpu"),  # noqa: B008
     told: Told = print,
+    logged: Logged | None = None,
 ) -> dict[str, Any]:
     """Train a stage, or go on with it, into the folder `out`; return its result.
 
-    A folder with the result of the same stage is left as it is. Raises `UserError`s for faults of
+    Metrics go to a run of MLflow's experiment `finetune`, or to `logged` where one is given. A
+    folder with the result of the same stage is left as it is. Raises `UserError`s for faults of
     files and folders, `TrialFailed` for a loss that is no number.
     """
     quiet()
@@ -57,9 +61,10 @@ def finetune(
         for line in planned.lines():
             told(line)
         place.begin()
-        run = _tracked(stage, asked, planned, root, tracking_uri, told)
+        run = None if logged else _tracked(stage, asked, planned, root, tracking_uri, told)
+        logs = Logs(logged or run, told)
         try:
-            result = _trained(stage, start, planned, data, place, device, Logs(run, told), told)
+            result = _trained(stage, start, planned, data, place, device, logs, told)
         except BaseException as error:
             _end(run, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", told)
             raise
@@ -129,8 +134,15 @@ def _trained(
         "params": planned.share.total,
         "seconds_since_resume": round(time.monotonic() - begun, 1),
     }
+    _remember_longest(trainer.model.config, start, data.longest)
     place.finish(lambda folder: _save(stage, trainer.model, start.tokenizer, folder), result)
     return result
+
+
+def _remember_longest(config: Any, start: Start, longest: int) -> None:
+    """Note the longest text of the training where positions set no limit."""
+    if config.model_type == MODEL_TYPE and start.longest is None:
+        setattr(config, LONGEST, max(longest, getattr(config, LONGEST, None) or 0))
 
 
 def _save(stage: Sft | Dpo, model: Any, tokenizer: Any, folder: Path) -> None:

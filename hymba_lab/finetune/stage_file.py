@@ -7,7 +7,7 @@ from typing import Any
 from hymba_lab.config import load_document
 from hymba_lab.config.messages import checked
 from hymba_lab.config.shipped import shipped
-from hymba_lab.finetune.schema import KINDS, Dpo, Sft
+from hymba_lab.config.tuning import KINDS, Dpo, Sft
 
 SHIPPED = "experiments/post_training"
 

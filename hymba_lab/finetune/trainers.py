@@ -7,11 +7,11 @@ from typing import Any
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from hymba_lab.config.tuning import Dpo, Lisa, Sft
 from hymba_lab.finetune.callbacks import Checkpoints, LayersDrawn, Logs
 from hymba_lab.finetune.method import adapter_config
 from hymba_lab.finetune.plan import Plan
 from hymba_lab.finetune.prepare import Prepared
-from hymba_lab.finetune.schema import Dpo, Lisa, Sft
 
 
 class PairTrainer(DPOTrainer):

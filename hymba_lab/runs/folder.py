@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.config import Config
 from hymba_lab.errors import StoreError
 from hymba_lab.runs import record as records
@@ -109,19 +109,20 @@ class RunFolder:
             (self.path / leftover).unlink(missing_ok=True)
 
     def fail(self, reason: str, message: str) -> None:
-        """Record a failure, counting the attempts."""
+        """Record a failure, counting the attempts and this among the run's endings."""
+        self.count_ending(reason)
         attempts = (self.failure or {}).get("attempts", 0) + 1
         self._write("failure.json", {"reason": reason, "message": message, "attempts": attempts})
 
     def count_ending(self, reason: str) -> None:
-        """Note that an attempt ended for this reason and the run goes on."""
+        """Note that an attempt ended before its time for this reason."""
         self._write("endings.json", {**self.endings, reason: self.endings.get(reason, 0) + 1})
 
     @property
     def endings(self) -> dict[str, int]:
         """How often attempts of this run ended before their time, by reason."""
         try:
-            found = json.loads((self.path / "endings.json").read_text(encoding="utf-8"))
+            found = json_of(self.path / "endings.json")
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from hymba_lab.config import Config, resolve
 from hymba_lab.config.yaml_file import Document
-from hymba_lab.cost import Costs, measure_costs, meta_model
+from hymba_lab.cost import Costs, meta_model
+from hymba_lab.cost.many import Meter, Tried
 from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.model import LanguageModel
 from hymba_lab.optim.optimizers import optimizers
@@ -26,10 +27,11 @@ class Cell:
     residual: float = 0.0  # budget over the baseline's, minus 1
 
 
-def make_cells(sweep: Sweep, vocab: int) -> list[Cell]:
-    """Return the cells of the design, baseline first, matched to its budget where asked for."""
+def make_cells(sweep: Sweep, meter: Meter) -> list[Cell]:
+    """Return the cells of the design, baseline first."""
     choices = design_choices(sweep.file)
-    cells = [make_cell(sweep, choice, label, vocab) for label, choice in choices.items()]
+    trainable = _Trainable(meter.vocab)
+    cells = [make_cell(sweep, choice, label, meter, trainable) for label, choice in choices.items()]
     baseline = sweep.file.baseline or cells[0].label
     _require_row(sweep, ["baseline"], baseline, cells)
     if sweep.file.control is not None:
@@ -61,7 +63,9 @@ def refuse_twins(sweep: Sweep, cells: list[Cell]) -> None:
             )
 
 
-def make_cell(sweep: Sweep, choice: Choice, label: str, vocab: int) -> Cell:
+def make_cell(
+    sweep: Sweep, choice: Choice, label: str, meter: Meter, trainable: "_Trainable"
+) -> Cell:
     """Return the cell of one combination of choices, with its costs."""
     document = sweep.base_document
     for axis, name in choice.items():
@@ -70,17 +74,17 @@ def make_cell(sweep: Sweep, choice: Choice, label: str, vocab: int) -> Cell:
             document = document.patched(path, value, mark)
     try:
         config = resolve(document)
-        costs = cell_costs(config, vocab)
-        require_trainable(config, vocab)
+        costs = cell_costs(config, meter, lambda model: trainable.tried_with(config, model))
+        trainable.require(config)
     except ConfigError as error:
         raise ConfigError(f"row {label!r} of {sweep.document.where(['axes'])}:\n{error}") from None
     return Cell(label, choice, document, config, costs)
 
 
-def cell_costs(config: Config, vocab: int) -> Costs:
+def cell_costs(config: Config, meter: Meter, tried: Tried | None = None) -> Costs:
     """Return the costs of a configuration; a component's refusal gets its file:line:column."""
     try:
-        return measure_costs(config.model, vocab, config.training.seq_len)
+        return meter.costs(config, tried)
     except ConfigError as error:
         raise config.blame(error) from None
     except Exception as error:
@@ -103,6 +107,29 @@ def require_trainable(config: Config, vocab: int, model: LanguageModel | None = 
         raise config.blame(error) from None
 
 
+class _Trainable:
+    """Tries every optimizer and schedule once, and every kind of layer once with an optimizer."""
+
+    def __init__(self, vocab: int) -> None:
+        self._vocab = vocab
+        self._passed: set[tuple[str, str, int]] = set()
+
+    def tried_with(self, config: Config, model: LanguageModel) -> None:
+        """Refuse what no optimizer of this kind takes; `model` has a part of the row's layers."""
+        try:
+            require_trainable(config, self._vocab, model)
+        except ConfigError:  # of a part: the row's whole model decides
+            require_trainable(config, self._vocab)
+
+    def require(self, config: Config) -> None:
+        """Refuse an optimizer or a schedule, each combination being tried with its first row."""
+        optimizer, schedule = config.optimizer, config.schedule
+        key = (optimizer.model_dump_json(), schedule.model_dump_json(), config.n_steps)
+        if key not in self._passed:
+            require_trainable(config, self._vocab)
+            self._passed.add(key)
+
+
 def check_search(sweep: Sweep, cell: Cell, vocab: int) -> None:
     """Refuse a searched value, at the ends of its range or any of its choices, that cannot work."""
     built = meta_model(cell.config.model, vocab)
@@ -121,7 +148,7 @@ def _plugin_fault(config: Config, error: Exception) -> str | None:
     return f"{own[-1].filename}:{own[-1].lineno}: {type(error).__name__}: {error}" if own else None
 
 
-def with_document(cell: Cell, document: Document, vocab: int) -> Cell:
+def with_document(cell: Cell, document: Document, meter: Meter) -> Cell:
     """Return the cell with another configuration and the costs that follow from it."""
     config = resolve(document)
-    return replace(cell, document=document, config=config, costs=cell_costs(config, vocab))
+    return replace(cell, document=document, config=config, costs=cell_costs(config, meter))

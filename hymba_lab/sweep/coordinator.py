@@ -196,14 +196,29 @@ class Coordinator:
         if isinstance(error, LaunchError):  # the cluster takes no such job: nobody else's will run
             raise error
         clear(RunFolder(self.root, job.identity).path, asked.claim)
-        why = asked.launcher.why(error) if error is not None else _left(future.result())
-        if isinstance(why, TrialFailed):
+        why = asked.launcher.why(error) if error is not None else self._left(job, future.result())
+        if isinstance(why, TrialFailed) and error is not None:
             self._record_failure(job, why)
-        elif why is not None:
+        elif isinstance(why, TrialInterrupted):
             self._record_interruption(job, why)
         outcome = self.look_up(job)
         if outcome is not None:
             self._settle(job, outcome, trained=True)
+        elif isinstance(why, TrialFailed):
+            self._tell(job, why)
+
+    def _tell(self, job: Job, why: TrialFailed | TrialInterrupted) -> None:
+        for observer in self.observers:
+            observer.broke_off(job, why)
+
+    def _left(self, job: Job, status: str) -> TrialInterrupted | TrialFailed | None:
+        """Return what a worker's word means that came to its end without a result."""
+        if status == "left":
+            return TrialInterrupted("preempted", "asked to leave; it goes on from its checkpoint")
+        if status == "superseded":
+            return TrialInterrupted("node_lost", "another process has taken the run over")
+        failure = RunFolder(self.root, job.identity).failure if status == "failed" else None
+        return TrialFailed(failure["reason"], failure["message"]) if failure else None
 
     def _record_failure(self, job: Job, failed: TrialFailed) -> None:
         """Write down what the worker could not; one that only waited for another has not failed."""
@@ -213,7 +228,6 @@ class Coordinator:
                 self._attempts[job.identity] -= 1
             elif not whole_enough(folder.result, self.pruning(job), self.planner.sweep.file.stop):
                 folder.fail(failed.reason, failed.message)
-                folder.count_ending(failed.reason)
 
     def _record_interruption(self, job: Job, why: TrialInterrupted) -> None:
         """Count what was not the trial's fault; too often without a step forward ends the trial."""
@@ -225,16 +239,16 @@ class Coordinator:
         before, times = self._interrupted.get(job.identity, (-1, 0))
         times = 1 if step > before else times + 1
         self._interrupted[job.identity] = (max(step, before), times)
-        for observer in self.observers:
-            observer.broke_off(job, why)
+        self._tell(job, why)
         with folder.locked(timeout=_RELEASE_S) as free:
             if free is None:
                 return
-            folder.count_ending(why.reason)
-            if times > self.interruptions:
-                said = f"{times} times in a row without a step forward: {why.message}"
-                folder.fail(why.reason, said)
-                self._given_up.add(job.identity)
+            if times <= self.interruptions:
+                folder.count_ending(why.reason)
+                return
+            said = f"{times} times in a row without a step forward: {why.message}"
+            folder.fail(why.reason, said)
+            self._given_up.add(job.identity)
 
     def _renew(self) -> None:
         """Show that the claims of waiting trials are alive; a worker that runs renews its own."""
@@ -256,12 +270,3 @@ class Coordinator:
         self._open = None
         for observer in self.observers:
             observer.ended(job, outcome, trained)
-
-
-def _left(status: str) -> TrialInterrupted | None:
-    """Return what a worker's word means that came to its end without a result."""
-    if status == "left":
-        return TrialInterrupted("preempted", "asked to leave; it goes on from its checkpoint")
-    if status == "superseded":
-        return TrialInterrupted("node_lost", "another process has taken the run over")
-    return None

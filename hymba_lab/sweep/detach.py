@@ -42,7 +42,7 @@ def again() -> str | None:
 
 def _as_job(folder: Path, name: str, command: Sequence[str], needs: Needs, log: Path) -> str:
     from hymba_lab.sweep.launchers import slurm_queue
-    from hymba_lab.sweep.launchers.slurm import coordinator_script
+    from hymba_lab.sweep.launchers.slurm_script import coordinator_script
 
     if os.environ.get(PASSWORDS):
         raise LaunchError(

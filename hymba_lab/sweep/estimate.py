@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.runs.provenance import hardware, n_cores
+from hymba_lab.stages.chain import count, identities, names
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.devices import device_notes, device_rows, device_table
 from hymba_lab.sweep.jobs import Outcomes
 from hymba_lab.sweep.launch_plan import launch_notes
 from hymba_lab.sweep.launchers.base import Site, launchers
+from hymba_lab.sweep.notes import stop_notes
 from hymba_lab.sweep.power_notes import power_notes
-from hymba_lab.sweep.report import stop_notes
 from hymba_lab.sweep.resources import load_resources
 from hymba_lab.sweep.session import Session, open_session
 
@@ -99,6 +100,7 @@ def plan_notes(
     base = session.sweep.base
     return [
         _runs_note(session, outcomes),
+        *_stage_notes(session, outcomes),
         f"{base.training.tokens:,} tokens = {base.n_steps:,} steps a run, scale {base.scale}.",
         _time_note(session, outcomes, speeds, n_workers),
         *power_notes(session, outcomes),
@@ -144,6 +146,17 @@ def _runs_note(session: Session, outcomes: Outcomes) -> str:
         f"{session.planner.total()} runs ({len(session.cells)} rows x ({file.trials_per_cell} "
         f"tuning trials + {len(file.seeds)} seeds)), {done}."
     )
+
+
+def _stage_notes(session: Session, outcomes: Outcomes) -> list[str]:
+    """Count the runs of every stage: those that start alike are one, and may be there already."""
+    jobs = session.planner.jobs(outcomes)
+    if not session.sweep.base.stages or not jobs:
+        return []
+    chains = [identities(j.config, j.seed, session.mixture.fingerprint) for j in jobs]
+    counts = count(chains, names(session.sweep.base), session.root)
+    known = "" if len(jobs) >= session.planner.total() else " of the runs that are known so far"
+    return [f"Stages{known}, in order: {', '.join(counts)}; each goes on from the one before."]
 
 
 def _budget_notes(session: Session) -> list[str]:
@@ -208,7 +221,7 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
 def _known_speeds(session: Session) -> dict[str, float]:
     """Return what an earlier --calibrate measured on this hardware [s per step]."""
     try:
-        stored = json.loads((session.folder / "calibration.json").read_text(encoding="utf-8"))
+        stored = json_of(session.folder / "calibration.json")
     except (OSError, ValueError):
         return {}
     known = stored.get(hardware(), {}) if isinstance(stored, dict) else {}

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 from hymba_lab.config import resolve
 from hymba_lab.config.yaml_file import Document
-from hymba_lab.cost import count
-from hymba_lab.cost.layers import measured
+from hymba_lab.cost.many import Meter
 from hymba_lab.errors import ConfigError
 from hymba_lab.sweep.cells import Cell, with_document
 from hymba_lab.sweep.question.file import Sweep
 
 
-def match_budgets(sweep: Sweep, cells: list[Cell], vocab: int) -> list[Cell]:
+def match_budgets(sweep: Sweep, cells: list[Cell], meter: Meter) -> list[Cell]:
     """Return the cells with `match.by` solved so that all have the asked budget.
 
     Raises `ConfigError` naming every row whose best integer misses the tolerance.
@@ -22,10 +21,10 @@ def match_budgets(sweep: Sweep, cells: list[Cell], vocab: int) -> list[Cell]:
     asked = match.params or match.flops
     if isinstance(asked, int):
         target, of = float(asked), "asked"
-        matched = [_solve(sweep, cell, target, vocab) for cell in cells]
+        matched = [_solve(sweep, cell, target, meter) for cell in cells]
     else:
         target, of = budget(sweep, cells[0]), "baseline's"
-        matched = [cells[0], *(_solve(sweep, cell, target, vocab) for cell in cells[1:])]
+        matched = [cells[0], *(_solve(sweep, cell, target, meter) for cell in cells[1:])]
     misses = [
         f"  {cell.label!r}: {free(sweep, cell)} = {cell.document.get(free(sweep, cell))} gives "
         f"{budget(sweep, cell):,.0f}, {cell.residual:+.2%}"
@@ -55,7 +54,7 @@ def free(sweep: Sweep, cell: Cell) -> str:
     return sweep.file.match.rows.get(cell.label, sweep.file.match.by)
 
 
-def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
+def _solve(sweep: Sweep, cell: Cell, target: float, meter: Meter) -> Cell:
     """Solve budget(n) = target: widths enter linearly, so two points give the line; look around."""
     by = free(sweep, cell)
     start = _integer(sweep, cell.document, by)
@@ -64,7 +63,7 @@ def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
 
     def at(value: int) -> float:
         if value not in seen:
-            seen[value] = _budget_of(sweep, cell, _held(sweep, cell, by, value), vocab)
+            seen[value] = _budget_of(sweep, cell, _held(sweep, cell, by, value), meter)
         return seen[value]
 
     value = start
@@ -79,17 +78,17 @@ def _solve(sweep: Sweep, cell: Cell, target: float, vocab: int) -> Cell:
     near = [n for n in (value - 1, value, value + 1) if n >= 1]
     best = min(near, key=lambda n: abs(at(n) - target))
     unchanged = best == start and not held
-    solved = cell if unchanged else with_document(cell, _held(sweep, cell, by, best), vocab)
+    solved = cell if unchanged else with_document(cell, _held(sweep, cell, by, best), meter)
     return replace(solved, residual=budget(sweep, solved) / target - 1)
 
 
-def _budget_of(sweep: Sweep, cell: Cell, document: Document, vocab: int) -> float:
+def _budget_of(sweep: Sweep, cell: Cell, document: Document, meter: Meter) -> float:
     """The budget of a changed cell; parameters need no forward pass."""
     if sweep.file.match is None or not sweep.file.match.params:
-        return budget(sweep, with_document(cell, document, vocab))
+        return budget(sweep, with_document(cell, document, meter))
     config = resolve(document)
     try:
-        return measured(config.model, vocab, lambda model: {"params": count(model)})["params"]
+        return meter.params(config.model)
     except ConfigError as error:
         raise config.blame(error) from None
 

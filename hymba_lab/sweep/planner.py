@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from hymba_lab.config import resolve
+from hymba_lab.cost.many import Meter
 from hymba_lab.runs.folder import run_identity
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.cells import Cell, cell_costs
@@ -31,17 +32,18 @@ from hymba_lab.sweep.widening import MOST, one_further
 class Planner:
     """The jobs of a sweep; needs the data's fingerprint for identities."""
 
-    def __init__(self, sweep: Sweep, cells: Sequence[Cell], fingerprint: str, vocab: int) -> None:
+    def __init__(self, sweep: Sweep, cells: Sequence[Cell], fingerprint: str, meter: Meter) -> None:
         self.sweep, self.cells, self.fingerprint = sweep, list(cells), fingerprint
-        self._vocab = vocab
+        self._meter = meter
         self._jobs: dict[tuple[str, str, int, str], Job] = {}
         self._suggestions: dict[tuple[str, int], Params] = {}
+        self._planned: dict[str, tuple[list[Outcome], list[Job]]] = {}
 
     def jobs(self, outcomes: Outcomes) -> list[Job]:
         """Return every job that the outcomes so far determine, finished ones included."""
         if self.sweep.file.design == "search":
             return list(self._search_jobs(outcomes))
-        jobs = [job for cell in self.cells for job in self._cell_jobs(cell, outcomes)]
+        jobs = [job for cell in self.cells for job in self._jobs_of(cell, outcomes)]
         return [*jobs, *self._later_looks(jobs, outcomes)]
 
     def total(self) -> int:
@@ -51,6 +53,19 @@ class Planner:
             return (file.n_trials or 0) + len(file.seeds)
         planned = len(self.cells) * (file.trials_per_cell + len(file.seeds))
         return max(planned, len(self._jobs))  # looks may have added seeds
+
+    def _jobs_of(self, cell: Cell, outcomes: Outcomes) -> list[Job]:
+        """Return a cell's jobs; once its seeds are planned, the outcomes of its tuning decide."""
+        if cell.label in self._planned:
+            seen, jobs = self._planned[cell.label]
+            tuned = (job for job in jobs if job.stage == "tune")
+            if all(outcomes.get(job.identity) is one for job, one in zip(tuned, seen, strict=True)):
+                return jobs
+        jobs = list(self._cell_jobs(cell, outcomes))
+        if jobs and jobs[-1].stage == "seed":
+            tuned = (job for job in jobs if job.stage == "tune")
+            self._planned[cell.label] = [outcomes[job.identity] for job in tuned], jobs
+        return jobs
 
     def _cell_jobs(self, cell: Cell, outcomes: Outcomes) -> Iterator[Job]:
         file = self.sweep.file
@@ -180,13 +195,14 @@ class Planner:
     ) -> Job:
         key = (cell.label, stage, index, repr(sorted(params.items())))
         if key not in self._jobs:
-            document = cell.document
+            document, config = cell.document, cell.config
             for path, value in params.items():
                 mark = self.sweep.document.where(["search", path])
                 document = document.patched(path, value, mark)
-            config = resolve(document)
+            if params:
+                config = resolve(document)
             if config.model != cell.config.model:  # tuned values that cost something
-                cell = replace(cell, config=config, costs=cell_costs(config, self._vocab))
+                cell = replace(cell, config=config, costs=cell_costs(config, self._meter))
             identity = run_identity(config, seed, self.fingerprint)
             history = tuple(outcome for _, outcome in past)
             self._jobs[key] = Job(cell, stage, index, seed, params, config, identity, history)

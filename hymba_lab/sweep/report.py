@@ -1,6 +1,5 @@
 """From outcomes to the table: the tidy frame of the compared runs, its verdicts, the files."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,10 @@ from hymba_lab.sweep.export import (
     to_csv,
 )
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Stage
-from hymba_lab.sweep.question.designs import row_label, shown
-from hymba_lab.sweep.references import data_notes
+from hymba_lab.sweep.notes import table_notes
+from hymba_lab.sweep.question.designs import row_label
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.solving import solving_facts, tokens_per_step
-from hymba_lab.sweep.widening import at_edge
 from hymba_lab.tables.columns import COSTS, SHARED, WHENCE
 
 _RECORDED = (*SHARED, *WHENCE)
@@ -74,13 +72,7 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
             "of compared runs": _hours(_records(jobs, outcomes, "seed")),
             "of tuning": _hours(_records(jobs, outcomes, "tune")),
         },
-        notes=[
-            *data_notes(session),
-            *set_notes(session),
-            *stop_notes(session),
-            *tuning_notes(session, outcomes),
-            *axis_notes(session, outcomes),
-        ],
+        notes=table_notes(session, jobs, outcomes),
     )
     texts = {
         "export.json": facts_json(facts),
@@ -179,87 +171,3 @@ def _absent(cell: Cell, seed: int) -> dict[str, Any]:
 
 def _costs(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell.costs, name) for name in COSTS}
-
-
-def set_notes(session: Session) -> list[str]:
-    """Say what the sweep fixes for every row in place of its base."""
-    fixed = session.sweep.file.set
-    told = "; ".join(f"{path} = {json.dumps(value)}" for path, value in fixed.items())
-    return [f"Set for every row, in place of {session.sweep.file.base}: {told}."] if fixed else []
-
-
-def tuning_notes(session: Session, outcomes: Outcomes) -> list[str]:
-    """Say how every row was tuned, which values won, and which of them stand at an edge."""
-    file = session.sweep.file
-    if not file.search:
-        return []
-    jobs = session.planner.jobs(outcomes)
-    chosen = {job.cell.label: job for job in jobs if job.stage == "seed"}
-    won = "; ".join(
-        f"{label}: {', '.join(map(shown, job.params.values()))}" for label, job in chosen.items()
-    )
-    trials = file.n_trials or file.trials_per_cell
-    compared = sorted({job.seed for job in jobs if job.stage == "seed"} or file.seeds)
-    notes = [
-        f"Tuned alike: {trials} trials of {', '.join(file.search)} "
-        f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
-        f"the compared seeds {compared}. Won: {won}."
-    ]
-    if file.stop is not None:
-        notes[0] += " The soonest to solve the task wins, where any does."
-        if file.pruner.name == "overtaken":
-            notes[0] += " A later trial was given up once it had not solved it by then."
-    widened = [
-        f"{label} to {shown(job.params[path])}"
-        for path in file.search
-        for label in chosen
-        for job in _tuning(jobs, label)[trials:]
-    ]
-    if widened and file.widen:
-        notes[0] += f" Widened where the best stood at an edge: {'; '.join(widened)}."
-    edges = [
-        f"{label} ({path} {shown(value)})"
-        for label, job in chosen.items()
-        for path, value in job.params.items()
-        if at_edge(_tried(jobs, label, path), value)
-    ]
-    if edges:
-        notes.append(
-            f"At an edge of what was tried, and perhaps better beyond it: {'; '.join(edges)}"
-            + ("." if file.widen else "; widen: true goes on.")
-        )
-    return notes
-
-
-def _tried(jobs: Sequence[Job], label: str, path: str) -> list[Any]:
-    return [job.params[path] for job in _tuning(jobs, label) if path in job.params]
-
-
-def _tuning(jobs: Sequence[Job], label: str) -> list[Job]:
-    return [job for job in jobs if job.stage == "tune" and job.cell.label == label]
-
-
-def stop_notes(session: Session) -> list[str]:
-    """Say what ended a run early, and what that means for a schedule that decays on its budget."""
-    stop, schedule = session.sweep.file.stop, session.sweep.base.schedule
-    if stop is None:
-        return []
-    sign = ">=" if stop.goal == "maximize" else "<="
-    notes = [f"A run ends when {stop.metric} {sign} {stop.at:g}, or with its budget."]
-    if schedule.name != "constant":
-        notes.append(
-            f"schedule {schedule.name} follows the whole budget: a run that ended early never saw "
-            "its decay, so compare when tasks were solved, not what was reached in the end."
-        )
-    return notes
-
-
-def axis_notes(session: Session, outcomes: Outcomes) -> list[str]:
-    """Say which axes a search's result depended on; nothing for other designs."""
-    if session.sweep.file.design != "search":
-        return []
-    from hymba_lab.sweep.importance import importance_notes  # imports scikit-learn: a second
-
-    jobs = [job for job in session.planner.jobs(outcomes) if job.stage == "tune"]
-    done = [(job, outcomes[job.identity]) for job in jobs if job.identity in outcomes]
-    return importance_notes(session.sweep.file, done)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hymba_lab.config.shipped import shipped
+from hymba_lab.cost.many import Meter
 from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, DataError
 from hymba_lab.runs.folder import RunFolder
+from hymba_lab.stages.chain import check_stages
 from hymba_lab.sweep.cells import Cell, check_search, make_cells, refuse_twins
 from hymba_lab.sweep.match import match_budgets
 from hymba_lab.sweep.planner import Planner
-from hymba_lab.sweep.question.checks import check_metrics, check_sweep
+from hymba_lab.sweep.question.checks import check_metrics, check_staged, check_sweep
 from hymba_lab.sweep.question.file import Sweep, load_sweep
 from hymba_lab.training.validation import metric_names
 
@@ -50,9 +52,12 @@ def open_session(
     sweep = load_sweep(shipped(file, "sweeps"), overrides, scale)
     check_sweep(sweep)
     mixture = _sources(sweep)
+    check_staged(sweep)
     check_metrics(sweep, metric_names(mixture))
-    cells = match_budgets(sweep, make_cells(sweep, mixture.vocab), mixture.vocab)
+    meter = Meter(mixture.vocab)
+    cells = match_budgets(sweep, make_cells(sweep, meter), meter)
     refuse_twins(sweep, cells)
+    _check_stages(cells, mixture)
     check_search(sweep, cells[0], mixture.vocab)
     if sweep.base.n_steps < 1:
         said = (
@@ -60,8 +65,15 @@ def open_session(
             f"of {sweep.base.training.seq_len} tokens; raise it."
         )
         raise sweep.base.blame(ConfigError(said, "training.tokens"))
-    planner = Planner(sweep, cells, mixture.fingerprint, mixture.vocab)
+    planner = Planner(sweep, cells, mixture.fingerprint, meter)
     return Session(sweep, mixture, cells, planner, Path(root))
+
+
+def _check_stages(cells: list[Cell], mixture: Mixture) -> None:
+    seen = {json.dumps([one.canonical() for one in cell.config.stages.values()]): cell
+            for cell in cells}  # fmt: skip
+    for cell in seen.values():
+        check_stages(cell.config, mixture.sources.values())
 
 
 def _sources(sweep: Sweep) -> Mixture:

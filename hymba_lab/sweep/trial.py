@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from hymba_lab.runs.record import record_of
 from hymba_lab.runs.tracking import PATIENCE_S, Run, Store, preload, record_tags
 from hymba_lab.sweep.launchers.worker import SUPERSEDED
 from hymba_lab.sweep.solving import reached, watcher
+from hymba_lab.sweep.staged import run_task
 from hymba_lab.sweep.task import Task, whole_enough
 from hymba_lab.training.fit import FitResult, fit
 from hymba_lab.training.milestones import Stop
@@ -68,7 +69,8 @@ def run_trial(task: Task) -> str:
 def _train(task: Task, folder: RunFolder, started: float) -> str:
     tracker = Tracker(task, folder)
     try:
-        result = tracker.train(folder)
+        record = tracker.staged(folder) if task.config.get("stages") else None
+        result = None if record else tracker.train(folder)
     except (TrialFailed, UserError) as error:
         reason, said = reason_of(error), getattr(error, "message", str(error))
         folder.fail(reason, said)
@@ -77,26 +79,34 @@ def _train(task: Task, folder: RunFolder, started: float) -> str:
     except SystemExit:  # asked to leave: the run stays open for the attempt that goes on
         tracker.leave()
         raise
+    if record is None:
+        assert result is not None, "a run without stages was trained"
+        record = _record(task, result, tracker.run.place, started)
+    folder.finish(record)
+    if result is None or not result.stopped:
+        folder.checkpoint.unlink(missing_ok=True)
+    status = "pruned" if record["stopped_by"] else "finished"
+    tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
+    return status
+
+
+def _record(
+    task: Task, result: FitResult, mlflow: Mapping[str, Any], started: float
+) -> dict[str, Any]:
     # a resumed run's loop time is of several sessions: its remainder was not measured
     outside = None if result.resumed_from else time.monotonic() - started - result.seconds
     solved = ended_by_solving(task, result)
-    record = record_of(
+    return record_of(
         result,
         config=task.config,
         facts=task.facts,
         seed=task.seed,
         n_threads=task.n_threads,
-        mlflow=tracker.run.place,
+        mlflow=mlflow,
         stopped_by=task.pruning.key if result.stopped and task.pruning and not solved else None,
         ended_by=solved,
         outside_s=outside,
     )
-    folder.finish(record)
-    if not result.stopped:
-        folder.checkpoint.unlink(missing_ok=True)
-    status = "pruned" if record["stopped_by"] else "finished"
-    tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
-    return status
 
 
 def job_name() -> str:
@@ -177,18 +187,28 @@ class Tracker:
         lease = folder.lease
         self._outbox = Outbox(self.run, (lambda: lease.valid) if lease else None)
 
-    def train(self, folder: RunFolder) -> FitResult:
-        """Fit, reporting to the run and to the folder's progress file."""
+    def reporter(self, folder: RunFolder) -> Callable[[Mapping[str, float], int], None]:
+        """Return what tells a step's metrics to the run and to the folder's progress file."""
         reported = 0.0
 
-        def log(metrics: dict[str, float], step: int) -> None:
+        def log(metrics: Mapping[str, float], step: int) -> None:
             nonlocal reported
             self._outbox.log(metrics, step)
             if time.monotonic() - reported > 1:
                 reported = time.monotonic()
-                folder.report({"step": step, "metrics": metrics})
+                folder.report({"step": step, "metrics": dict(metrics)})
 
-        task = self.task
+        return log
+
+    def staged(self, folder: RunFolder) -> dict[str, Any]:
+        """Pretrain, tune and evaluate where that is not done; return the record of the last run."""
+        log = self.reporter(folder)
+        with self.run.system_metrics():
+            return run_task(self.task, folder, self.run.place, log, _same_data)
+
+    def train(self, folder: RunFolder) -> FitResult:
+        """Fit, reporting to the run and to the folder's progress file."""
+        task, log = self.task, self.reporter(folder)
         with self.run.system_metrics():
             config = from_resolved(task.config, own=True)
             return fit(

@@ -60,7 +60,7 @@ def train(
         torch.set_num_threads(threads)
     if not isinstance(config, Config):
         config = load_config(shipped(config, "experiments"), overrides)
-    mixture, costs = _checked_sources(config)
+    mixture, costs = checked_sources(config)
     folder = RunFolder(Path(root), run_identity(config, seed, mixture.fingerprint))
     if not world().is_first:
         return Trained(folder.path, _follow(config, mixture, folder, seed))
@@ -69,7 +69,7 @@ def train(
         if record is not None and record["stopped_by"] is None and not record.get("ended_by"):
             console.print(f"this run is finished; reading {folder.path}")
         else:
-            run = _open_run(config, mixture, folder.identity, seed, root, tracking_uri)
+            run = open_run(config, folder.identity, seed, root, tracking_uri)
             record = _train(config, mixture, costs, folder, seed, run)
     return Trained(folder.path, record)
 
@@ -120,9 +120,8 @@ def _train(
     return record
 
 
-def _open_run(
-    config: Config, mixture: Mixture, identity: str, seed: int, root: Path, uri: str | None
-) -> MirroredRun:
+def open_run(config: Config, identity: str, seed: int, root: Path, uri: str | None) -> MirroredRun:
+    """Open the MLflow run of an experiment that is trained on its own."""
     store = Store(uri or default_uri(root), Path(root))
     tags = {
         ROLE: "trial",
@@ -138,8 +137,8 @@ def _open_run(
     return run
 
 
-def _checked_sources(config: Config) -> tuple[Mixture, Costs]:
-    """Build the data and the model's shape, so that what does not fit is said at its line."""
+def checked_sources(config: Config) -> tuple[Mixture, Costs]:
+    """Return the data and the model's costs; what does not fit is said at its line."""
     try:
         mixture = build_sources(config.data, config.training.seq_len)
         costs = measure_costs(config.model, mixture.vocab, config.training.seq_len)

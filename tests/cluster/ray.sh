@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ray.sh start|stop|kill FOLDER [RAYLET]: a head and one more raylet on this machine, all of it in FOLDER.
+# ray.sh start|stop|kill|second FOLDER [RAYLET]: a head and one more raylet on this machine, all of it in FOLDER.
 # FOLDER/address is what launcher.address takes.
 set -euo pipefail
 D=$(realpath -m "$2")
@@ -26,7 +26,11 @@ start() {
         grep -q "Ray runtime started" "$D/head.log" && break
         sleep 0.5
     done
-    begin second --address="127.0.0.1:$port" --node-ip-address=127.0.0.1
+    second
+}
+
+second() {
+    begin second --address="$(cat "$D/address")" --node-ip-address=127.0.0.1
     for _ in $(seq 240); do
         grep -q "Ray runtime started" "$D/second.log" && return
         sleep 0.5
@@ -44,6 +48,7 @@ stop() {
 case $1 in
     start) start ;;
     stop) stop TERM; sleep 2; stop KILL ;;
+    second) second ;;  # again, after it was killed
     kill) kill -KILL -- "-$(cat "$D/$3.pid")" ;;
-    *) echo "ray.sh start|stop|kill FOLDER [head|second]" >&2; exit 2 ;;
+    *) echo "ray.sh start|stop|kill|second FOLDER [head|second]" >&2; exit 2 ;;
 esac

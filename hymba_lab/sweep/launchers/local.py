@@ -21,7 +21,7 @@ from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.runs.provenance import n_cores
 from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
 from hymba_lab.sweep.launchers.needs import Needs
-from hymba_lab.sweep.launchers.worker import SUPERSEDED, TIMED_OUT, work
+from hymba_lab.sweep.launchers.worker import LEFT, SUPERSEDED, TIMED_OUT, work
 
 _PRELOAD = "hymba_lab.sweep.trial"
 
@@ -73,6 +73,8 @@ class ForkServer(Launcher):
         if isinstance(error, ProcessExpired):
             if error.exitcode == SUPERSEDED:
                 return TrialInterrupted("node_lost", "another process has taken the run over")
+            if error.exitcode == LEFT:
+                return TrialInterrupted("preempted", "asked to leave before it trained")
             if error.exitcode == TIMED_OUT:
                 return failure_of(TimeoutError())
             if error.exitcode in (-9, 137) and (killed := _oom_kills()) > self._oom_kills:
@@ -87,8 +89,10 @@ class ForkServer(Launcher):
 
     def stop(self) -> None:
         """Kill the workers at once."""
+        locks = _locks(self._pool)  # pebble would drop them first: a worker that starts reads them
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+        del locks
 
 
 def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
@@ -103,6 +107,12 @@ def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
             f"GPUs; give --set training.devices={n_gpus}, or hide them (CUDA_VISIBLE_DEVICES=) to "
             "train on cores."
         )
+
+
+def _locks(pool: ProcessPool) -> list[Any]:
+    """Return the locks that a pool's workers open by name at their start."""
+    channel = pool._pool_manager.worker_manager.workers_channel
+    return [] if channel is None else [channel.mutex.reader_mutex, channel.mutex.writer_mutex]
 
 
 def _start_server() -> None:

@@ -5,16 +5,18 @@ may be killed and continued anywhere; Tune keeps a second state of its own.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.runs.store_uri import SECRETS
-from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
+from hymba_lab.sweep.launchers.attempt import Attempt
+from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
 from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.worker import work
 
@@ -37,10 +39,22 @@ class Ray(Launcher):
         timeout_s = self.site.timeout_s
         remote = ray.remote(**options(task.needs))(work)
         reference = remote.remote(function, task, {}, timeout_s)
-        future: Future[str] = reference.future()
+        future: Future[str] = Future()
+        future.set_running_or_notify_cancel()
         self._tasks[future] = reference
-        future.add_done_callback(lambda done: self._tasks.pop(done, None))
+        attempt = Attempt(Path(task.folder), task.claim)
+        reference.future().add_done_callback(lambda done: self._settle(future, done, attempt))
         return future
+
+    def _settle(self, future: "Future[str]", done: "Future[str]", attempt: Attempt) -> None:
+        """Hand on how a task ended; a worker that ended by itself left a note why."""
+        self._tasks.pop(future, None)
+        error = done.exception()
+        if error is None:
+            future.set_result(done.result())
+        else:
+            future.set_exception(why_ray(error, attempt.said))
+        attempt.remove()
 
     def attach(self, task: Any) -> "Future[str] | None":
         """Ray ends the tasks of a driver that is gone: there is nothing to find again."""
@@ -48,7 +62,7 @@ class Ray(Launcher):
 
     def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
         """Return why an attempt ended, by the class of Ray's exception."""
-        return why_ray(error)
+        return failure_of(error)
 
     def plan(self, name: str, needs: Needs, folder: Any) -> str:
         """Return what `--plan` shows for a row: the task's options."""
@@ -114,8 +128,8 @@ def options(needs: Needs) -> dict[str, Any]:
     return asked
 
 
-def why_ray(error: BaseException) -> TrialFailed | TrialInterrupted:
-    """Return what one of Ray's exceptions means for its trial."""
+def why_ray(error: BaseException, noted: Mapping[str, Any] = {}) -> TrialFailed | TrialInterrupted:
+    """Return what one of Ray's exceptions means for its trial; `noted` is what the worker left."""
     from ray import exceptions
 
     cause = getattr(error, "cause", None)
@@ -128,6 +142,10 @@ def why_ray(error: BaseException) -> TrialFailed | TrialInterrupted:
         return TrialFailed("out_of_memory", f"Ray: {said}")
     if isinstance(error, exceptions.TaskCancelledError):
         return TrialInterrupted("cancelled", f"Ray: {said}")
+    if isinstance(error, exceptions.WorkerCrashedError) and noted.get("status") == "left":
+        return TrialInterrupted("preempted", "asked to leave before it trained")
+    if isinstance(error, exceptions.WorkerCrashedError) and noted.get("status") == "timeout":
+        return failure_of(TimeoutError())
     if isinstance(error, exceptions.WorkerCrashedError):
         return TrialFailed("crash", f"Ray: the worker died: {said}")
     if isinstance(

@@ -4,13 +4,10 @@ Jobs are not requeued by Slurm: one job is one attempt, and the coordinator subm
 A job that is requeued all the same goes on from its checkpoint.
 """
 
-import os
-import shlex
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +15,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from hymba_lab.errors import ConfigError, LaunchError, TrialFailed, TrialInterrupted
+from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.sweep.launchers import slurm_queue
 from hymba_lab.sweep.launchers.attempt import Attempt, read_job, write_job
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
+from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
 from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
-from hymba_lab.sweep.launchers.worker import LEFT, REFUSED, SUPERSEDED, TIMED_OUT
+from hymba_lab.sweep.launchers.slurm_script import check_needs, options, script
 
-_EARLY_S = 60  # Slurm may send its signal so much earlier than asked
-_START_S = 60  # until a trial makes its first step
-_ASKED_TO_LEAVE = {int(signal.SIGTERM), int(signal.SIGUSR1), int(signal.SIGUSR2)}
 _SAVING_S = 20.0  # how long stopped trials may take to save
 
 
@@ -119,8 +114,8 @@ class Slurm(Launcher):
 
     def script(self, name: str, needs: Needs, task_file: Path, log: Path) -> str:
         """Return the script of one job, as it is given to `sbatch`."""
-        return _script(
-            _options(name, needs, log, self._leave_s, self._sbatch),
+        return script(
+            options(name, needs, log, self._leave_s, self._sbatch),
             needs.setup,
             self.site.n_threads,
             [self._python, "-m", "hymba_lab.sweep.launchers.worker", str(task_file)],
@@ -201,111 +196,6 @@ class Slurm(Launcher):
         with self._lock:
             self._jobs = [job for job in self._jobs if not job.future.done()]
             return list(self._jobs)
-
-
-def how_it_ended(
-    job: str, state: State | None, attempt: Attempt
-) -> TrialFailed | TrialInterrupted | None:
-    """Return why a job of Slurm ended; None when its script came to its end."""
-    last = attempt.last_line()
-    said = f"; its log ends with: {last}" if last else ""
-    if state is None:
-        return TrialInterrupted("node_lost", f"Slurm does not know job {job} any more{said}")
-    if state.name == "COMPLETED":
-        return None
-    found = _STATES.get(state.name)
-    if found is not None:
-        return found(f"Slurm: job {job} ended as {state.name}{said}")
-    code = state.exit_code
-    if code in (LEFT, SUPERSEDED, 128 + signal.SIGTERM) or state.signal in _ASKED_TO_LEAVE:
-        return TrialInterrupted("preempted", f"job {job} was asked to leave and has saved")
-    if code == TIMED_OUT:
-        return TrialFailed("timeout", "the trial's time limit passed; raise trial_timeout_minutes")
-    if code == REFUSED:
-        why = last or "its log is not here either: the folder is not shared with its node"
-        return TrialFailed("refused", f"job {job}: {why}")
-    if code == 137 or state.signal == signal.SIGKILL:
-        return TrialFailed("crash", f"job {job} was killed; memory may have run out{said}")
-    return TrialFailed("crash", f"job {job} ended with exit code {code}:{state.signal}{said}")
-
-
-_STATES: dict[str, Callable[[str], TrialFailed | TrialInterrupted]] = {
-    "OUT_OF_MEMORY": lambda said: TrialFailed("out_of_memory", f"{said}; raise memory_gb"),
-    "TIMEOUT": lambda said: TrialFailed("timeout", f"{said}; raise minutes"),
-    "DEADLINE": lambda said: TrialFailed("timeout", said),
-    "PREEMPTED": lambda said: TrialInterrupted("preempted", said),
-    "CANCELLED": lambda said: TrialInterrupted("cancelled", said),
-    "NODE_FAIL": lambda said: TrialInterrupted("node_lost", said),
-    "BOOT_FAIL": lambda said: TrialInterrupted("node_lost", said),
-    "LAUNCH_FAILED": lambda said: TrialInterrupted("node_lost", said),
-}
-
-
-def check_needs(needs: Needs, leave_s: int) -> None:
-    """Refuse a time limit within which no trial can start and save."""
-    least = leave_s + _EARLY_S + _START_S
-    if needs.minutes is not None and 60 * needs.minutes < least:
-        raise ConfigError(
-            f"minutes: {needs.minutes} is too short for Slurm: it may ask a trial to leave "
-            f"{leave_s + _EARLY_S} s before the end (leave_s: {leave_s}); give at least "
-            f"{-(-least // 60)} minutes, or lower launcher.leave_s."
-        )
-    if needs.trials_per_gpu > 1:
-        raise ConfigError(
-            "trials_per_gpu: Slurm gives whole GPUs to a job; where your cluster shares them, say "
-            "so with gres, e.g. gres: shard:1, and leave trials_per_gpu away."
-        )
-
-
-def _options(
-    name: str, needs: Needs, log: Path, leave_s: int, further: Sequence[str], requeue: bool = False
-) -> list[str]:
-    named = {
-        "job-name": name, "output": log, "open-mode": "append",
-        "time": needs.minutes, "cpus-per-task": needs.cpus,
-        "mem": None if needs.memory_gb is None else f"{round(needs.memory_gb * 1000)}M",
-        "nodes": 1 if needs.devices > 1 else None,
-        "gpus": needs.gpus if needs.gpus and not needs.gres else None, "gres": needs.gres,
-        "partition": needs.partition, "account": needs.account, "qos": needs.qos,
-        "constraint": needs.constraint, "signal": f"B:USR2@{leave_s}",
-    }  # fmt: skip
-    lines = [f"--{key}={_quoted(str(value))}" for key, value in named.items() if value is not None]
-    return [*lines, "--requeue" if requeue else "--no-requeue", *further]
-
-
-def _script(
-    options: Sequence[str], setup: Sequence[str], n_threads: int, command: Sequence[str]
-) -> str:
-    lines = [
-        "#!/bin/bash",
-        *(f"#SBATCH {option}" for option in options),
-        "set -e",
-        f"trap 'exit {LEFT}' USR1 USR2 TERM",
-        *setup,
-        f"cd {shlex.quote(os.getcwd())}",
-        f"export OMP_NUM_THREADS={n_threads} MKL_NUM_THREADS={n_threads}",
-        "export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}",
-        f"exec {shlex.join(command)}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def coordinator_script(
-    name: str,
-    needs: Needs,
-    log: Path,
-    command: Sequence[str],
-    n_threads: int,
-    environment: Mapping[str, str],
-) -> str:
-    """Return the script of a coordinator that is a job itself; Slurm starts it again if need be."""
-    options = _options(name, needs, log, 60, [], requeue=True)
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
-    return _script(options, [*needs.setup, *exports], n_threads, command)
-
-
-def _quoted(value: str) -> str:
-    return value if value.replace("@", "").isalnum() else f'"{value}"'
 
 
 def _pending() -> "Future[str]":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from hymba_lab.errors import TrialInterrupted
+from hymba_lab.errors import TrialFailed, TrialInterrupted
 from hymba_lab.sweep.jobs import Job, Outcome
 
 
@@ -16,8 +16,8 @@ class Observer(Protocol):
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """The run has an outcome; `trained` says whether a worker was asked for it now."""
 
-    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
-        """An attempt ended for no fault of its trial; another one follows."""
+    def broke_off(self, job: Job, why: TrialInterrupted | TrialFailed) -> None:
+        """An attempt ended without a result; another one follows, if it is not given up."""
 
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Nothing has happened for a moment, or something has; `running` is by identity."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from hymba_lab.errors import StoreError, TrialInterrupted
+from hymba_lab.errors import StoreError, TrialFailed, TrialInterrupted
 from hymba_lab.runs.provenance import commit, is_dirty
 from hymba_lab.runs.record import run_facts
 from hymba_lab.runs.tracking import (
@@ -103,7 +103,7 @@ class Mirror:
         """The worker opens its own run."""
         self._open.add(job.identity)
 
-    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+    def broke_off(self, job: Job, why: TrialInterrupted | TrialFailed) -> None:
         """The next attempt goes on with the same run."""
 
     def waiting(self, running: Mapping[str, Job]) -> None:

@@ -17,7 +17,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from hymba_lab.errors import StoreError, TrialInterrupted
+from hymba_lab.errors import StoreError, TrialFailed, TrialInterrupted
 from hymba_lab.runs.database import fault_of, make_whole, url_of
 from hymba_lab.runs.postgres import sole_maker
 from hymba_lab.runs.store_uri import whole, without_passwords
@@ -96,7 +96,7 @@ class TrialsDB:
     def started(self, job: Job) -> None:
         """A trial is recorded once it has ended."""
 
-    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+    def broke_off(self, job: Job, why: TrialInterrupted | TrialFailed) -> None:
         """A trial is recorded once it has ended."""
 
     def waiting(self, running: Mapping[str, Job]) -> None:

@@ -1,5 +1,6 @@
 """The sweep in the terminal: a live table where there is one, plain lines elsewhere."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hymba_lab import cli, tables
-from hymba_lab.errors import TrialInterrupted
+from hymba_lab.errors import TrialFailed, TrialInterrupted
 from hymba_lab.runs.store_uri import is_server
 from hymba_lab.sweep.jobs import Job, Outcome, value_of
 from hymba_lab.sweep.session import Session
@@ -20,6 +21,8 @@ from hymba_lab.sweep.session import Session
 if TYPE_CHECKING:
     from hymba_lab.sweep.report import Report
 
+_MOST_SHOWN = 20  # runs in the live table
+_SHARES_S = 5.0  # how long it is believed how far the runs are: each is a file
 _SILENT_S = 600.0  # a log without a terminal says how far the sweep is after so long without a line
 
 
@@ -43,6 +46,7 @@ class View:
         self._running: Mapping[str, Job] = {}
         self._n_running = 1
         self._live: Live | None = None
+        self._shares: tuple[float, dict[str, float]] = (-math.inf, {})
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -78,7 +82,7 @@ class View:
         line = f"[{len(self.done)}/{total}] {job.name}: {said}"
         self._print(line if self.console.is_terminal else line + self._time_left())
 
-    def broke_off(self, job: Job, why: TrialInterrupted) -> None:
+    def broke_off(self, job: Job, why: TrialInterrupted | TrialFailed) -> None:
         """Say why an attempt ended early."""
         self._n_interrupted[why.reason] += 1
         self._since.pop(job.identity, None)
@@ -107,7 +111,7 @@ class View:
         """Print the table, its notes and where to look next."""
         self.console.print()
         self.console.print(Text(self.session.sweep.file.question, style="bold"))
-        self.console.print(tables.to_rich(report.table))
+        self.console.print(tables.to_rich(report.table, self.console.width))
         where = report.folder
         self.console.print(
             f"\nFiles: {where}/table.md, table.csv, table.tex, runs.csv\n"
@@ -120,11 +124,13 @@ class View:
 
     def _picture(self, running: Mapping[str, Job]) -> Group:
         table = Table("run", "step", self.metric.name, box=None)
-        for job in running.values():
+        for job in list(running.values())[:_MOST_SHOWN]:
             progress = self.session.run_folder(job.identity).progress or {}
             step = f"{progress.get('step', 0)}/{job.config.n_steps}"
             loss = progress.get("metrics", {}).get("train/loss")
             table.add_row(job.name, step, "" if loss is None else f"train/loss {loss:.3f}")
+        if len(running) > _MOST_SHOWN:
+            table.add_row(f"and {len(running) - _MOST_SHOWN} more", "", "")
         return Group(Text(self._head(running) + self._best() + self._time_left()), table)
 
     def _head(self, running: Mapping[str, Job]) -> str:
@@ -148,16 +154,20 @@ class View:
 
     def _time_left(self) -> str:
         """Return the time left in words; "" while no run has ended or shown how fast it is."""
-        shares = {
-            identity: self._share(job)
-            for identity, job in self._running.items()
-            if identity in self._since
-        }
+        shares = self._shares_now()
         whole_s = self._seconds_of_a_run(shares)
         if whole_s is None:
             return ""
         left = self.session.planner.total() - len(self.done) - sum(shares.values())
         return f"  about {cli.span(max(0.0, left) * whole_s / self._n_running)} left"
+
+    def _shares_now(self) -> dict[str, float]:
+        """Return how much of every running run is trained, as it was some seconds ago at most."""
+        read_at, shares = self._shares
+        if time.monotonic() - read_at > _SHARES_S:
+            shares = {identity: self._share(job) for identity, job in self._running.items()}
+            self._shares = time.monotonic(), shares
+        return {identity: share for identity, share in shares.items() if identity in self._since}
 
     def _seconds_of_a_run(self, shares: Mapping[str, float]) -> float | None:
         """Return how long a run takes: the mean of those that ended, else by the fastest one's."""

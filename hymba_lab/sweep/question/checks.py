@@ -6,6 +6,7 @@ from math import prod
 
 from hymba_lab.cost import Costs
 from hymba_lab.errors import UserError, suggest
+from hymba_lab.stages.chain import metrics_of_stages, tasks_of
 from hymba_lab.sweep.question.designs import check_size
 from hymba_lab.sweep.question.file import Range, Sweep
 from hymba_lab.sweep.question.names import check_names
@@ -30,9 +31,24 @@ def check_sweep(sweep: Sweep) -> None:
     _check_match(sweep)
 
 
+def check_staged(sweep: Sweep) -> None:
+    """Refuse what looks at a pretraining under way where the question is about what follows it."""
+    if not sweep.base.stages:
+        return
+    if sweep.file.pruner.name != "none":
+        raise sweep.wrong(
+            ["pruner"], "looks at validations of the pretraining, and the base has stages behind."
+        )
+    if sweep.file.stop is not None:
+        raise sweep.wrong(
+            ["stop"], "ends a pretraining early, and the base has stages that go on from its end."
+        )
+
+
 def check_metrics(sweep: Sweep, known: Iterable[str]) -> None:
     """Refuse a metric that no run of this data will have, before anything is trained."""
-    file, names = sweep.file, list(known)
+    file, names = sweep.file, [*known, *metrics_of_stages(sweep.base)]
+    tasks = tasks_of(sweep.base)
     costs = [f"cost/{name}" for name in Costs.__dataclass_fields__]
     wanted: list[tuple[list[str | int], str, list[str]]]
     wanted = [(["metric", "name"], file.metric.name, names)]
@@ -51,8 +67,10 @@ def check_metrics(sweep: Sweep, known: Iterable[str]) -> None:
         values = [name for name in names if not name.endswith("_auc")]  # areas are known at the end
         wanted.append((["stop", "metric"], file.stop.metric, values))
     for where, name, allowed in wanted:
-        if re.fullmatch(r"eval/[^/]+/[^/]+", name) and where[0] != "stop":
-            continue  # `hymba-lab evaluate runs/<id>` adds it to the run's record
+        if (asked := re.fullmatch(r"eval/([^/]+)/[^/]+", name)) and where[0] != "stop":
+            if tasks is not None and asked[1] not in tasks:
+                raise sweep.wrong(where, f"no task {asked[1]!r}" + suggest(asked[1], tasks))
+            continue  # a stage, or `hymba-lab evaluate runs/<id>`, adds it to the run's record
         if name not in allowed:
             raise sweep.wrong(where, f"no run will have {name!r}" + suggest(name, allowed))
 

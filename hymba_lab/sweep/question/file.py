@@ -205,4 +205,7 @@ def _base(path: Path, name: str, document: Document, overrides: Sequence[str]) -
 
 def _complete(document: Document, base: Config) -> Document:
     """Return the document with every default filled in, so that patches find every path."""
-    return Document({**base.resolved(), "plugins": base.plugins}, document.marks)
+    data = {**base.resolved(), "plugins": base.plugins}
+    for stage in data.get("stages", {}).values():
+        stage["contents"] = None  # a row may name other files
+    return Document(data, document.marks)

@@ -1,10 +1,10 @@
-"""The YAML of one stage of fine-tuning."""
+"""Keys of fine-tuning: of a stage's own YAML, and of the stages of an experiment."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hymba_lab.registry import Section, Spec
+from hymba_lab.registry import FROM_FILE, FromFile, Section, Spec
 
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 Format = Literal[
@@ -16,7 +16,9 @@ Format = Literal[
 class Data(Section):
     """What is learned from; paths are relative to the file that names them."""
 
-    paths: Annotated[list[str], Field(min_length=1)]  # files, patterns, or folders of files
+    paths: Annotated[
+        list[str], Field(min_length=1), FROM_FILE
+    ]  # files, patterns, or folders of files
     format: Format | None = None  # null = told by the keys of a file's first record
     as_messages: bool = False  # prompts and answers that are text become turns of the template
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0  # held out, for `val/loss`
@@ -58,15 +60,11 @@ class Lisa(Spec):
 Method = Annotated[Full | Lora | Dora | Lisa, Field(discriminator="name")]
 
 
-class Stage(Section):
+class TuningKeys(Section):
     """What SFT and DPO share."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
-    description: str = ""
-    model: str  # folder to start from: a release, a run, or the stage before
-    out: str | None = None  # folder to write; null = finetuned/<name> under --root
     data: Data
-    template: str | None = None  # null = the model's own; plain, or a FILE.jinja
+    template: Annotated[str | None, FromFile("plain")] = None  # null = model's own; or FILE.jinja
     seq_len: Annotated[int, Field(ge=2, le=2**24)] = 2048  # the longest row in tokens
     method: Method = Field(default_factory=lambda: Full(name="full"))
     lr: Annotated[float, Field(gt=0, lt=10)]  # its highest value
@@ -80,24 +78,41 @@ class Stage(Section):
     micro_rows: Positive = 1  # computed at a time; divides rows
     precision: Literal["fp32", "bf16-mixed", "bf16-true"] = "fp32"
     recompute: bool = True  # blocks once more in the backward, to keep less of them
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     log_every: Positive = 10  # steps
     checkpoint_every: Positive = 200  # steps
 
 
-class Sft(Stage):
+class SftKeys(TuningKeys):
     """Supervised fine-tuning: texts, answers to prompts, conversations."""
 
     packing: Literal["bfd", "wrapped"] | None = None  # several examples a row; bfd keeps them apart
     loss_on: Literal["answers", "everything"] = "answers"  # where there are answers
 
 
-class Dpo(Stage):
+class DpoKeys(TuningKeys):
     """Direct preference optimization: of two answers the chosen one is made likelier."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1  # how strongly the start is kept to
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+
+
+class Stage(Section):
+    """What a stage in a file of its own says beside that."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+    description: str = ""
+    model: str  # folder to start from: a release, a run, or the stage before
+    out: str | None = None  # folder to write; null = finetuned/<name> under --root
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Sft(Stage, SftKeys):
+    """SFT of the model in a folder."""
+
+
+class Dpo(Stage, DpoKeys):
+    """DPO of the model in a folder."""
 
 
 KINDS: dict[str, type[Sft] | type[Dpo]] = {"sft": Sft, "dpo": Dpo}

@@ -1,0 +1,34 @@
+"""A trial that takes 0.1 s and writes a result; in a module of its own, for workers import it."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from hymba_lab.runs.folder import RunFolder
+
+SECONDS = 0.1
+BESIDE = "fake.record.json"
+"""In the root: what all records have in common."""
+
+
+def run(task: Any) -> str:
+    """Hold the run for 0.1 s and finish it; the metric is a function of the seed."""
+    folder = RunFolder(Path(task.root), task.identity)
+    with folder.claimed(task.claim, os.environ.get("SLURM_JOB_ID", "")) as lease:
+        if lease is None:
+            return "superseded"
+        time.sleep(SECONDS)
+        folder.finish(record(Path(task.root), task.seed, task.config, dict(task.facts)))
+    return "finished"
+
+
+def record(root: Path, seed: int, config: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return a whole record with a course of ten validations."""
+    common = json.loads((root / BESIDE).read_text())
+    value = 0.5 + (seed * 37 % 101) / 1000 + config["optimizer"]["lr"]
+    metrics = {"val/recall_accuracy": value, "val/loss": 1 - value}
+    history = [[10 * step, metrics] for step in range(1, 11)]
+    own = {"seed": seed, "metrics": metrics, "history": history, "config": config}
+    return {**common, **own, **facts}

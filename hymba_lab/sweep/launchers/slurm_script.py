@@ -1,0 +1,82 @@
+"""What `sbatch` is given: the options of a job and its script."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hymba_lab.errors import ConfigError
+from hymba_lab.sweep.launchers.needs import Needs
+from hymba_lab.sweep.launchers.worker import LEFT
+
+_EARLY_S = 60  # Slurm may send its signal so much earlier than asked
+_START_S = 60  # until a trial makes its first step
+
+
+def check_needs(needs: Needs, leave_s: int) -> None:
+    """Refuse a time limit within which no trial can start and save."""
+    least = leave_s + _EARLY_S + _START_S
+    if needs.minutes is not None and 60 * needs.minutes < least:
+        raise ConfigError(
+            f"minutes: {needs.minutes} is too short for Slurm: it may ask a trial to leave "
+            f"{leave_s + _EARLY_S} s before the end (leave_s: {leave_s}); give at least "
+            f"{-(-least // 60)} minutes, or lower launcher.leave_s."
+        )
+    if needs.trials_per_gpu > 1:
+        raise ConfigError(
+            "trials_per_gpu: Slurm gives whole GPUs to a job; where your cluster shares them, say "
+            "so with gres, e.g. gres: shard:1, and leave trials_per_gpu away."
+        )
+
+
+def options(
+    name: str, needs: Needs, log: Path, leave_s: int, further: Sequence[str], requeue: bool = False
+) -> list[str]:
+    """Return the options of one job, as `sbatch` takes them."""
+    named = {
+        "job-name": name, "output": log, "open-mode": "append",
+        "time": needs.minutes, "cpus-per-task": needs.cpus,
+        "mem": None if needs.memory_gb is None else f"{round(needs.memory_gb * 1000)}M",
+        "nodes": 1 if needs.devices > 1 else None,
+        "gpus": needs.gpus if needs.gpus and not needs.gres else None, "gres": needs.gres,
+        "partition": needs.partition, "account": needs.account, "qos": needs.qos,
+        "constraint": needs.constraint, "signal": f"B:USR2@{leave_s}",
+    }  # fmt: skip
+    lines = [f"--{key}={_quoted(str(value))}" for key, value in named.items() if value is not None]
+    return [*lines, "--requeue" if requeue else "--no-requeue", *further]
+
+
+def script(
+    asked: Sequence[str], setup: Sequence[str], n_threads: int, command: Sequence[str]
+) -> str:
+    """Return a script with these options and setup lines that runs a command."""
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in asked),
+        "set -e",
+        f"trap 'exit {LEFT}' USR1 USR2 TERM",
+        *setup,
+        f"cd {shlex.quote(os.getcwd())}",
+        f"export OMP_NUM_THREADS={n_threads} MKL_NUM_THREADS={n_threads}",
+        "export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}",
+        f"exec {shlex.join(command)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def coordinator_script(
+    name: str,
+    needs: Needs,
+    log: Path,
+    command: Sequence[str],
+    n_threads: int,
+    environment: Mapping[str, str],
+) -> str:
+    """Return the script of a coordinator that is a job itself; Slurm starts it again if need be."""
+    asked = options(name, needs, log, 60, [], requeue=True)
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
+    return script(asked, [*needs.setup, *exports], n_threads, command)
+
+
+def _quoted(value: str) -> str:
+    return value if value.replace("@", "").isalnum() else f'"{value}"'

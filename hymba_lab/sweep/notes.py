@@ -1,0 +1,126 @@
+"""What stands under a table beside the statistics: data, tuning, ends before their time."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from hymba_lab.sweep.jobs import Job, Outcomes
+from hymba_lab.sweep.question.designs import shown
+from hymba_lab.sweep.references import data_notes
+from hymba_lab.sweep.session import Session
+from hymba_lab.sweep.widening import at_edge
+
+_MOST_TOLD = 8  # runs that a note names
+
+
+def table_notes(session: Session, jobs: Sequence[Job], outcomes: Outcomes) -> list[str]:
+    """Return the notes of a table, a line each; `jobs` are all that the outcomes determine."""
+    return [
+        *data_notes(session),
+        *set_notes(session),
+        *stop_notes(session),
+        *tuning_notes(session, jobs),
+        *axis_notes(session, jobs, outcomes),
+        *ending_notes(session, jobs),
+    ]
+
+
+def set_notes(session: Session) -> list[str]:
+    """Say what the sweep fixes for every row in place of its base."""
+    fixed = session.sweep.file.set
+    told = "; ".join(f"{path} = {json.dumps(value)}" for path, value in fixed.items())
+    return [f"Set for every row, in place of {session.sweep.file.base}: {told}."] if fixed else []
+
+
+def tuning_notes(session: Session, jobs: Sequence[Job]) -> list[str]:
+    """Say how every row was tuned, which values won, and which of them stand at an edge."""
+    file = session.sweep.file
+    if not file.search:
+        return []
+    chosen = {job.cell.label: job for job in jobs if job.stage == "seed"}
+    tuning: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if job.stage == "tune":
+            tuning[job.cell.label].append(job)
+    won = "; ".join(
+        f"{label}: {', '.join(map(shown, job.params.values()))}" for label, job in chosen.items()
+    )
+    trials = file.n_trials or file.trials_per_cell
+    compared = sorted({job.seed for job in jobs if job.stage == "seed"} or file.seeds)
+    notes = [
+        f"Tuned alike: {trials} trials of {', '.join(file.search)} "
+        f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
+        f"the compared seeds {compared}. Won: {won}."
+    ]
+    if file.stop is not None:
+        notes[0] += " The soonest to solve the task wins, where any does."
+        if file.pruner.name == "overtaken":
+            notes[0] += " A later trial was given up once it had not solved it by then."
+    widened = [
+        f"{label} to {shown(job.params[path])}"
+        for path in file.search
+        for label in chosen
+        for job in tuning[label][trials:]
+    ]
+    if widened and file.widen:
+        notes[0] += f" Widened where the best stood at an edge: {'; '.join(widened)}."
+    edges = [
+        f"{label} ({path} {shown(value)})"
+        for label, job in chosen.items()
+        for path, value in job.params.items()
+        if at_edge([one.params[path] for one in tuning[label] if path in one.params], value)
+    ]
+    if edges:
+        notes.append(
+            f"At an edge of what was tried, and perhaps better beyond it: {'; '.join(edges)}"
+            + ("." if file.widen else "; widen: true goes on.")
+        )
+    return notes
+
+
+def stop_notes(session: Session) -> list[str]:
+    """Say what ended a run early, and what that means for a schedule that decays on its budget."""
+    stop, schedule = session.sweep.file.stop, session.sweep.base.schedule
+    if stop is None:
+        return []
+    sign = ">=" if stop.goal == "maximize" else "<="
+    notes = [f"A run ends when {stop.metric} {sign} {stop.at:g}, or with its budget."]
+    if schedule.name != "constant":
+        notes.append(
+            f"schedule {schedule.name} follows the whole budget: a run that ended early never saw "
+            "its decay, so compare when tasks were solved, not what was reached in the end."
+        )
+    return notes
+
+
+def ending_notes(session: Session, jobs: Sequence[Job]) -> list[str]:
+    """Say how many attempts ended before their time and why; nothing where none did."""
+    counts: Counter[str] = Counter()
+    runs = {}
+    for job in {job.identity: job for job in jobs}.values():
+        if endings := session.run_folder(job.identity).endings:
+            counts.update(endings)
+            runs[job.name] = _counted(endings)
+    if not counts:
+        return []
+    told = "; ".join(f"{name}: {said}" for name, said in list(runs.items())[:_MOST_TOLD])
+    more = f"; and {len(runs) - _MOST_TOLD} runs more" if len(runs) > _MOST_TOLD else ""
+    return [
+        f"Attempts that ended before their time: {_counted(counts)} ({told}{more}); "
+        "each next one went on from the last checkpoint."
+    ]
+
+
+def _counted(endings: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(endings.items()))
+
+
+def axis_notes(session: Session, jobs: Sequence[Job], outcomes: Outcomes) -> list[str]:
+    """Say which axes a search's result depended on; nothing for other designs."""
+    if session.sweep.file.design != "search":
+        return []
+    from hymba_lab.sweep.importance import importance_notes  # imports scikit-learn: a second
+
+    tuned = [job for job in jobs if job.stage == "tune" and job.identity in outcomes]
+    done = [(job, outcomes[job.identity]) for job in tuned]
+    return importance_notes(session.sweep.file, done)
