@@ -1,0 +1,108 @@
+"""What a sweep's coordinator says of itself, what reads it, and the word that stops it."""
+
+import json
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hymba_lab.commands import status, stop
+from hymba_lab.errors import StoreError, SweepStopped, UserError
+from hymba_lab.sweep.jobs import Outcome
+from hymba_lab.sweep.observers.state import StateFile, ask_to_stop, coordinators, last_state
+
+IDENTITY = "a" * 64
+JOB: Any = SimpleNamespace(
+    identity=IDENTITY, name="gate, seed 0", config=SimpleNamespace(n_steps=20)
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "runs" / "sweeps" / "fusion-nano"
+    made.mkdir(parents=True)
+    return made
+
+
+def said(root: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = status.main([*arguments, "--root", str(root)])
+    return code, capsys.readouterr().out
+
+
+def test_a_sweep_at_work_is_told_by_its_file_its_name_and_its_folder(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = StateFile(folder, lambda: 4, "local", lambda: "3 jobs are queued")
+    state.ended(JOB, Outcome("finished", {"seconds": 7200.0}), True)
+    state.started(JOB)
+    state._written = 0.0
+    state.waiting({IDENTITY: JOB})
+    run = tmp_path / "runs" / IDENTITY[:20]
+    run.mkdir()
+    (run / "progress.json").write_text('{"step": 7, "metrics": {}}')
+    for given in ("sweeps/fusion.yaml", "fusion", "fusion-nano", str(folder)):
+        code, out = said(tmp_path, capsys, given)
+        assert code == 0
+        assert "fusion-nano: 1 of 4 runs done, 0 failed, about 6 h 00 min left" in out
+        assert f"process {os.getpid()} (local)" in out
+        assert "waits: 3 jobs are queued" in out
+        assert "running: gate, seed 0: step 7/20" in out
+    state.ended(JOB, Outcome("failed", {}, "nan", "the loss"), True)
+    state.close()
+    assert (last_state(folder) or {})["done"] == {"finished": 1, "pruned": 0, "failed": 1}
+    code, out = said(tmp_path, capsys, "fusion")
+    assert code == 1
+    assert "no coordinator is running" in out and "failed: gate, seed 0: nan: the loss" in out
+
+
+GOOD = {"holder": {}, "launcher": "local", "started": 1.0, "total": 2, "failed": [],
+        "done": {"finished": 2}, "interrupted": {}, "seconds": None, "running": []}  # fmt: skip
+DAMAGED = {
+    "cut": json.dumps(GOOD)[:40], "nothing": "", "a list": "[1]", "no text": b"\xff\xfe",
+    "no holder": json.dumps({**GOOD, "holder": None}), "deep": "[" * 100_000,
+    "a word for a number": json.dumps({**GOOD, "total": "many"}),
+    "no start": json.dumps({key: GOOD[key] for key in GOOD if key != "started"}),
+    "what runs is a name": json.dumps({**GOOD, "running": ["gate"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_file_that_is_no_state_is_no_coordinator(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], content: str | bytes
+) -> None:
+    (folder / "coordinators").mkdir()
+    for name in ("0123.json", "last.json"):
+        raw = content if isinstance(content, bytes) else content.encode()
+        (folder / "coordinators" / name).write_bytes(raw)
+    assert coordinators(folder) == [] and last_state(folder) is None
+    assert said(tmp_path, capsys, "fusion")[0] == 0  # nothing is planned
+    assert stop.main(["fusion", "--root", str(tmp_path)]) == 0
+    assert not (folder / "stop").exists()
+
+
+@pytest.mark.parametrize("given", ["", ".", "..", "/", "gate", "x.yaml", "\0", "*"])
+def test_a_sweep_that_is_not_there_is_one_message(tmp_path: Path, folder: Path, given: str) -> None:
+    with pytest.raises(StoreError, match="there is no sweep"):
+        status.sweep_folder(tmp_path, given)
+    with pytest.raises(UserError, match="no sweep has run here; name its folder with --root"):
+        status.sweep_folder(tmp_path / "elsewhere", given)
+
+
+def test_every_coordinator_at_work_hears_the_word_and_a_later_one_does_not(folder: Path) -> None:
+    """Promise: `hymba-lab stop`; the same sweep command goes on. Whatever the clock said."""
+    first, second = (StateFile(folder, lambda: 4, "local") for _ in range(2))
+    first.waiting({})
+    ask_to_stop(folder)
+    for state in (first, second):
+        with pytest.raises(SweepStopped):
+            state.waiting({})
+    ahead = time.time() + 1e8
+    os.utime(folder / "stop", (ahead, ahead))
+    later = StateFile(folder, lambda: 4, "local")
+    later.waiting({})
+    ask_to_stop(folder)
+    with pytest.raises(SweepStopped):
+        later.waiting({})
