@@ -10,6 +10,7 @@ SWEEP := $(BIN)/python -m hymba_lab.sweep
 demo: setup  ## train the first sweep at demo size and show its table
 	$(SWEEP) sweeps/demo.yaml
 	@echo "Next: source $(VENV)/bin/activate (or make shell), then hymba-lab lists every command."
+	@echo "Then: docs/first_question.md, a question of your own."
 
 test: setup  ## the fast suite, a process per core
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not cluster"

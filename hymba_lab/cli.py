@@ -1,6 +1,7 @@
 """What every command line shares: errors without a traceback, and packages that are called."""
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -59,6 +60,28 @@ def _plugins_place(error: BaseException) -> str | None:
     return loaded.place_of(error) if loaded else None
 
 
+_TO_DO = {
+    errno.EACCES: "give one that you may read and write",
+    errno.EPERM: "give one that you may read and write",
+    errno.EROFS: "give one that you may write",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "check the name",
+    errno.ENOTDIR: "check the name",
+    errno.ELOOP: "mend the link",
+    errno.EMFILE: "allow more open files, e.g. ulimit -n 4096",
+}
+
+
+def refused_by_the_system(error: OSError) -> str:
+    """Return what the system said of a file that no command has words of its own for."""
+    name = os.fsdecode(error.filename) if not isinstance(error.filename, int) else "a file"
+    name = name if len(name) <= 300 else f"{name[:300]}..."
+    advice = _TO_DO.get(error.errno or 0, "check it, and the disk that it is on")
+    return f"{name}: {error.strerror or error}; {advice}."
+
+
 def callable_package(name: str, module: str, function: str) -> None:
     """Let a package be called: `hymba_lab.sweep(...)` is `function` of `module`, imported then.
 
@@ -96,8 +119,11 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (Exception, SystemExit) as error:
-        if (place := _plugins_place(error)) is None:
+        if (place := _plugins_place(error)) is not None:
+            print(f"error: {place}: {type(error).__name__}: {error}", file=sys.stderr)
+        elif isinstance(error, OSError) and error.filename is not None:
+            print(f"error: {refused_by_the_system(error)}", file=sys.stderr)
+        else:
             raise
-        print(f"error: {place}: {type(error).__name__}: {error}", file=sys.stderr)
         code = 2
     sys.exit(code)

@@ -98,7 +98,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "texts at once (default: 32)",
     },
     "max-new-tokens": {
-        "type": integer, "default": 64, "metavar": "N", "help": "of each answer (default: 64)",
+        "type": whole(-(2**63), 2**24), "default": 64, "metavar": "N",
+        "help": "of each answer (default: 64)",
     },
     "temperature": {
         "type": number, "default": 0.0, "metavar": "X", "help": "default: 0, the likeliest",

@@ -1,7 +1,9 @@
 """What the tests share: a tiny experiment, and one cache for the standard library's text."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -130,3 +132,12 @@ def no_plugin_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
     yield
     forget_all_but(before)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user can walk to: pytest closes its own to all but the one who tests."""
+    place = Path(tempfile.mkdtemp(prefix="open-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)

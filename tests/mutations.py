@@ -6,9 +6,14 @@ import os
 import random
 import re
 import shutil
+import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+OTHER_USER = 65534  # neither the one who tests nor the one who runs the sweep
 
 # what people, programs and attackers write where something else belongs
 VALUES: list[Any] = [
@@ -101,6 +106,7 @@ def damage(path: Path, chance: random.Random) -> str:
     """Damage one file of a store in one of the ways that disks and people do; say which."""
     ways: list[Callable[[Path, random.Random], None]] = [
         _truncated, _empty, _garbage, _flipped, _deleted, _folder, _fifo, _not_ours, _dangling,
+        _of_another_user, _in_anothers_folder, _from_the_future, _from_the_future,
     ]  # fmt: skip
     way = chance.choice(ways)
     way(path, chance)
@@ -143,6 +149,70 @@ def _fifo(path: Path, chance: random.Random) -> None:
 def _not_ours(path: Path, chance: random.Random) -> None:
     """As it comes out of an archive of somebody else's: not to be written."""
     path.chmod(0o400)
+
+
+def _of_another_user(path: Path, chance: random.Random) -> None:
+    """Somebody else's, who lets nobody read it; means nothing to one who may read all."""
+    _give_away(path)
+    path.chmod(0o600)
+
+
+def _in_anothers_folder(path: Path, chance: random.Random) -> None:
+    """Its folder is somebody else's: it can be read and not replaced, or not even listed."""
+    _give_away(path.parent)
+    path.parent.chmod(chance.choice((0o755, 0o711, 0o700)))
+
+
+def _give_away(path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, OTHER_USER, OTHER_USER)
+
+
+def _from_the_future(path: Path, chance: random.Random) -> None:
+    """Written by a later version of its program, by a clock that was years ahead."""
+    if path.suffix == ".json":
+        _later_json(path)
+    elif path.suffix == ".db":
+        _later_database(path)
+    elif path.suffix == ".ckpt":
+        _later_checkpoint(path)
+    elif path.suffix == ".safetensors":
+        _later_weights(path)
+    ahead = time.time() + 10 * 365 * 86400
+    os.utime(path, (ahead, ahead))
+
+
+def _later_json(path: Path) -> None:
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        return
+    if isinstance(found, dict):
+        path.write_text(json.dumps({**found, "format": 2, "code_version": 99, "later": [1]}))
+
+
+def _later_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        tables = {row[0] for row in database.execute("select name from sqlite_master")}
+        if "alembic_version" in tables:
+            database.execute("update alembic_version set version_num = 'ffffffffffff'")
+        if "version_info" in tables:  # Optuna's own
+            database.execute("update version_info set schema_version = 99")
+        database.execute("create table of_a_later_version (x integer)")
+
+
+def _later_checkpoint(path: Path) -> None:
+    import torch
+
+    found = torch.load(path, weights_only=True)
+    found["hymba_lab"] = {**found["hymba_lab"], "format": 2}
+    torch.save(found, path)
+
+
+def _later_weights(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file(load_file(path), path, {"hymba_lab": json.dumps({"format": 2})})
 
 
 def _dangling(path: Path, chance: random.Random) -> None:

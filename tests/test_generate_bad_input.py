@@ -242,10 +242,12 @@ def test_a_precision_that_is_none() -> None:
 
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "nothing to do": ([str(FOLDER)], "nothing to continue"),
-    "words for ids": ([str(FOLDER), "--ids", "one two"], "write numbers"),
+    "words for ids": ([str(FOLDER), "--ids", "one two"], "write ids of tokens"),
+    "an id beyond any": ([str(FOLDER), "--ids", "9" * 30], "write ids of tokens"),
+    "half an id": ([str(FOLDER), "--ids", "1.5"], "write ids of tokens"),
     "no tokenizer": ([str(FOLDER), "--prompt", "a"], "no tokenizer.json"),
     "no folder": (["nowhere", "--ids", "1"], "no such file"),
-    "no prompt at all": ([str(FOLDER), "--ids", ""], "give integers"),
+    "no prompt at all": ([str(FOLDER), "--ids", ""], "write ids of tokens"),
     "a device that is none": ([str(FOLDER), "--ids", "1", "--device", "foo"], "no such device"),
     "weights of no run": (
         [str(FOLDER / "model.safetensors"), "--ids", "1"],
@@ -259,6 +261,12 @@ def test_a_command_that_cannot_run(case: str) -> None:
     arguments, message = COMMANDS[case]
     with pytest.raises(UserError, match=message):
         main(arguments)
+
+
+def test_a_cache_beyond_the_memory_is_told() -> None:
+    """What is asked for is 10^14 bytes; the system refuses it before any is used."""
+    with pytest.raises(UserError, match=r"a cache of 2 texts of .* tokens is larger than the mem"):
+        model_of(n_layers=1).stream(IDS, max_new_tokens=10**13)
 
 
 def test_no_thread_is_refused_by_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

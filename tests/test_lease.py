@@ -139,10 +139,13 @@ def test_what_a_run_writes_is_refused_once_it_is_lost(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
 
 
-def test_a_file_that_is_no_lease_holds_until_it_is_old(tmp_path: Path) -> None:
+@pytest.mark.parametrize("then", [0.0, time.time() + 1e8], ids=["long ago", "a clock ahead"])
+def test_a_file_that_is_no_lease_holds_until_it_is_of_another_time(
+    tmp_path: Path, then: float
+) -> None:
     (tmp_path / "lease.3.json").write_text("{")
     assert take(tmp_path) is None
-    os.utime(tmp_path / "lease.3.json", (0, 0))
+    os.utime(tmp_path / "lease.3.json", (then, then))
     mine = take(tmp_path)
     assert mine is not None and mine.path.name == "lease.4.json"
     assert json.loads(mine.path.read_text())["holder"]["pid"] == os.getpid()

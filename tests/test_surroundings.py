@@ -8,13 +8,13 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from surroundings import (
+    STRANGER,
     Said,
     call,
     folder_names,
@@ -26,8 +26,6 @@ from surroundings import (
     results,
     tree,
 )
-
-STRANGER = 54321  # a user without an entry in passwd, as in containers
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None,
@@ -169,15 +167,6 @@ def test_srun_on_the_path_changes_nothing(finished: Path, copied: Path, tmp_path
 
 
 # --- users
-
-
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """A folder that every user can walk to: pytest closes its own to all but the one who tests."""
-    place = Path(tempfile.mkdtemp(prefix="open-"))
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
 
 
 @as_root

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return lab
 
 
+def start(lab: Lab) -> "subprocess.Popen[str]":
+    """Start the command as a terminal does: a group of processes of its own, Ctrl-C heard."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "hymba_lab.sweep", *lab.argv(*WORKERS)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=lab.folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        # a shell starts background jobs with SIGINT ignored, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
 def finish(command: "subprocess.Popen[str]", code: int = 0) -> str:
     out, err = command.communicate(timeout=PATIENCE_S)
     assert (command.returncode, err) == (code, ""), out + err
@@ -74,26 +86,36 @@ def workers(command: "subprocess.Popen[str]") -> list[psutil.Process]:
         return []
 
 
-def kill_worker(command: "subprocess.Popen[str]") -> bool:
-    """Kill a worker with signal 9; False where none is left."""
-    for worker in workers(command):
-        try:
-            worker.kill()
-        except psutil.NoSuchProcess:
-            continue
-        return True
-    return False
+def server(command: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The process that trials are forked from, and the one that cleans up after it."""
+    try:
+        return psutil.Process(command.pid).children()
+    except psutil.NoSuchProcess:
+        return []
 
 
-def kill_coordinator(command: "subprocess.Popen[str]") -> bool:
-    orphans = workers(command)
-    if command.poll() is not None:
-        return False
-    command.kill()
+def hit(command: "subprocess.Popen[str]", who: str, number: int) -> bool:
+    """Send a signal to a part of the sweep's processes; False where there is none any more."""
+    if who == "coordinator":
+        found = [psutil.Process(command.pid)] if command.poll() is None else []
+    elif who == "worker":
+        found = workers(command)[:1]
+    else:
+        found = server(command)
+    if who == "everyone":
+        os.killpg(command.pid, number)
+        return bool(found)
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+    return bool(found)
+
+
+def leave_nobody(command: "subprocess.Popen[str]", seen: set[psutil.Process]) -> None:
+    """Wait for the end of a coordinator that was hit, and of every trial that it had begun."""
     command.communicate(timeout=PATIENCE_S)
-    _, alive = psutil.wait_procs(orphans, timeout=60)
+    _, alive = psutil.wait_procs(seen, timeout=60)
     assert alive == [], "workers train on without anyone to tell"
-    return True
 
 
 def assert_one_closed_run_each(lab: Lab, name: str = "sweep-tiny") -> None:
@@ -105,35 +127,49 @@ def assert_one_closed_run_each(lab: Lab, name: str = "sweep-tiny") -> None:
     assert roles == {"sweep": 1, "trial": len(identities)}
 
 
-# two chains of five kills before every change, a hundred kills before a release
+# two chains of five kills before every change, a hundred before a release: those of all kinds
 CHAINS = [1, 2, *(pytest.param(chain, marks=pytest.mark.campaign) for chain in range(3, 21))]
+WHO = ("worker", "coordinator", "server", "everyone")
+SIGNALS = (
+    signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1,
+)  # fmt: skip
+KINDS = [(who, number) for number in SIGNALS for who in WHO]
+
+
+def kinds(chain: int) -> list[tuple[str, int]]:
+    """Who is hit with what, five times."""
+    if chain <= 2:
+        return [(WHO[(number + chain + 1) % 2], signal.SIGKILL) for number in range(5)]
+    return [KINDS[(5 * (chain - 3) + number) % len(KINDS)] for number in range(5)]
 
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_killed_at_five_moments_the_sweep_ends_the_same(
     undisturbed: Lab, tmp_path: Path, chain: int
 ) -> None:
-    """Coordinator and workers die in turn, each at a random moment of what was left to do."""
+    """Its processes are hit in turn, each at a random moment of what was left to do."""
     chance = random.Random(chain)
     lab = slow_lab(tmp_path / "killed")
     moments = sorted(chance.randrange(N_JOBS - 1) for _ in range(5))
     finished_once: dict[str, int] = {}
-    command, killed = lab.start(*WORKERS), 0
-    for number, n_finished in enumerate(moments):
-        kill = kill_worker if (number + chain) % 2 else kill_coordinator
+    command, killed = start(lab), 0
+    seen: set[psutil.Process] = set()
+    for (who, number), n_finished in zip(kinds(chain), moments, strict=True):
         until(lambda n=n_finished, c=command: len(lab.results()) >= n and workers(c), command)
         time.sleep(chance.uniform(0, 1.5))
-        killed += kill(command)
-        if command.poll() is not None:
+        seen |= set(workers(command))
+        killed += hit(command, who, number)
+        time.sleep(0.5)  # so that it has ended, if it does
+        if who in ("coordinator", "everyone") or command.poll() is not None:
+            leave_nobody(command, seen)
             finished_once |= {
                 run: when for run, when in lab.results().items() if run not in finished_once
             }
-            command.communicate(timeout=PATIENCE_S)  # its pipes, until the last worker has left
-            command = lab.start(*WORKERS)
+            command = start(lab)
     command.communicate(timeout=PATIENCE_S)
     if command.returncode:  # a run was killed more often than one command retries it
         finish(lab.start(*WORKERS))
-    assert killed == 5
+    assert killed == 5, "the sweep was over before it was hit"
     assert numbers(lab, "table.csv") == numbers(undisturbed, "table.csv")
     assert numbers(lab, "runs.csv") == numbers(undisturbed, "runs.csv")
     results = lab.results()
@@ -232,13 +268,7 @@ def test_ctrl_c_in_the_terminal_reaches_everyone_and_loses_nothing(
     undisturbed: Lab, tmp_path: Path
 ) -> None:
     lab = slow_lab(tmp_path / "stopped")
-    command = subprocess.Popen(
-        [sys.executable, "-m", "hymba_lab.sweep", *lab.argv(*WORKERS)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=lab.folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        # a shell starts background jobs with SIGINT ignored, and that is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    command = start(lab)
     until(lambda: len(lab.results()) >= 2, command)
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does
     _, err = command.communicate(timeout=PATIENCE_S)

@@ -294,6 +294,20 @@ def test_text_keeps_markup_like_labels_and_its_width() -> None:
     assert max(map(len, text.splitlines())) <= 150
 
 
+@pytest.mark.parametrize("width", [80, 50])
+def test_in_a_narrow_terminal_no_word_and_no_number_is_cut(width: int) -> None:
+    """What does not fit beside the labels goes on in a table below."""
+    table = make(frame(ROWS))
+    text = to_text(table, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    words = set(text.split())
+    for column in display(table):
+        assert set(column.heading.split()) <= words
+        for cell in column.cells:
+            assert cell in text if column.numeric else set(cell.split()) <= words
+
+
 @pytest.mark.parametrize("render", [to_csv, to_markdown, to_latex, to_text])
 def test_same_input_same_bytes(render: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = render(make(frame(ROWS)))

@@ -167,6 +167,37 @@ def test_refusals_say_what_to_do(change: dict[str, str], said: str) -> None:
         verdict(frame, **options)  # type: ignore[arg-type]
 
 
+OUT_OF_BOUNDS: dict[str, tuple[dict[str, object], str]] = {
+    "no chance": ({"alpha": 0.0}, "alpha = 0: give a chance between 0 and 1"),
+    "certainty": ({"alpha": 1.0}, "alpha = 1: give a chance"),
+    "no margin": ({"margin": 0.0}, "margin = 0.0: give a number above 0"),
+    "limits turned around": ({"limits": (1.0, 0.0)}, "limits = 1 0: give the least value first"),
+    "a value outside": ({"limits": (0.0, 1.5)}, "'y': 2 lies outside the metric's limits 0 to 1.5"),
+    "no parameter": ({"params": 0.0}, "params = 0: give a count of parameters"),
+    "a yes for a number": ({"metric": "ok"}, "column 'ok': True is not a number"),
+    "a number that has no square": ({"metric": "huge"}, "column 'huge': 1e[+]308 lies outside"),
+}
+
+
+@pytest.mark.parametrize(("options", "said"), OUT_OF_BOUNDS.values(), ids=OUT_OF_BOUNDS)
+def test_numbers_out_of_bounds_are_refused(options: dict[str, object], said: str) -> None:
+    columns = {"arch": ["base", "base", "x", "x"], "y": [1.0, 1.1, 2.0, 1.2]}
+    frame = pd.DataFrame({**columns, "ok": [True] * 4, "huge": [1e308, -1e308] * 2})
+    asked = {"row": "arch", "metric": "y", "goal": "maximize", "baseline": "base", **options}
+    with pytest.raises(UserError, match=said):
+        verdict(frame, **asked)  # type: ignore[arg-type]
+
+
+def test_a_column_twice_is_refused_and_a_byte_order_mark_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("row,row,loss\na,b,1\n")
+    asked = [str(path), "--row", "row", "--metric", "loss", "--baseline", "a"]
+    with pytest.raises(StoreError, match="the header names 'row' twice; rename one"):
+        main(asked)
+    path.write_text("\ufeffrow,loss\na,1\na,2\nb,3\nb,4\n", encoding="utf-8")
+    assert main(asked) == 0
+
+
 def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         main([str(tmp_path / "no.csv"), "--row", "a", "--metric", "b", "--baseline", "c"])

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hymba_lab.atomic import json_of
 from hymba_lab.components.attention import attentions
 from hymba_lab.components.fusion import fusions
 from hymba_lab.components.heads import heads
@@ -74,7 +75,7 @@ class Released(BaseModel):
 def read_released(path: Path) -> tuple[Released, dict[str, Any]]:
     """Return the values that we read and the whole file; a `CheckpointError` lists all faults."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json_of(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: there is no such file; give a folder with config.json and weights."

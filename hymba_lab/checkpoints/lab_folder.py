@@ -4,13 +4,13 @@
 have the lab's names below `model.net.`, and an untied head is `lm_head.weight`.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hymba_lab.atomic import json_of
 from hymba_lab.checkpoints.tensor_files import TensorFolder
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.errors import CheckpointError
@@ -23,7 +23,7 @@ _PREFIX, _HEAD = "model.net.", "lm_head.weight"
 def is_lab_folder(folder: Path) -> bool:
     """Return whether a folder's `config.json` is of this kind."""
     try:
-        content = json.loads((folder / "config.json").read_text("utf-8"))
+        content = json_of(folder / "config.json")
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("model_type") == MODEL_TYPE
@@ -34,7 +34,7 @@ def read_lab(folder: Path, plugins: Sequence[Path] = ()) -> tuple[Config, dict[s
 
     `plugins` are files of code that may run for its components (`config/trust.py`).
     """
-    content = json.loads((folder / "config.json").read_text("utf-8"))
+    content = json_of(folder / "config.json")
     if not isinstance(content.get("lab"), dict) or not isinstance(content.get("vocab_size"), int):
         raise CheckpointError(
             f"{folder / 'config.json'}: no `lab`, the resolved configuration, or no vocab_size; "

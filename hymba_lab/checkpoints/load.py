@@ -1,16 +1,16 @@
 """A model and its codec from a folder: a run of ours, or a checkpoint in the released format."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hymba_lab.atomic import json_of
 from hymba_lab.checkpoints.codec import Codec, TokenizerFile, text_source
 from hymba_lab.checkpoints.hf_checkpoint import load_pretrained, precision_of
 from hymba_lab.checkpoints.lab_folder import is_lab_folder, load_lab_folder
-from hymba_lab.checkpoints.weights import load_weights
+from hymba_lab.checkpoints.weights import described, load_weights
 from hymba_lab.config import from_resolved
 from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.errors import CheckpointError
@@ -86,7 +86,7 @@ def _tokenizer(path: Path, vocab: int) -> TokenizerFile:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json_of(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -98,14 +98,10 @@ def _load_run(
     file: Path, dtype: str | None, texts: bool, plugins: Sequence[Path]
 ) -> tuple[LanguageModel, Codec | None]:
     weights, facts = load_weights(file)
-    if not {"config", "vocab"} <= facts.keys():
-        raise CheckpointError(
-            f"{file}: holds no configuration; give the weights.safetensors of a run, or a folder "
-            "with config.json."
-        )
-    config = from_resolved(facts["config"], plugins=plugins, source=str(file))
+    resolved, vocab = described(file, facts)
+    config = from_resolved(resolved, plugins=plugins, source=str(file))
     with torch.device("meta"):
-        model = build_model(config.model, facts["vocab"])
+        model = build_model(config.model, vocab)
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:

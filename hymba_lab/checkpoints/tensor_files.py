@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import CheckpointError
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -133,7 +134,7 @@ def _files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
 
 def _index(path: Path) -> dict[str, str]:
     try:
-        index = json.loads(path.read_text("utf-8"))["weight_map"]
+        index = json_of(path)["weight_map"]
         inside = (PurePosixPath(shard) for shard in index.values())
         if all(not shard.is_absolute() and ".." not in shard.parts for shard in inside):
             return {name: PurePosixPath(shard).as_posix() for name, shard in index.items()}

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hymba_lab.atomic import Guard, write_bytes
+from hymba_lab.atomic import Guard, parsed_json, write_bytes
 from hymba_lab.errors import CheckpointError
 
 FORMAT = 1
@@ -35,9 +35,28 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the facts that `save_weights` wrote."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-        return load(path.read_bytes()), facts
+            facts = parsed_json((file.metadata() or {}).get(HEADER, "{}"))
+        return load(path.read_bytes()), facts if isinstance(facts, dict) else {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file; train the run first.") from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file: {error}.") from error
+
+
+def described(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return the configuration and the vocabulary that a run's weights name.
+
+    Raises `CheckpointError` where they name none, or were written by a later version.
+    """
+    found = facts.get("format", FORMAT)
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {found}, this version reads {FORMAT}; use the version that wrote it."
+        )
+    config, vocab = facts.get("config"), facts.get("vocab")
+    if isinstance(config, dict) and type(vocab) is int and 0 < vocab < 2**31:
+        return config, vocab
+    raise CheckpointError(
+        f"{path}: holds no configuration; give the weights.safetensors of a run, or a folder "
+        "with config.json."
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hymba_lab import cli, flags
+from hymba_lab.atomic import parsed_json, text_of
 from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -199,9 +200,13 @@ def _steps(speaker: Speaker, prompts: list[list[int]]) -> Iterator[list[int]]:
 def _prompts(path: Path, system: str | None) -> list[list["Message"]]:
     """Return the conversations of a file, each ending with what the user says."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts {path}: cannot be read ({error}).") from None
+        lines = text_of(path).splitlines()
+    except UnicodeDecodeError as error:
+        said = f"byte {error.start} is not UTF-8; save it as UTF-8"
+        raise UserError(f"--prompts {path}: {said}.") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--prompts {path}: cannot be read: {why}; name a text file.") from None
     found = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -219,7 +224,7 @@ def _asked(text: str) -> list["Message"]:
 
 def _parsed(line: str, where: str) -> list["Message"]:
     try:
-        content = json.loads(line)
+        content = parsed_json(line)
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({error}).") from None
     if isinstance(content, dict) and isinstance(content.get("prompt"), str):

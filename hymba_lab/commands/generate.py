@@ -109,9 +109,12 @@ def _until(ids: list[int], eos: list[int]) -> list[int]:
 
 def _ids(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.replace(",", " ").split()]
+        ids = [int(part) for part in text.replace(",", " ").split()]
     except ValueError:
-        raise UserError(f"--ids {text!r}: write numbers, such as '1 2 3'.") from None
+        ids = []
+    if not ids or max(map(abs, ids)) >= 2**63:
+        raise UserError(f"--ids {text[:80]!r}: write ids of tokens, such as '1 2 3'.") from None
+    return ids
 
 
 def _spelled(ids: list[int]) -> str:

@@ -42,7 +42,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--context",
-        type=flags.integer,
+        type=flags.whole(-(2**63), 2**32),
         default=8000,
         metavar="N",
         help="tokens before a decoded one and in the cache held (default: 8000, as in the paper)",

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hymba_lab import cli, flags
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import StoreError, suggest
 
 
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def sweep_folder(root: Path, given: str) -> Path:
     """Return the folder of a sweep that was named by its file or its name."""
     folder = root / "runs" / "sweeps"
-    name = Path(given).stem if given.endswith((".yaml", ".yml")) else given
-    if (folder / name).is_dir():
+    name = Path(given).stem if given.endswith((".yaml", ".yml")) else Path(given).name
+    if name.strip(".") and (folder / name).is_dir():
         return folder / name
     known = sorted(path.name for path in folder.glob("*") if path.is_dir())
     found = [one for one in known if one.startswith(f"{name}-")]
@@ -48,7 +48,9 @@ def sweep_folder(root: Path, given: str) -> Path:
         return folder / found[0]
     if found:
         raise StoreError(f"{given}: run at several scales; name one: {', '.join(found)}.")
-    raise StoreError(f"{folder}: there is no sweep {name!r}" + suggest(name, known))
+    if not known:
+        raise StoreError(f"{folder}: no sweep has run here; name its folder with --root.")
+    raise StoreError(f"{folder}: there is no sweep {given!r}" + suggest(given, known))
 
 
 def state_of(root: Path, folder: Path) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def told(name: str, state: dict[str, Any]) -> str:
         lines = ["no coordinator is running; the same sweep command goes on from here"]
     head = f"{name}: {state['done']} of {state['total']} runs done, {len(state['failed'])} failed"
     if state["seconds_left"]:
-        head += f", about {_span(state['seconds_left'])} left"
+        head += f", about {cli.span(state['seconds_left'])} left"
     lines = [head, *lines]
     for run in state["running"]:
         lines.append(f"running: {run['name']}: step {run['step']}/{run['n_steps']}")
@@ -130,15 +132,10 @@ def _progress(root: Path, identity: str) -> dict[str, Any]:
     """Return the step that a run has reached; None when it has not begun."""
     folder = root / "runs" / identity[:20]
     try:
-        found = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        found = json_of(folder / "progress.json")
         return {"step": int(found["step"])}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {"step": None}
-
-
-def _span(seconds: float) -> str:
-    days, rest = divmod(int(seconds), 86400)
-    return (f"{days} days " if days else "") + time.strftime("%H:%M:%S", time.gmtime(rest))
 
 
 if __name__ == "__main__":

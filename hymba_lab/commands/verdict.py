@@ -4,8 +4,11 @@ The lab's verdicts for anybody's table of runs: a CSV file by hand, of MLflow or
 """
 
 import argparse
+import csv
+import io
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,13 +97,21 @@ def read(path: Path) -> "pd.DataFrame":
     """Return a CSV file as a frame; a `StoreError` says why it cannot be read."""
     import pandas as pd
 
+    from hymba_lab.atomic import text_of
     from hymba_lab.errors import StoreError
 
     try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        text = text_of(path, 1 << 32).removeprefix("\ufeff")
+        twice = [
+            name for name, n in Counter(next(csv.reader(io.StringIO(text)), [])).items() if n > 1
+        ]
+        frame = pd.read_csv(io.StringIO(text))
+    except (OSError, ValueError, csv.Error) as error:  # pandas' own errors are ValueErrors
         reason = getattr(error, "strerror", None) or str(error).strip()
         raise StoreError(f"{path}: cannot be read as CSV with a header: {reason}.") from None
+    if twice:
+        raise StoreError(f"{path}: the header names {twice[0]!r} twice; rename one.")
+    return frame
 
 
 def as_json(rows: Sequence["RowVerdict"]) -> str:

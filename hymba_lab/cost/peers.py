@@ -8,9 +8,11 @@ which they reproduce.
 """
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from hymba_lab.atomic import text_of
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.errors import ConfigError, UserError
 
@@ -39,12 +41,11 @@ class Peer:
 def read_peers(path: Path) -> list[Peer]:
     """Read the file; `UserError` names the line that does not fit."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
+        reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+        rows, given = list(reader), reader.fieldnames or ()
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read: {error}.") from None
-    missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+    missing = [name for name in _COLUMNS if name not in given]
     if missing:
         raise UserError(f"{path}:1: no column {', '.join(missing)}; see analysis/paper/peers.csv.")
     peers = []

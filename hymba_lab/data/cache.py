@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import cache_folder
+from hymba_lab.atomic import cache_folder, json_of
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
 
@@ -35,7 +35,7 @@ def manifest(paths: Sequence[Path]) -> list[list[object]]:
 def recall(key: object) -> dict[str, Any] | None:
     """Return what was last remembered under `key` (plain JSON), None where nothing whole is."""
     try:
-        facts = json.loads(_place(key).read_text("utf-8"))
+        facts = json_of(_place(key))
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None

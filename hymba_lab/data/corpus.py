@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from hymba_lab.atomic import cache_folder
+from hymba_lab.atomic import cache_folder, json_of
 from hymba_lab.data.cache import discard, keep, manifest, remembered
 from hymba_lab.data.given import GivenTokenizer
 from hymba_lab.data.shard_file import sha256_of
@@ -143,7 +143,7 @@ def _opened(fingerprint: str) -> Corpus | None:
     if not home.is_dir():
         return None
     try:
-        facts = json.loads((home / "facts.json").read_text("utf-8"))
+        facts = json_of(home / "facts.json")
         corpus = Corpus(home=home, fingerprint=fingerprint, **facts)
         whole = len(TokenFile(home / "tokens.npy")) == corpus.n_train + corpus.n_val
     except (OSError, ValueError, TypeError):

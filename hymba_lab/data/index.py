@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from hymba_lab.atomic import json_of
 from hymba_lab.data.cache import recall, remember
 from hymba_lab.data.chain import Stretch, TokenChain
 from hymba_lab.data.shard_file import HEADER_BYTES, ShardHeader, read_header, sha256_of
@@ -111,7 +112,7 @@ def read_index(folder: Path) -> TokenIndex:
     """
     file = folder / INDEX
     try:
-        facts = json.loads(file.read_text("utf-8"))
+        facts = json_of(file)
         shared = {key: facts[key] for key in _SHARED}
         shards = [
             Shard(row.pop("file"), row.pop("part"), ShardHeader(**shared, **row))

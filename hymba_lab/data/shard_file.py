@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hymba_lab.atomic import parsed_json
 from hymba_lab.data.draws import Ints
 from hymba_lab.errors import DataError
 
@@ -74,7 +75,7 @@ def read_header(path: Path) -> ShardHeader | None:
     if not head.startswith(MAGIC):
         return None
     try:
-        header = ShardHeader(**json.loads(head[len(MAGIC) :]))
+        header = ShardHeader(**parsed_json(head[len(MAGIC) :].decode()))
         expected = header.file_size
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: a damaged header ({error}); make the shard again") from None

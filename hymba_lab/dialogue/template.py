@@ -12,6 +12,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hymba_lab.atomic import json_of, text_of
 from hymba_lab.errors import CheckpointError, UserError
 
 Message = dict[str, str]
@@ -114,7 +115,7 @@ def template_of(folder: Path, given: str | None) -> Template:
 
 def _file(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return text_of(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--template {path}: cannot be read ({error}); give a FILE.jinja, or plain."
@@ -123,7 +124,7 @@ def _file(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json_of(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import StoreError
 from hymba_lab.evaluation.run import Record, metrics_of
 from hymba_lab.runs.folder import RunFolder
@@ -20,7 +21,7 @@ def add_to_run(run: Path, records: Mapping[str, Record]) -> dict[str, Any] | Non
     """
     if not (run / "result.json").is_file():
         return None
-    found = json.loads((run / "result.json").read_text("utf-8"))
+    found = json_of(run / "result.json")
     folder = RunFolder(run.parents[1], str(found.get("identity")))
     if folder.path.resolve() != run.resolve():
         return None  # copied from elsewhere: its record is not ours to write

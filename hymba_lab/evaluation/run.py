@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.evaluation.harness_model import HarnessModel
 from hymba_lab.evaluation.suites import Asked, Suite
 from hymba_lab.evaluation.tasks import load_tasks, n_questions
@@ -137,7 +137,7 @@ def metrics_of(records: Mapping[str, Record]) -> dict[str, float]:
 def _read(path: Path, wanted: Record) -> Record | None:
     """Return a finished task's record if it answers what is asked now."""
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = json_of(path)
     except (OSError, ValueError):
         return None
     good = isinstance(record, dict) and record.get("asked") == wanted

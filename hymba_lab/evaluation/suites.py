@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hymba_lab.atomic import text_of
 from hymba_lab.errors import UserError
 
 SHIPPED = Path(__file__).with_name("suites.yaml")
@@ -111,7 +112,7 @@ def _tasks_of(folder: Path) -> list[str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return text_of(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a task file ({error}).") from None
 

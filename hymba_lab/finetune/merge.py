@@ -1,9 +1,9 @@
 """An adapter into the weights it was trained beside: a folder like any other."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import CheckpointError, StoreError
 from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.start import Start
@@ -44,7 +44,7 @@ def _base_of(adapter: Path) -> str:
         hint = f"; give {inner.parent}" if inner.is_file() else ""
         raise CheckpointError(f"{adapter}: no adapter_config.json, so no adapter{hint}.")
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = json_of(file)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: not a JSON file ({error}).") from None
     named = content.get("base_model_name_or_path") if isinstance(content, dict) else None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.errors import StoreError
 
 NAME = "finetune.json"
@@ -81,7 +81,7 @@ class Place:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.file.read_text("utf-8"))
+            content = json_of(self.file)
         except (OSError, ValueError) as error:
             raise StoreError(f"{self.file}: cannot be read ({error}); remove the folder.") from None
         return content if isinstance(content, dict) else {}

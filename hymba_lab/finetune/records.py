@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hymba_lab.atomic import parsed_json, text_of
 from hymba_lab.errors import DataError
 
 ENDINGS = (".json", ".jsonl", ".parquet")
@@ -62,7 +63,7 @@ def _lines(path: Path) -> Iterator[Record]:
             continue
         where = f"{path}:{number}"
         try:
-            content = json.loads(line)
+            content = parsed_json(line)
         except ValueError as error:
             raise DataError(f"{where}: not JSON ({error}).") from None
         yield Record(_mapping(content, where), where)
@@ -74,10 +75,11 @@ def _whole(path: Path) -> Iterator[Record]:
     if not text.strip():
         return
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = parsed_json(text)
+    except ValueError as error:
+        at = f":{error.lineno}:{error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(
-            f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg}); a file with a record a "
+            f"{path}{at}: not JSON ({getattr(error, 'msg', error)}); a file with a record a "
             "line is called .jsonl."
         ) from None
     kind = None
@@ -118,7 +120,7 @@ def _without_nulls(value: Any) -> Any:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return text_of(path, 1 << 40)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8.") from None
     except OSError as error:

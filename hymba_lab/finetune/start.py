@@ -1,6 +1,5 @@
 """The checkpoint that a stage starts from: its configuration, tokenizer and weights."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 import hymba_lab.hf  # noqa: F401 - registers the models
+from hymba_lab.atomic import json_of
 from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.errors import CheckpointError
 from hymba_lab.hf import HymbaConfig, HymbaLabConfig
@@ -80,7 +80,7 @@ def _check(folder: Path) -> None:
             )
         raise CheckpointError(f"{folder}: no config.json, so no checkpoint that can be tuned.")
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = json_of(file)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: not a JSON file ({error}).") from None
     kind = content.get("model_type") if isinstance(content, dict) else None

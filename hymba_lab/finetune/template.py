@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
+from hymba_lab.atomic import text_of
 from hymba_lab.errors import ConfigError, DataError, UserError
 from hymba_lab.finetune.examples import Message
 
@@ -112,7 +113,7 @@ def template_for(tokenizer: Any, given: str | None, model: str) -> TrainedTempla
 
 def _file(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return text_of(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"template: {path}: cannot be read ({error}); give plain, or a FILE.jinja."

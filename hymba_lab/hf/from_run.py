@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hymba_lab.checkpoints.codec import SourceIds, text_source
-from hymba_lab.checkpoints.weights import load_weights
+from hymba_lab.checkpoints.weights import described, load_weights
 from hymba_lab.config import from_resolved
 from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.data.given import GivenTokenizer
@@ -27,16 +27,15 @@ def from_run(run: Path, plugins: Sequence[Path] = ()) -> tuple[HymbaLabForCausal
     if not file.is_file():
         raise CheckpointError(f"{run}: no {WEIGHTS}, so no run of the lab that was trained.")
     weights, facts = load_weights(file)
-    if not {"config", "vocab"} <= facts.keys():
-        raise CheckpointError(f"{file}: holds no configuration, so it is not of a run.")
-    config = from_resolved(facts["config"], plugins=plugins, source=str(file))
+    resolved, vocab = described(file, facts)
+    config = from_resolved(resolved, plugins=plugins, source=str(file))
     codec = text_source(config, file)
     if not isinstance(codec, SourceIds):
         raise CheckpointError(f"{file}: its text source has no tokenizer of its own.")
     tokenizer = _tokenizer(codec.tokenizer, codec.offset, file)
     dtype = next(iter(weights.values())).dtype
     end = codec.eos[0]
-    model = HymbaLabForCausalLM(HymbaLabConfig.of(config, facts["vocab"], end, dtype)).to(dtype)
+    model = HymbaLabForCausalLM(HymbaLabConfig.of(config, vocab, end, dtype)).to(dtype)
     state = {
         "lm_head.weight" if name == "head.weight" else f"model.net.{name}": weight
         for name, weight in weights.items()

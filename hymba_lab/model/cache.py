@@ -235,14 +235,22 @@ class Cache:
                 "it cannot generate. Give it `cache_shapes(n_tokens)`, which returns the shapes "
                 "that one row keeps by name ({} for nothing), and ask `past` for them."
             )
-        buffers = {
-            key: torch.zeros(
-                (len(self.rows.lengths), *shape),
-                dtype=kept_dtype(key, weight.dtype),
-                device=weight.device,
-            )
-            for key, shape in shapes.items()
-        }
+        n_rows = len(self.rows.lengths)
+        try:
+            buffers = {
+                key: torch.zeros(
+                    (n_rows, *shape), dtype=kept_dtype(key, weight.dtype), device=weight.device
+                )
+                for key, shape in shapes.items()
+            }
+        except RuntimeError as error:  # a CPU's has no class of its own
+            if "memory" not in str(error):
+                raise
+            raise UserError(
+                f"a cache of {n_rows} texts of {self.n_tokens} tokens is larger than the memory of "
+                f"{weight.device}; ask for fewer new tokens (max_new_tokens), or fewer texts at "
+                "once."
+            ) from None
         return Kept(self.rows, buffers, name)
 
 

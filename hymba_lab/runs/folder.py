@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.config import Config
 from hymba_lab.errors import StoreError
 from hymba_lab.runs import record as records
@@ -122,7 +122,7 @@ class RunFolder:
     def endings(self) -> dict[str, int]:
         """How often attempts of this run ended before their time, by reason."""
         try:
-            found = json.loads((self.path / "endings.json").read_text(encoding="utf-8"))
+            found = json_of(self.path / "endings.json")
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

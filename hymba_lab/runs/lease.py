@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from hymba_lab.atomic import json_of
 from hymba_lab.errors import LeaseLost, StoreError
 
 RENEW_S = 15.0
@@ -62,7 +63,7 @@ class Held:
         """Whether its holder is gone: dead on this machine, or silent for `LEASE_S`."""
         if self.here and not _alive(self.holder):
             return True
-        return age_s(self.path) > LEASE_S
+        return abs(age_s(self.path)) > LEASE_S  # a time ahead is of a clock that was wrong
 
 
 class Lease:
@@ -117,6 +118,11 @@ def newest(folder: Path) -> Held | None:
             numbers = [int(m[1]) for name in os.listdir(folder) if (m := _NAME.fullmatch(name))]
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(
+                f"{folder}: cannot be read: {error.strerror}; give a folder of your own with "
+                "--root, or have it given to you."
+            ) from None
         if not numbers:
             return None
         found = _read(folder, max(numbers))
@@ -235,7 +241,7 @@ def _space() -> str:
 def _read(folder: Path, number: int) -> Held | None:
     path = folder / f"lease.{number}.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_of(path)
         return Held(path, number, found["claim"], found["token"], found["holder"])
     except FileNotFoundError:
         return None

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hymba_lab.atomic import make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, write_atomically
 from hymba_lab.runs.provenance import hardware, n_cores
 from hymba_lab.stages.chain import count, identities, names
 from hymba_lab.sweep.coordinator import Coordinator
@@ -221,7 +221,7 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
 def _known_speeds(session: Session) -> dict[str, float]:
     """Return what an earlier --calibrate measured on this hardware [s per step]."""
     try:
-        stored = json.loads((session.folder / "calibration.json").read_text(encoding="utf-8"))
+        stored = json_of(session.folder / "calibration.json")
     except (OSError, ValueError):
         return {}
     known = stored.get(hardware(), {}) if isinstance(stored, dict) else {}

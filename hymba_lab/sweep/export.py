@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from hymba_lab import tables
+from hymba_lab.atomic import parsed_json
 from hymba_lab.errors import StoreError
 from hymba_lab.registry import Section
 from hymba_lab.sweep.question.file import Range, SweepFile
@@ -86,7 +87,7 @@ def sweep_of(name: str, scale: str = "") -> str:
 def scale_of(resolved: str) -> str:
     """Return the scale that the text of a sweep.resolved.json names; "" where it names none."""
     try:
-        return str(json.loads(resolved)["base"]["scale"])
+        return str(parsed_json(resolved)["base"]["scale"])
     except (ValueError, KeyError, TypeError):
         return ""
 

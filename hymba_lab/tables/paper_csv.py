@@ -1,9 +1,11 @@
 """Tables of papers as CSV files: lines by name, comments left out, nothing guessed."""
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from hymba_lab.atomic import text_of
 from hymba_lab.errors import UserError
 
 Table = Mapping[str, Mapping[str, str]]
@@ -15,8 +17,8 @@ def lines_of(path: Path) -> list[dict[str, str]]:
     Raises `FileNotFoundError` for a file that is not there, `UserError` for one that is no table.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
+        file = io.StringIO(text_of(path), newline="")
+        lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -7,14 +7,15 @@ What was not measured is an em dash for readers and an empty field in the CSV, n
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import rich.box
 import rich.table
-from rich.console import Console, Group
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from hymba_lab.stats import Goal
@@ -137,30 +138,69 @@ def _latex_table(columns: list[Column]) -> list[str]:
     ]
 
 
-def to_rich(table: Table) -> Group:
-    """For the terminal: verdicts, then results, costs, notes; labels are text, never markup."""
+def to_rich(table: Table, width: int) -> Group:
+    """For a terminal of a width [characters]: verdicts, then results, costs, notes.
+
+    Labels are text, never markup. Where columns would be folded or cut they go on in a table below.
+    """
     columns = display(table)
     parts = [
-        _rich_table([column for column in columns if column.part in ("label", part)])
-        for part in ("verdict", "result", "cost")
+        part
+        for kind in ("verdict", "result", "cost")
+        for part in _rich_tables([one for one in columns if one.part in ("label", kind)], width)
     ]
-    more = [part for one in table.more for part in (Text(one.title), _rich_table(one.columns))]
-    return Group(*parts, *more, Text("\n".join(table.notes)))
+    for one in table.more:
+        parts += [Text(one.title), *_rich_tables(one.columns, width)]
+    return Group(*parts, Text("\n".join(table.notes)))
 
 
-def _rich_table(columns: list[Column]) -> rich.table.Table:
+def _rich_tables(columns: list[Column], width: int) -> list[RenderableType]:
+    """Columns in as many tables, each with the labels in front, as it takes to keep them whole."""
+    labels = [column for column in columns if column.part == "label"]
+    groups: list[list[Column]] = [[]]
+    for column in columns[len(labels) :]:
+        if groups[-1] and _room([*labels, *groups[-1], column], _least) > width:
+            groups.append([])
+        groups[-1].append(column)
+    return [_rich_table([*labels, *group], width) for group in groups]
+
+
+def _rich_table(columns: list[Column], width: int) -> rich.table.Table:
     result = rich.table.Table(box=rich.box.SIMPLE)
-    for column in columns:
-        result.add_column(Text(column.heading), justify="right" if column.numeric else "left")
+    tight, spare = _room(columns, _most) > width, max(0, width - _room(columns, _least))
+    *_, last = [0, *(place for place, column in enumerate(columns) if not column.numeric)]
+    for place, column in enumerate(columns):
+        fixed = None
+        if tight and place != last:  # the last text takes what is left
+            more = 0 if column.numeric else min(_most(column) - _least(column), spare // 3)
+            fixed = _least(column) + more
+        justify: Literal["right", "left"] = "right" if column.numeric else "left"
+        result.add_column(Text(column.heading), justify=justify, width=fixed)
     for row in _rows([column.cells for column in columns]):
         result.add_row(*(Text(cell) for cell in row))
     return result
 
 
+def _room(columns: list[Column], width_of: Callable[[Column], int]) -> int:
+    """Characters of a line: a blank on either side of a cell, and one between two."""
+    return 1 + sum(width_of(column) + 3 for column in columns)
+
+
+def _least(column: Column) -> int:
+    """The narrowest that a column may be: no word and no number is broken."""
+    words = column.heading.split()
+    cells = column.cells if column.numeric else [w for cell in column.cells for w in cell.split()]
+    return max(map(cell_len, [*words, *cells]), default=1)
+
+
+def _most(column: Column) -> int:
+    return max(map(cell_len, [column.heading, *column.cells]))
+
+
 def to_text(table: Table, width: int = 160) -> str:
     """`to_rich` without colors at a fixed width [characters], for files and logs."""
     file = io.StringIO()
-    Console(file=file, width=width, color_system=None).print(to_rich(table))
+    Console(file=file, width=width, color_system=None).print(to_rich(table, width))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hymba_lab.errors import UserError, suggest
@@ -32,6 +33,7 @@ from hymba_lab.tables.published import Unit
 
 PREFIXES = ("", "params.", "metrics.", "tags.", "config.", "summary.", "config/", "summary/")
 _STATES = ("status", "State", "state")
+_MOST = 1e100  # squares and sums of squares stay numbers
 _ENDED_WELL = ("finished", "completed", "success", "")
 
 
@@ -97,12 +99,23 @@ def verdict(
 
     Raises UserError for absent columns or rows, a run given twice, and unequal runs.
     """
+    _check(alpha, margin, limits, params)
     runs, n_failed = _finished(frame)
     labels = [_word(value) for value in _column(runs, row)]
     seeds = _seeds(labels, None if seed is None else _column(runs, seed), row, seed)
     for name in same:
         _refuse_unequal(name, labels, _column(runs, name))
     numbers = [_number(metric, value) for value in _column(runs, metric)]
+    if outside := [
+        value
+        for value in numbers
+        if not math.isnan(value)
+        and not (limits[0] <= value <= limits[1] and (abs(value) < _MOST or math.isinf(value)))
+    ]:
+        raise UserError(
+            f"column {metric!r}: {outside[0]:g} lies outside the metric's limits "
+            f"{max(limits[0], -_MOST):g} to {min(limits[1], _MOST):g}; mend it, or the limits."
+        )
     values: dict[str, dict[int, float]] = {label: {} for label in labels}
     for label, number, value in zip(labels, seeds, numbers, strict=True):
         values[label][number] = value
@@ -121,6 +134,17 @@ def verdict(
     notes += [f"{label}: {n} runs have no {metric}." for label, n in missing.items() if n]
     rows = [_baseline(baseline, values, missing), *(_row(one, missing) for one in found)]
     return Verdicts(rows, notes, wrong_winner(values, goal))
+
+
+def _check(alpha: float, margin: float | None, limits: tuple[float, float], params: float) -> None:
+    wrong = {
+        f"alpha = {alpha:g}: give a chance between 0 and 1": not 0 < alpha < 1,
+        f"margin = {margin}: give a number above 0": margin is not None and not margin > 0,
+        f"limits = {limits[0]:g} {limits[1]:g}: give the least value first": limits[0] >= limits[1],
+        f"params = {params:g}: give a count of parameters, such as 124e6": params < 1,
+    }
+    if said := [message for message, is_wrong in wrong.items() if is_wrong]:
+        raise UserError("; ".join(said) + ".")
 
 
 def _finished(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -182,6 +206,8 @@ def _number(name: str, value: Any) -> float:
     if value is None or value == "" or pd.isna(value):
         return math.nan
     try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise UserError(

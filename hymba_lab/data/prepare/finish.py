@@ -1,12 +1,12 @@
 """The end of a tokenization: validation parts joined, facts summed, the index written."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hymba_lab.atomic import json_of
 from hymba_lab.data.index import INDEX, Shard, TokenIndex, read_index, write_index
 from hymba_lab.data.prepare.schema import TokenizeConfig
 from hymba_lab.data.prepare.unit import Place
@@ -22,7 +22,7 @@ def finish(config: TokenizeConfig, n_units: int, recipe: str) -> TokenIndex:
     in between leaves a tokenization that goes on, or a whole one.
     """
     place = Place(Path(config.out))
-    made = [json.loads(place.done(number).read_text("utf-8")) for number in range(n_units)]
+    made = [json_of(place.done(number)) for number in range(n_units)]
     train = [_shard("train", facts) for unit in made for facts in unit["train"]]
     parts = [place.work / facts["file"] for unit in made for facts in unit["val"]]
     if not train or not parts:

@@ -1,6 +1,5 @@
 """A tokenization from start to end, or from where it stopped: units side by side over the cores."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -15,6 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
 
+from hymba_lab.atomic import json_of
 from hymba_lab.data.given import given
 from hymba_lab.data.index import INDEX, TokenIndex, read_index
 from hymba_lab.data.prepare.finish import clear, finish
@@ -81,7 +81,7 @@ def _inputs(units: Sequence[Unit]) -> list[list[object]]:
 
 
 def _finished(place: Place, recipe: str) -> TokenIndex:
-    made = json.loads((place.out / INDEX).read_text("utf-8")).get("recipe")
+    made = json_of(place.out / INDEX).get("recipe")
     if made != recipe:
         raise DataError(
             f"{place.out}: holds the tokens of other text or other settings; set `out` to another "

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import make_folder, write_atomically, write_bytes
+from hymba_lab.atomic import json_of, make_folder, write_atomically, write_bytes
 
 LOG = "trial.log"
 
@@ -70,7 +70,7 @@ def read_job(folder: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_of(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.errors import SweepStopped, TrialFailed, TrialInterrupted
 from hymba_lab.runs.lease import age_s, is_alive, this_process
@@ -48,7 +50,7 @@ class StateFile:
         self._facts = {"holder": this_process(job), "launcher": launcher, "started": time.time()}
         make_folder(self._path.parent)
         self._write({})
-        self._began = self._path.stat().st_mtime if self._path.exists() else time.time()
+        self._old_word = stop_word(folder)
 
     def read_back(self, outcomes: Mapping[str, Outcome]) -> None:
         """Count what was finished before."""
@@ -76,7 +78,7 @@ class StateFile:
 
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Write the file now and then; raises `SweepStopped` once that was asked for."""
-        if asked_to_stop(self._path.parents[1], self._began):
+        if stop_word(self._path.parents[1]) not in (None, self._old_word):
             raise SweepStopped(self._path.parents[1].name)
         if time.monotonic() - self._written > _EVERY_S:
             self._write(running)
@@ -104,19 +106,47 @@ class StateFile:
             write_atomically(self._path, json.dumps(state), durable=False)
 
 
+class _Running(BaseModel):
+    name: str
+    identity: str
+    n_steps: int
+
+
+class _State(BaseModel):
+    """What a reader needs of a coordinator's file, which may be cut, edited, or of later days."""
+
+    holder: dict[str, Any]
+    launcher: str
+    started: float
+    done: dict[str, int]
+    total: int
+    failed: list[dict[str, str]]
+    interrupted: dict[str, int]
+    trouble: str | None = None
+    seconds: float | None
+    running: list[_Running]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return a coordinator's state, None for whatever is no whole one."""
+    try:
+        return _State.model_validate_json(path.read_bytes()).model_dump()
+    except (OSError, ValidationError):
+        return None
+
+
 def coordinators(folder: Path) -> list[dict[str, Any]]:
     """Return the state of every coordinator of a sweep that lives; files of dead ones are left."""
     found = []
     for path in sorted((folder / "coordinators").glob("*.json")):
         if path.name == _LAST:
             continue
-        try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            alive = is_alive(state["holder"])
-        except (OSError, ValueError, KeyError):
+        state = _read(path)
+        if state is None:
             continue
+        alive = is_alive(state["holder"])
         age = age_s(path)
-        if alive is False or (alive is None and age > SILENT_S):
+        if alive is False or (alive is None and abs(age) > SILENT_S):
             continue
         found.append({**state, "age_s": age})
     return found
@@ -124,11 +154,7 @@ def coordinators(folder: Path) -> list[dict[str, Any]]:
 
 def last_state(folder: Path) -> dict[str, Any] | None:
     """Return what the coordinator that ended last knew, None where none has ended."""
-    try:
-        found = json.loads((folder / "coordinators" / _LAST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return _read(folder / "coordinators" / _LAST)
 
 
 def ask_to_stop(folder: Path) -> None:
@@ -136,9 +162,13 @@ def ask_to_stop(folder: Path) -> None:
     write_atomically(folder / "stop", f"{time.time()}\n", durable=False)
 
 
-def asked_to_stop(folder: Path, since: float) -> bool:
-    """Whether the word was left after `since` [s of this file system's clock]."""
+def stop_word(folder: Path) -> tuple[int, int] | None:
+    """Return what tells the word that was left from a later one, None where there is none.
+
+    Its time alone says nothing of before and after: a clock may have been years ahead.
+    """
     try:
-        return (folder / "stop").stat().st_mtime > since
+        found = (folder / "stop").stat()
     except OSError:
-        return False
+        return None
+    return found.st_ino, found.st_mtime_ns

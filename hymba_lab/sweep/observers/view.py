@@ -111,7 +111,7 @@ class View:
         """Print the table, its notes and where to look next."""
         self.console.print()
         self.console.print(Text(self.session.sweep.file.question, style="bold"))
-        self.console.print(tables.to_rich(report.table))
+        self.console.print(tables.to_rich(report.table, self.console.width))
         where = report.folder
         self.console.print(
             f"\nFiles: {where}/table.md, table.csv, table.tex, runs.csv\n"
