@@ -110,9 +110,9 @@ class RunFolder:
 
     def fail(self, reason: str, message: str) -> None:
         """Record a failure, counting the attempts and this among the run's endings."""
-        self.count_ending(reason)
         attempts = (self.failure or {}).get("attempts", 0) + 1
         self._write("failure.json", {"reason": reason, "message": message, "attempts": attempts})
+        self.count_ending(reason)
 
     def count_ending(self, reason: str) -> None:
         """Note that an attempt ended before its time for this reason."""

@@ -31,7 +31,7 @@ ANYWHERE: list[tuple[str, str, str, int]] = [
     ("hang", "after", "timeout", 1),
     ("want_memory", "before", "out_of_memory", 1),
     ("want_memory", "after", "out_of_memory", 1),
-    ("fill_disk", "after", "disk", 1),
+    ("fill_disk", "after", "disk?", 1),
     ("restart_postgres", "after", "", 0),
     ("lose_mlflow", "after", "", 0),
 ]
