@@ -39,7 +39,10 @@ $(VENV)/installed: pyproject.toml setup.py hymba_lab/ops/csrc/*
 clean:
 	rm -rf $(VENV) build *.egg-info
 
-.PHONY: docs docs-reference shell
+.PHONY: docs docs-reference shell story
+
+story: setup  ## pretrain, tune, evaluate and talk to a toy; half an hour on two quiet cores
+	$(BIN)/python story/tell.py
 
 docs: setup  ## the pages as a site that opens from disk: build/site/index.html
 	$(BIN)/python -m mkdocs build --strict --quiet

@@ -16,6 +16,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("model.mlp", "swiglu"): {"d_ff": 12},
     ("model.mlp", "relu2"): {"d_ff": 12},
     ("model.ssm", "mamba2"): {"d_head": 4, "d_state": 4},
+    ("model.ssm", "mamba3"): {"d_head": 4, "d_state": 4},
     ("model.ssm", "gated_delta"): {"d_head": 4},
     ("model.ssm", "kimi_delta"): {"d_head": 4},
     ("model.ssm", "gla"): {"d_head": 4, "gate_rank": 3, "tau": 1.0},
@@ -47,6 +48,7 @@ VARIANTS: dict[tuple[str, str], dict[str, Any]] = {
     ("model.attention", "softmax:normed"): {"qk_norm": True, "rope_share": 0.5},
     ("model.attention", "softmax:conv"): {"qkv_conv": 3},
     ("model.ssm", "mamba2:groups"): {"d_head": 4, "d_state": 3, "n_groups": 2, "norm": False},
+    ("model.ssm", "mamba3:groups"): {"d_head": 4, "d_state": 5, "n_groups": 2, "rope_share": 1.0},
     ("model.ssm", "gated_delta:shared"): {"d_head": 4, "expand_v": 1, "heads_per_key": 2},
 }
 """Options of an entry, `entry:label`, under which the contract is tested as well."""

@@ -392,3 +392,80 @@ def test_the_release_s_own_command(
     [results] = (tmp_path / "results").rglob("results_*.json")
     assert json.loads(results.read_text())["results"]["choices"]["acc,none"] >= 0
     assert list((tmp_path / "results").rglob("samples_choices_*.jsonl"))
+
+
+# --- chat templates
+
+
+def chat_folder(folder: Path, place: Path) -> Path:
+    """The tiny checkpoint with a template whose answers begin behind a space."""
+    import shutil
+
+    shutil.copytree(folder, place)
+    text = "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}\n{% endfor %}"
+    (place / "chat_template.jinja").write_text(text + "{% if add_generation_prompt %}a:{% endif %}")
+    return place
+
+
+def test_questions_by_the_template_are_what_a_user_says(
+    folder: Path, task_files: Path, tmp_path: Path
+) -> None:
+    """The scores are those of the rendered text with the choice behind; what is asked is told."""
+    own = chat_folder(folder, tmp_path / "chat")
+    seen: list[tuple[str, str]] = []
+    real = HarnessModel._encode_pair
+
+    def encode(self: Any, context: str, continuation: str) -> Any:
+        seen.append((context, continuation))
+        return real(self, context, continuation)
+
+    argv = [str(own), "--suite", str(task_files), "--limit", "2", "--root", str(tmp_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HarnessModel, "_encode_pair", encode)
+        assert command.main([*argv, "--out", str(tmp_path / "a"), "--apply-chat-template"]) == 0
+    assert ("u: 0 plus 0 is\na: ", "0") in seen
+    asked = json.loads((tmp_path / "a" / "choices.json").read_text())["asked"]
+    assert asked["chat"]["multiturn"] is False
+    seen.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HarnessModel, "_encode_pair", encode)
+        more = ["--apply-chat-template", "--fewshot-as-multiturn", "--n-shot", "1"]
+        assert (
+            command.main([*argv, "--out", str(tmp_path / "b"), *more, "--template", "plain"]) == 0
+        )
+    turns = [context for context, _ in seen if context.count("User:") == 2]
+    assert turns
+    assert all(context.count("Assistant:") == 2 for context in turns)
+    told = json.loads((tmp_path / "b" / "choices.json").read_text())["asked"]["chat"]
+    assert told["multiturn"] is True
+    assert told["template"] != asked["chat"]["template"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--template", "plain"], "--template goes with --apply-chat-template"),
+        (["--fewshot-as-multiturn"], "--fewshot-as-multiturn goes with --apply-chat-template"),
+        (["--apply-chat-template", "--template", "no.jinja"], "cannot be read"),
+    ],
+)
+def test_templates_that_cannot_be(
+    options: list[str], said: str, folder: Path, task_files: Path, tmp_path: Path
+) -> None:
+    argv = [str(folder), "--suite", str(task_files), "--out", str(tmp_path / "out"), *options]
+    with pytest.raises(UserError, match=said):
+        command.main(argv)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_lie_beside_the_task_file(folder: Path, task_files: Path, tmp_path: Path) -> None:
+    place = tmp_path / "mine"
+    place.mkdir()
+    (place / "q.jsonl").write_text((task_files / "q.jsonl").read_text())
+    text = (task_files / "choices.yaml").read_text().replace(f"{task_files}/q.jsonl", "q.jsonl")
+    (place / "choices.yaml").write_text(text)
+    records = [
+        run_suite(harness(folder), suite_of(str(where), limit=3), tmp_path / where.name, {})
+        for where in (place, task_files)
+    ]
+    assert records[0]["choices"]["metrics"] == records[1]["choices"]["metrics"]

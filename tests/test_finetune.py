@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from hf_folders import load, tiny_folder
-from tuning import stage_of, tensors, tuned
+from hf_folders import lab_model, load, tiny_folder
+from tuning import lines, stage_of, tensors, tuned
 
 from hymba_lab.__main__ import main
 from hymba_lab.checkpoints.load import load as load_folder
+from hymba_lab.checkpoints.load import longest_text
 from hymba_lab.config.tuning import Dora, Lisa, Lora, Sft
 from hymba_lab.errors import StoreError, UserError
 from hymba_lab.finetune.callbacks import LayersDrawn
@@ -273,3 +274,32 @@ def test_defaults_that_contradict_each_other_do_not_keep_a_stage_from_its_end(
     file.write_text(json.dumps({"do_sample": False, "temperature": 0.7, "eos_token_id": 2}))
     tuned(stage, tmp_path / "out")
     assert json.loads((tmp_path / "out/generation_config.json").read_text())["eos_token_id"] == 2
+
+
+@pytest.mark.parametrize(("packing", "longest"), [(None, 40), ("wrapped", 64)])
+def test_the_longest_text_is_that_of_the_tuning(
+    packing: str | None, longest: int, tmp_path: Path
+) -> None:
+    """Pretrained on rows of a few tokens, tuned on longer texts; a shorter stage takes nothing."""
+    stage_of("sft", tmp_path)  # makes the data and a tokenizer
+    model = lab_model()
+    model.resize_token_embeddings(97)
+    assert model.config.lab["training"]["seq_len"] < longest
+    model.save_pretrained(tmp_path / "row")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "row" / name).write_bytes((tmp_path / "model" / name).read_bytes())
+    lines(tmp_path / "texts.jsonl", [{"text": "a" * 38}, {"text": "b"}])
+    data = {"paths": [str(tmp_path / "texts.jsonl")]}
+    stage = stage_of("sft", tmp_path, model=str(tmp_path / "row"), data=data, packing=packing,
+                     max_steps=1)  # fmt: skip
+    tuned(stage, tmp_path / "long")
+    assert longest_of(tmp_path / "long") == longest
+    lines(tmp_path / "short.jsonl", [{"text": "a"}, {"text": "b"}])
+    again = stage_of("sft", tmp_path, model=str(tmp_path / "long"), max_steps=1,
+                     data={"paths": [str(tmp_path / "short.jsonl")]})  # fmt: skip
+    tuned(again, tmp_path / "after")
+    assert longest_of(tmp_path / "after") == longest
+
+
+def longest_of(folder: Path) -> int | None:
+    return longest_text(folder, load_folder(folder, None, texts=False)[0])

@@ -33,6 +33,15 @@ case(
     8 * C + 5 * E * N,
     E * N + 3 * C,
 )
+C = E + 2 * 6  # what comes a token late, by a convolution of 2
+case(
+    "mamba3",
+    {"d_state": N, "d_head": P, "n_groups": G},
+    linear((D, E + 2 * 2 * 6), (D, E), (D, H), (D, H), (D, H), (D, 1)),
+    2 * H * N + 2 * N + 2 * H,
+    4 * C + 5 * E * N,
+    E * N + C,
+)
 K, V, H = 4, 8, 6
 C = 2 * H * K + E
 case(

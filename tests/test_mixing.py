@@ -20,6 +20,8 @@ SSMS: list[dict[str, Any]] = [
     {"name": "mamba1", "d_state": 3},
     {"name": "mamba2", "d_state": 4, "d_head": 8, "n_groups": 2},
     {"name": "mamba2", "d_state": 4, "d_head": 4, "norm": False},
+    {"name": "mamba3", "d_state": 6, "d_head": 8, "n_groups": 2},
+    {"name": "mamba3", "d_state": 3, "d_head": 4, "rope_share": 1.0},
     {"name": "gated_delta", "d_head": 4, "expand_v": 2},
     {"name": "gated_delta", "d_head": 8, "expand_v": 1, "heads_per_key": 2},
     {"name": "kimi_delta", "d_head": 8},

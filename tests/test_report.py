@@ -375,3 +375,15 @@ def test_a_scale_with_a_dash_is_one_name(trained: Lab, tmp_path: Path) -> None:
         assert "sweeps/sweep.yaml" in told
         with pytest.raises(UserError, match="no experiment of a sweep 'sweep-huge'"):
             export_from(uri, ["sweep-huge"], tmp_path)
+
+
+def test_a_sweep_named_by_its_folder_is_reported_there(tmp_path: Path) -> None:
+    from hymba_lab.report.find import beside, chosen
+
+    own = write_export(tmp_path / "runs" / "sweeps")
+    assert beside([str(own)], RESULTS) == own.parent
+    assert [export.name for export in chosen(own.parent, [str(own)])] == [own.name]
+    assert beside(["fusion"], RESULTS) == RESULTS
+    other = write_export(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="lie in"):
+        beside([str(own), str(other)], RESULTS)

@@ -85,6 +85,8 @@ def test_a_control_that_fails_is_told_and_edges_are() -> None:
 def test_open_ends_are_told_as_bounds() -> None:
     assert ratio_estimate(1.5, 1.2, math.inf) == "> 1.20"
     assert ratio_estimate(0.5, 0.0, 0.8) == "< 0.80"
+    assert ratio_estimate(4.0, 3.4296, math.inf) == "> 3.42"  # what is printed is a bound, too
+    assert ratio_estimate(0.5, 0.0, 0.8012) == "< 0.81"
     assert ratio_estimate(1.32, 1.1, 1.58) == "1.32 [1.10, 1.58]"
     assert ratio_estimate(math.nan, 0.0, math.inf) == "—"
 

@@ -314,6 +314,7 @@ def all_registries() -> dict[str, Registry[Any]]:
         kimi_delta,
         kv_sharing,
         mamba2,
+        mamba3,
         meta_tokens,
         mlp,
         order,

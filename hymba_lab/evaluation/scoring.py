@@ -2,7 +2,7 @@
 
 The choices of a question share its context, and with it most of their tokens. A batch takes whole
 questions of about equal length, reads the beginnings that they all have, and goes on from there
-with every choice as a row of its own, padding behind.
+with every choice as a row of its own: rows of about equal length together, padding behind.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from hymba_lab.errors import UserError
 from hymba_lab.model import LanguageModel
+from hymba_lab.model.cache import Cache
 
-_WORTH = 64  # tokens that a shared beginning must have: below, a second call costs as much
+_WORTH = 512  # tokens that reading once must save a batch: below, a second call costs as much
 _POSITIONS = 2048  # scored at once: bounds the memory of their logits
 
 Row = tuple[int, ...]
@@ -46,6 +47,23 @@ class Question(NamedTuple):
     answers: dict[Row, list[int]]
 
 
+class Asked(NamedTuple):
+    """One row of a batch: which question it is of, its ids, the requests that it answers."""
+
+    question: int
+    ids: Row
+    numbers: list[int]
+
+
+class Read(NamedTuple):
+    """What was read of a batch's questions: the first `n_shared` tokens of each."""
+
+    cache: Cache
+    n_shared: int
+    n_tokens: int
+    """Of the longest row."""
+
+
 @torch.no_grad()
 def score(
     model: LanguageModel,
@@ -63,15 +81,16 @@ def score(
     Raises `UserError` for a continuation that does not fit.
     """
     scores: dict[int, Score] = {}
-    for batch in _batches(_questions(requests, max_length), n_rows):
-        answers = [answer for question in batch for answer in question.answers.items()]
-        features, start = _features(model, batch)
-        asked = [
-            (i, b, len(row) - start) for b, (row, numbers) in enumerate(answers) for i in numbers
-        ]
-        for i, answer in _answers(model, features, requests, asked):
-            scores[i] = answer
-        done(len(asked))
+    for batch in _batches(_questions(requests, max_length), 2 * n_rows):
+        read = _read(model, batch)
+        for part in _alike(batch, max(1, n_rows // 2)):
+            features, start = _features(model, part, read)
+            asked = [
+                (i, b, len(row.ids) - start) for b, row in enumerate(part) for i in row.numbers
+            ]
+            for i, answer in _answers(model, features, requests, asked):
+                scores[i] = answer
+            done(len(asked))
     return [scores[i] for i in range(len(requests))]
 
 
@@ -103,21 +122,40 @@ def _batches(questions: list[Question], n_rows: int) -> Iterator[list[Question]]
         yield batch
 
 
-def _features(model: LanguageModel, batch: list[Question]) -> tuple[Tensor, int]:
-    """Return features (rows, T, D) of all rows' tokens from `start` on."""
+def _alike(batch: list[Question], n_rows: int) -> Iterator[list[Asked]]:
+    """Yield the rows of a batch, `n_rows` at a time, those of about equal length together."""
+    rows = [
+        Asked(number, ids, numbers)
+        for number, question in enumerate(batch)
+        for ids, numbers in question.answers.items()
+    ]
+    rows.sort(key=lambda row: -len(row.ids))
+    for first in range(0, len(rows), n_rows):
+        yield rows[first : first + n_rows]
+
+
+def _read(model: LanguageModel, batch: list[Question]) -> Read | None:
+    """Return the beginnings that all questions of a batch have; None where that saves nothing."""
     rows = [row for question in batch for row in question.answers]
     shared = min(question.n_shared for question in batch)
-    if shared < _WORTH or len(rows) == len(batch):
-        return model.features(_padded(model, rows)), 0
+    if not shared or shared * (len(rows) - len(batch)) < _WORTH:
+        return None
     n_tokens = max(map(len, rows))
+    cache = model.cache(len(batch), n_tokens)
     firsts = [next(iter(question.answers))[:shared] for question in batch]
-    read = model.cache(len(batch), n_tokens)
-    model.features(_padded(model, firsts), read)
-    sizes = torch.tensor([len(question.answers) for question in batch])
-    cache = model.cache(len(rows), n_tokens)
-    cache.take_over(read, torch.arange(len(batch)).repeat_interleave(sizes))
-    rest = [row[shared:] for row in rows]
-    return model.features(_padded(model, rest), cache, torch.tensor([*map(len, rest)])), shared
+    model.features(_padded(model, firsts), cache)
+    return Read(cache, shared, n_tokens)
+
+
+def _features(model: LanguageModel, part: list[Asked], read: Read | None) -> tuple[Tensor, int]:
+    """Return features (rows, T, D) of all rows' tokens from `start` on."""
+    if read is None:
+        return model.features(_padded(model, [row.ids for row in part])), 0
+    cache = model.cache(len(part), read.n_tokens)
+    cache.take_over(read.cache, torch.tensor([row.question for row in part]))
+    rest = [row.ids[read.n_shared :] for row in part]
+    sizes = torch.tensor([*map(len, rest)])
+    return model.features(_padded(model, rest), cache, sizes), read.n_shared
 
 
 def _padded(model: LanguageModel, rows: Sequence[Row]) -> Tensor:

@@ -20,20 +20,20 @@ SCAN = Operation(
     "selective scan",
     "HYMBA_LAB_SCAN",
     {
-        "cuda": Implementation(
-            scan_cuda.selective_scan,
-            "mamba-ssm's CUDA kernel",
-            "CUDA tensors, float32 or 16 bits, without an initial state",
-            scan_cuda.missing,
-            lambda x, h0: x.is_cuda and x.dtype != torch.float64 and h0 is None,
-            devices=("cuda",),
-        ),
         "triton": Implementation(
             scan_triton.selective_scan,
             "Triton kernels of our own",
             "CUDA tensors, float32 or 16 bits",
             scan_triton.missing,
             lambda x, h0: scan_triton.takes(x),
+            devices=("cuda",),
+        ),
+        "cuda": Implementation(
+            scan_cuda.selective_scan,
+            "mamba-ssm's CUDA kernel",
+            "CUDA tensors, float32 or 16 bits, without an initial state",
+            scan_cuda.missing,
+            lambda x, h0: x.is_cuda and x.dtype != torch.float64 and h0 is None,
             devices=("cuda",),
         ),
         "cpp": Implementation(

@@ -15,6 +15,18 @@ def exported(results: Path) -> list[Path]:
     return sorted(set(found))
 
 
+def beside(names: Sequence[str], results: Path) -> Path:
+    """Return where the exports stand: beside those that are named by their folders.
+
+    Raises `UserError` for folders that lie in several places, since a report is of one.
+    """
+    places = {Path(name).parent for name in names if (Path(name) / FILES[0]).is_file()}
+    if len(places) > 1:
+        where = ", ".join(sorted(map(str, places)))
+        raise UserError(f"the sweeps lie in {where}; report those of one folder at a time.")
+    return places.pop() if places else results
+
+
 def chosen(results: Path, names: Sequence[str]) -> list[Export]:
     """Return the exports of these sweeps at all their scales (none named: of every sweep).
 

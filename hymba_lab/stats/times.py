@@ -203,13 +203,14 @@ def _words(kind: Kind, low: float, high: float) -> str:
     if kind == "not_learned":
         return "not learned by either"
     if low > 0:
-        return f"{kind}: at least {_rounded_down(math.exp(low))} times later"
+        return f"{kind}: at least {rounded_down(math.exp(low))} times later"
     if high < 0:
-        return f"{kind}: at least {_rounded_down(math.exp(-high))} times sooner"
+        return f"{kind}: at least {rounded_down(math.exp(-high))} times sooner"
     return kind
 
 
-def _rounded_down(value: float) -> str:
+def rounded_down(value: float) -> str:
+    """A lower bound in two decimals, so that what is printed is a bound, too."""
     return f"{math.floor(value * 100) / 100:.2f}"
 
 

@@ -19,6 +19,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from hymba_lab.stats import Goal
+from hymba_lab.stats.times import rounded_down
 
 MISSING = "—"
 _MOST_DECIMALS = 6
@@ -243,9 +244,9 @@ def _solved_column(numbers: dict[str, list[float]]) -> Column:
 def ratio_estimate(value: float, low: float, high: float) -> str:
     """`1.32 [1.10, 1.58]`; an open end is told as a bound: "> 1.24", and NaN as an em dash."""
     if math.isinf(high) and low > 0:
-        return f"> {low:.2f}"
+        return f"> {rounded_down(low)}"
     if low == 0 and not math.isinf(high) and not math.isnan(high):
-        return f"< {high:.2f}"
+        return f"< {math.ceil(high * 100) / 100:.2f}"
     if math.isnan(value) or math.isnan(low) or math.isnan(high):
         return number(value, 2)
     return estimate(value, low, high)
