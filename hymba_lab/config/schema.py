@@ -1,37 +1,23 @@
-"""YAML -> one frozen, fully resolved configuration with a digest.
-
-The schema is assembled from the registries at load time, so a component registered by a plugin is
-checked, listed and suggested like one of the package's own.
-"""
+"""What an experiment says, every default filled in: one frozen configuration with a digest."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from types import GenericAlias
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, PrivateAttr, create_model
+from pydantic import Field, PrivateAttr
 
-from hymba_lab.config.located import locate
-from hymba_lab.config.messages import checked_as
-from hymba_lab.config.plugins import added_by_others, load_entry_points, load_plugin, loaded_as
-from hymba_lab.config.shipped import PREFIX, named
-from hymba_lab.config.stages import Stages, by_label, filled_in
-from hymba_lab.config.start import Start, start_of
-from hymba_lab.config.trust import refuse_strangers, remember
-from hymba_lab.config.yaml_file import Document, Place, merged, parse_value, read_yaml
+from hymba_lab.config.registries import absent
+from hymba_lab.config.stages import Stages
+from hymba_lab.config.yaml_file import Document
 from hymba_lab.errors import ConfigError, UserError
-from hymba_lab.registry import LATER, Registry, Section, Spec
+from hymba_lab.registry import LATER, Section, Spec
 
 Blamed = TypeVar("Blamed", bound=UserError)
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 
 PER_LAYER = ("heads", "attention", "ssm", "fusion", "mlp")
-ABSENT = {"short_conv": "none", "topology": "sa_m"}
-"""What a file need not name, because it came later, and what it then is."""
-
 # What can change without changing a result; left out of the digest.
 COSMETIC = (
     "name",
@@ -50,10 +36,6 @@ COSMETIC = (
     "training.shard",
     "training.shard_checkpoints",
 )
-
-
-def _absent(key: str) -> Spec:
-    return all_registries()[f"model.{key}"].spec(ABSENT[key])
 
 
 class Layers(Section):
@@ -86,8 +68,8 @@ class ModelConfig(Section):
     attention: Spec
     ssm: Spec
     mlp: Spec
-    short_conv: Annotated[Spec, LATER] = Field(default_factory=partial(_absent, "short_conv"))
-    topology: Annotated[Spec, LATER] = Field(default_factory=partial(_absent, "topology"))
+    short_conv: Annotated[Spec, LATER] = Field(default_factory=partial(absent, "short_conv"))
+    topology: Annotated[Spec, LATER] = Field(default_factory=partial(absent, "topology"))
     layers: Annotated[tuple[Layers, ...], LATER] = ()
 
     def at(self, layer: int) -> "ModelConfig":
@@ -183,225 +165,3 @@ class Config(Section):
         where = self._document.where((error.path or "").split(".")) if self._document else ""
         said = ": ".join(part for part in (where, error.path, str(error)) if part)
         return type(error)(said)
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Load an experiment file with `extends:` and `--set` overrides applied."""
-    return resolve(load_document(Path(path), overrides))
-
-
-def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:
-    """Read a file, what it extends and overrides (`a.b=value`), without checking the schema."""
-    return overridden(by_label(_with_base(path, ())), overrides)
-
-
-def overridden(document: Document, overrides: Sequence[str]) -> Document:
-    """Return a document with the command line's overrides (`a.b=value`) put in place."""
-    for number, text in enumerate(overrides, start=1):
-        key, equals, value = text.partition("=")
-        mark = f"--set {text}" if len(overrides) == 1 else f"--set #{number} {text}"
-        if not equals or not key.strip():
-            raise ConfigError(f"{mark}: write --set path.to.key=value.")
-        document = document.patched(key.strip(), parse_value(value, mark), mark)
-    return document
-
-
-def resolve(document: Document) -> Config:
-    """Check a document against the schema; all its errors are reported together."""
-    registries = all_registries().values()
-    document = by_label(document)
-    load_entry_points()
-    paths = _plugin_paths(document)
-    hashes = [load_plugin(path, list(registries)) for path in paths]
-    foreign = added_by_others(paths)  # would be missing in another process, and in the digest
-    names = (
-        tuple(name for name in registry if (registry.path, name) not in foreign)
-        for registry in registries
-    )
-    remember(hashes)
-    schema = _config_type(tuple(names), *hashes)
-    document = _with_tokenizer(document)
-    data = {**document.data, "plugins": [str(path) for path in paths]}
-    config = checked_as(document, schema, data)
-    folders = _located(config, document)
-    changed: dict[str, Any] = {"paths_from": folders}
-    if config.stages:
-        _require_one_device(config, document)
-        changed["stages"] = filled_in(config.stages, document)
-    start = _start(config, document)
-    if start is not None:
-        folders["start_from"], changed["start_weights"] = start.folder, start.sha256
-    config = config.model_copy(update=changed)
-    config._plugin_hashes, config._document = hashes, document
-    config._start_path = start and start.path
-    return config
-
-
-def _located(config: Config, document: Document) -> dict[str, str]:
-    specs: dict[Place, Spec] = {("data", label): spec for label, spec in config.data.items()}
-    specs |= {("stages", label): spec for label, spec in config.stages.items()}
-    return locate(specs, document, config.paths_from)
-
-
-def _require_one_device(config: Config, document: Document) -> None:
-    if config.training.devices > 1:
-        said = f"{config.training.devices}, but stages are tuned on one; run them on their own."
-        raise document.wrong(["training", "devices"], said)
-
-
-def _start(config: Config, document: Document) -> Start | None:
-    if config.start_from is None:
-        if config.start_weights is not None:
-            raise document.wrong(
-                ["start_weights"], "is the sha256 of start_from, which is not given."
-            )
-        return None
-    known = config.paths_from.get("start_from")
-    return start_of(config.start_from, config.start_weights, document, known)
-
-
-def _with_tokenizer(document: Document) -> Document:
-    """Return the document with the experiment's tokenizer at every source of text without one."""
-    named, sources = document.data.get("tokenizer"), document.data.get("data")
-    if not isinstance(named, str) or not isinstance(sources, dict):
-        return document
-    datasets = all_registries()["data"]
-    for label, source in sources.items():
-        name = str(source.get("name")) if isinstance(source, dict) else ""
-        takes = name in datasets and "tokenizer_file" in datasets.options(name)
-        if takes and not {"tokenizer", "tokenizer_file"} & set(source):
-            mark = document.where(["tokenizer"])
-            document = document.patched(f"data.{label}.tokenizer_file", named, mark)
-    return document
-
-
-def from_resolved(
-    data: dict[str, Any],
-    *,
-    own: bool = False,
-    plugins: Sequence[Path] = (),
-    source: str = "resolved configuration",
-) -> Config:
-    """Return the configuration that `Config.resolved` wrote; `source` names where it stands.
-
-    The plugins that it lists are code, so they run only where they are the user's own
-    (`config/trust.py`): named in `plugins`, which then stand for them; or of a content that ran for
-    the user before; or loaded in this process under the same file name; or when the caller wrote
-    `data` for itself (`own`). Raises `ConfigError` for others, before anything is imported.
-    """
-    listed = data.get("plugins")
-    if plugins:
-        data = {**data, "plugins": [str(path.resolve()) for path in plugins]}
-    elif not own and isinstance(listed, list):
-        here = [
-            str(loaded_as(name) or name) if isinstance(name, str) and not Path(name).is_file()
-            else name
-            for name in listed
-        ]  # fmt: skip
-        refuse_strangers(here, source)
-        data = {**data, "plugins": here}
-    return resolve(Document(data, {(): source}))
-
-
-def all_registries() -> dict[str, Registry[Any]]:
-    """Return every registry by its path; imports torch."""
-    from hymba_lab.components import (  # noqa: F401 - an entry in a file of its own registers itself
-        attention,
-        fusion,
-        gated_delta,
-        gla,
-        heads,
-        kimi_delta,
-        kv_sharing,
-        mamba2,
-        mamba3,
-        meta_tokens,
-        mlp,
-        order,
-        placement,
-        short_conv,
-        ssm,
-        topology,
-    )
-    from hymba_lab.data.source import datasets
-    from hymba_lab.optim import muon  # noqa: F401 - registers itself
-    from hymba_lab.optim.optimizers import optimizers
-    from hymba_lab.optim.schedules import schedules
-
-    found: list[Registry[Any]] = [
-        heads.heads, order.orders, fusion.fusions, meta_tokens.meta_tokens, placement.placements,
-        kv_sharing.kv_sharings, attention.attentions, ssm.ssms, mlp.mlps,
-        short_conv.short_convs, topology.topologies,
-        datasets, optimizers, schedules,
-    ]  # fmt: skip
-    return {registry.path: registry for registry in found}
-
-
-@lru_cache(maxsize=8)
-def _config_type(names: tuple[tuple[str, ...], ...], *plugin_hashes: str) -> type[Config]:
-    """Return `Config` with every slot narrowed to the components registered now."""
-    slots = {
-        path: registry.schema(allowed)
-        for (path, registry), allowed in zip(all_registries().items(), names, strict=True)
-    }
-    model: dict[str, Any] = {
-        path.removeprefix("model."): (schema, ...)
-        for path, schema in slots.items()
-        if path.startswith("model.")
-    }
-    other: dict[str, Any] = {key: (model[key][0] | None, None) for key in PER_LAYER}
-    layers = create_model("Layers", __base__=Layers, **other)
-    model["layers"] = (Annotated[tuple[layers, ...], LATER], ())  # type: ignore[valid-type]
-    for key in ABSENT:
-        default = Field(default_factory=partial(_absent, key))
-        model[key] = (Annotated[model[key][0], LATER], default)
-    label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    sources: Any = GenericAlias(dict, (label, slots["data"]))  # dict[label, ...], made at run time
-    parts: dict[str, Any] = {
-        "model": (create_model("ModelConfig", __base__=ModelConfig, **model), ...),
-        "data": (Annotated[sources, Field(min_length=1)], ...),
-        "optimizer": (slots["optimizer"], ...),
-        "schedule": (slots["schedule"], ...),
-    }
-    return create_model("Config", __base__=Config, **parts)
-
-
-def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
-    if path.resolve() in children:
-        chain = " -> ".join(str(child) for child in (*children, path.resolve()))
-        raise ConfigError(f"{path}: extends itself: {chain}.")
-    document = read_yaml(path)
-    base = document.data.pop("extends", None)
-    listed = document.data.get("plugins")
-    if isinstance(listed, list):  # paths are relative to the file that lists them
-        document.data["plugins"] = [
-            str((path.parent / name).resolve()) if isinstance(name, str) else name
-            for name in listed
-        ]
-    if base is None:
-        return document
-    if not isinstance(base, str):
-        raise document.wrong(["extends"], f"{base!r} is not a file name.")
-    try:
-        below = _with_base(base_file(path, base), (*children, path.resolve()))
-    except ConfigError as error:
-        raise ConfigError(f"{error}\n  which {document.where(['extends'])} extends.") from None
-    return merged(below, document)
-
-
-def base_file(path: Path, base: str) -> Path:
-    """Return the file that `extends:` or `base:` of `path` names: a shipped one, or beside it."""
-    if base.startswith(PREFIX):
-        return named(base.removeprefix(PREFIX), "experiments")
-    return path.parent / base
-
-
-def _plugin_paths(document: Document) -> list[Path]:
-    listed = document.data.get("plugins") or []
-    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-        raise document.wrong(["plugins"], f"{listed!r} is not a list of Python files.")
-    for place, name in enumerate(listed):
-        if not Path(name).is_file():
-            said = f"there is no file {name}; paths are relative to the YAML file that lists them."
-            raise document.wrong(["plugins", place], said)
-    return [Path(name).resolve() for name in listed]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hymba_lab.config import Config, load_document, overridden, resolve
 from hymba_lab.config.messages import checked
-from hymba_lab.config.schema import base_file
+from hymba_lab.config.resolve import base_file
 from hymba_lab.config.shipped import PREFIX
 from hymba_lab.config.yaml_file import Document, parse_value
 from hymba_lab.errors import ConfigError
