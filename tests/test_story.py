@@ -12,6 +12,8 @@ sys.path.insert(0, str(ROOT / "story"))
 import data
 import tell
 
+PAGE = (ROOT / "docs" / "story.md").read_text(encoding="utf-8")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -63,3 +65,11 @@ def test_wilson_s_interval_is_that_of_statsmodels() -> None:
     for k, n in ((0, 10), (37, 150), (150, 150)):
         theirs = proportion.proportion_confint(k, n, method="wilson")
         assert tell.interval(k / n, n) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_the_page_says_what_was_measured() -> None:
+    results = json.loads((ROOT / "story" / "results.json").read_text("utf-8"))
+    assert tell.table(results) in PAGE
+    assert results["chat"] in PAGE
+    for said in (results["commit"][:10], f"{results['params']:,}", f"{results['tokens']:,}"):
+        assert said in PAGE
