@@ -84,13 +84,32 @@ def cache_folder() -> Path:
     if own := os.environ.get("HYMBA_LAB_CACHE"):
         return Path(own).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "hymba_lab"
+    home = have_a_home()
+    if home != NOWHERE:
+        return home / ".cache" / "hymba_lab"
+    raise DataError(
+        "this user has no home folder for the token cache; set HYMBA_LAB_CACHE to a folder that "
+        "can be written"
+    )
+
+
+NOWHERE = Path("/nonexistent")
+"""The home folder of users who have none, as Debian calls it."""
+
+
+def have_a_home() -> Path:
+    """Return the user's home folder; one without HOME and an entry in passwd is given `NOWHERE`.
+
+    Such are users of containers that were started with a number. Packages ask where home is and
+    do not expect an error: MLflow's import ends with it.
+    """
     try:
-        return (Path(base) if base else Path.home() / ".cache") / "hymba_lab"
-    except RuntimeError:  # neither HOME nor an entry in passwd, as in containers
-        raise DataError(
-            "this user has no home folder for the token cache; set HYMBA_LAB_CACHE to a folder "
-            "that can be written"
-        ) from None
+        return Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(NOWHERE)
+        return NOWHERE
 
 
 MOST_BYTES = 256_000_000

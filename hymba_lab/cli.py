@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from hymba_lab import flags
-from hymba_lab.atomic import cache_folder
+from hymba_lab.atomic import cache_folder, have_a_home
 from hymba_lab.errors import DataError, TrialFailed, UserError
 
 
@@ -98,6 +98,7 @@ def callable_package(name: str, module: str, function: str) -> None:
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
     """Exit with main()'s code; 2 and one message for what the user can mend, 130 for Ctrl-C."""
+    have_a_home()
     keep_matplotlib_here()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows ? for the rest

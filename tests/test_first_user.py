@@ -152,6 +152,7 @@ def test_without_a_home_the_cache_says_what_to_set(monkeypatch: pytest.MonkeyPat
     for name in ("HYMBA_LAB_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setenv("HOME", "")  # put back afterwards
     with pytest.raises(DataError, match="set HYMBA_LAB_CACHE"):
         cache_folder()
 

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hymba_lab.atomic import have_a_home
 from hymba_lab.errors import StoreError
 from hymba_lab.runs.artifacts import FOLDER, may_write, moved_along, place_of, set_right
 from hymba_lab.runs.database import fault_of, file_of, make_whole, url_of
@@ -78,6 +79,7 @@ class Store:
     def __init__(self, uri: str, root: Path, patience_s: float | None = None) -> None:
         """`patience_s`: how long [s] a connection that is lost later is waited for."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        have_a_home()
         from mlflow import MlflowClient
 
         self.root = root
