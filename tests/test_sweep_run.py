@@ -248,7 +248,9 @@ def test_a_worker_that_waited_takes_what_the_other_left(
             folder.fail("nan", "diverged")
     worker.join(timeout=60)
     assert ended == ["finished" if file == "result.json" else "failed"]
-    assert sorted(path.name for path in folder.path.iterdir()) == [file]
+    left = {"result.json"} if file == "result.json" else {"failure.json", "endings.json"}
+    assert {path.name for path in folder.path.iterdir()} == left
+    assert sum(folder.endings.values()) == len(left) - 1  # the other's alone
 
 
 def tasks(lab: Lab) -> list[Any]:
