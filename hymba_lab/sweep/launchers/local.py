@@ -24,6 +24,7 @@ from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.worker import LEFT, SUPERSEDED, TIMED_OUT, work
 
 _PRELOAD = "hymba_lab.sweep.trial"
+_SERVER_LOST = 255  # multiprocessing's word where the server cannot tell how a worker ended
 
 
 @launchers.register("local")
@@ -75,6 +76,8 @@ class ForkServer(Launcher):
                 return TrialInterrupted("node_lost", "another process has taken the run over")
             if error.exitcode == LEFT:
                 return TrialInterrupted("preempted", "asked to leave before it trained")
+            if error.exitcode == _SERVER_LOST:
+                return TrialInterrupted("node_lost", "the server that starts workers was killed")
             if error.exitcode == TIMED_OUT:
                 return failure_of(TimeoutError())
             if error.exitcode in (-9, 137) and (killed := _oom_kills()) > self._oom_kills:
