@@ -167,7 +167,12 @@ class Coordinator:
             self._elsewhere[job.identity] = job
             return
         task = replace(task, claim=lease.claim)
-        self._watch(job, launcher.submit(run_trial, task), lease.claim, launcher, lease)
+        try:
+            future = launcher.submit(run_trial, task)
+        except BaseException:  # stopped in between: the claim is nobody's, and would be waited for
+            lease.release()
+            raise
+        self._watch(job, future, lease.claim, launcher, lease)
 
     def _watch(
         self, job: Job, future: "Future[str]", claim: str, launcher: Launcher, lease: Lease | None
