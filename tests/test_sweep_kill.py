@@ -103,7 +103,8 @@ def hit(command: "subprocess.Popen[str]", who: str, number: int) -> bool:
     else:
         found = server(command)
     if who == "everyone":
-        os.killpg(command.pid, number)
+        with suppress(ProcessLookupError):  # it ended between the look and the signal
+            os.killpg(command.pid, number)
         return bool(found)
     for process in found:
         with suppress(psutil.NoSuchProcess):
