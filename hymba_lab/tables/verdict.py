@@ -106,16 +106,7 @@ def verdict(
     for name in same:
         _refuse_unequal(name, labels, _column(runs, name))
     numbers = [_number(metric, value) for value in _column(runs, metric)]
-    if outside := [
-        value
-        for value in numbers
-        if not math.isnan(value)
-        and not (limits[0] <= value <= limits[1] and (abs(value) < _MOST or math.isinf(value)))
-    ]:
-        raise UserError(
-            f"column {metric!r}: {outside[0]:g} lies outside the metric's limits "
-            f"{max(limits[0], -_MOST):g} to {min(limits[1], _MOST):g}; mend it, or the limits."
-        )
+    _refuse_outside(metric, numbers, limits)
     values: dict[str, dict[int, float]] = {label: {} for label in labels}
     for label, number, value in zip(labels, seeds, numbers, strict=True):
         values[label][number] = value
@@ -134,6 +125,17 @@ def verdict(
     notes += [f"{label}: {n} runs have no {metric}." for label, n in missing.items() if n]
     rows = [_baseline(baseline, values, missing), *(_row(one, missing) for one in found)]
     return Verdicts(rows, notes, wrong_winner(values, goal))
+
+
+def _refuse_outside(metric: str, numbers: Sequence[float], limits: tuple[float, float]) -> None:
+    low, high = limits
+    for value in numbers:
+        huge = abs(value) >= _MOST and not math.isinf(value)
+        if not math.isnan(value) and (huge or not low <= value <= high):
+            raise UserError(
+                f"column {metric!r}: {value:g} lies outside the metric's limits "
+                f"{max(low, -_MOST):g} to {min(high, _MOST):g}; mend it, or the limits."
+            )
 
 
 def _check(alpha: float, margin: float | None, limits: tuple[float, float], params: float) -> None:
