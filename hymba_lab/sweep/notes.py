@@ -19,7 +19,7 @@ def table_notes(session: Session, jobs: Sequence[Job], outcomes: Outcomes) -> li
         *data_notes(session),
         *set_notes(session),
         *stop_notes(session),
-        *tuning_notes(session, jobs),
+        *tuning_notes(session, jobs, outcomes),
         *axis_notes(session, jobs, outcomes),
         *ending_notes(session, jobs),
     ]
@@ -32,7 +32,7 @@ def set_notes(session: Session) -> list[str]:
     return [f"Set for every row, in place of {session.sweep.file.base}: {told}."] if fixed else []
 
 
-def tuning_notes(session: Session, jobs: Sequence[Job]) -> list[str]:
+def tuning_notes(session: Session, jobs: Sequence[Job], outcomes: Outcomes) -> list[str]:
     """Say how every row was tuned, which values won, and which of them stand at an edge."""
     file = session.sweep.file
     if not file.search:
@@ -54,8 +54,9 @@ def tuning_notes(session: Session, jobs: Sequence[Job]) -> list[str]:
     ]
     if file.stop is not None:
         notes[0] += " The soonest to solve the task wins, where any does."
-        if file.pruner.name == "overtaken":
-            notes[0] += " A later trial was given up once it had not solved it by then."
+        tried = {job.identity for own in tuning.values() for job in own} & outcomes.keys()
+        if n := sum(outcomes[run].status == "pruned" for run in tried):
+            notes[0] += f" {n} that had not by then {'was' if n == 1 else 'were'} given up."
     widened = [
         f"{label} to {shown(job.params[path])}"
         for path in file.search
