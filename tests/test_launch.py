@@ -155,3 +155,11 @@ def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ForkServer(Site("test", needs=Needs(devices=3)))
     with pytest.raises(LaunchError, match="trials_per_gpu: 2"):
         ForkServer(Site("test", needs=Needs(devices=2)), trials_per_gpu=2)
+
+
+def test_a_task_is_read_without_what_trains_it() -> None:
+    code = (
+        "import sys, hymba_lab.sweep.launchers.worker, hymba_lab.sweep.task\n"
+        "sys.exit(bool({'torch', 'lightning', 'mlflow', 'optuna'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
