@@ -19,7 +19,7 @@ import fake_trial
 from hymba_lab.runs.provenance import commit, hardware
 
 HERE = Path(__file__).parent
-IMPORTS = "import hymba_lab.sweep.launchers.worker, fake_trial, hymba_lab.sweep.task"
+IMPORTS = "import hymba_lab.sweep.launchers.worker, fake_trial"
 
 
 def main() -> None:
