@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from hymba_lab.errors import LaunchError
+from hymba_lab.sweep.launchers.attempt import Attempt
 from hymba_lab.sweep.launchers.base import Site
 from hymba_lab.sweep.launchers.local import ForkServer
 from hymba_lab.sweep.launchers.needs import Needs
@@ -278,3 +279,36 @@ def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ForkServer(Site("test", needs=Needs(devices=3)))
     with pytest.raises(LaunchError, match="trials_per_gpu: 2"):
         ForkServer(Site("test", needs=Needs(devices=2)), trials_per_gpu=2)
+
+
+def test_a_task_is_read_without_what_trains_it() -> None:
+    code = (
+        "import sys, hymba_lab.sweep.launchers.worker, hymba_lab.sweep.task\n"
+        "sys.exit(bool({'torch', 'lightning', 'mlflow', 'optuna'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+FAILS = """if 1:
+    import sys
+    from pathlib import Path
+    from types import SimpleNamespace
+    import fails
+    from hymba_lab.runs.root_id import root_id
+    from hymba_lab.sweep.launchers import worker
+    from hymba_lab.sweep.launchers.attempt import Attempt
+
+    root = Path().absolute()
+    facts = {"root": root, "folder": root / "runs/x", "root_id": root_id(root), "claim": "claim"}
+    task = SimpleNamespace(**facts, timeout_s=None)
+    attempt = Attempt(task.folder, task.claim)
+    attempt.write_task(fails.fails, task)
+    sys.exit(worker.main([str(attempt.task_file)]))
+"""
+
+
+def test_a_job_that_completes_with_a_failed_trial_says_so(tmp_path: Path) -> None:
+    """A queue knows exit statuses; without the note the view would not tell of the failure."""
+    (tmp_path / "fails.py").write_text("def fails(task):\n    return 'failed'\n")
+    subprocess.run([sys.executable, "-c", FAILS], check=True, cwd=tmp_path)
+    assert Attempt(tmp_path / "runs/x", "claim").said == {"status": "failed"}

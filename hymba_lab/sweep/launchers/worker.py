@@ -133,6 +133,8 @@ def main(argv: list[str]) -> int:
             raise
         print(error.message, file=sys.stderr)
         return REFUSED
+    if status == "failed":  # its folder says why; the queue would say that the job completed
+        Attempt(Path(task.folder), task.claim).note(status=status)
     return {"left": LEFT, "superseded": SUPERSEDED}.get(status, 0)
 
 
