@@ -47,3 +47,12 @@ def test_a_command_line_that_is_kept_shows_none() -> None:
     assert without_passwords("--tracking-uri=postgresql://u:pw@h/d") == (
         "--tracking-uri=postgresql://u:***@h/d"
     )
+
+
+@pytest.mark.parametrize("found", ["abc", "[1]", '{"x": 3}', "null"])
+def test_what_is_no_password_in_the_environment_is_one_sentence(
+    found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(store_uri.PASSWORDS, found)
+    with pytest.raises(StoreError, match="is no JSON object of passwords by address; unset it"):
+        whole("sqlite:///x.db")

@@ -97,14 +97,19 @@ def server(command: "subprocess.Popen[str]") -> list[psutil.Process]:
         return []
 
 
-def hit(command: "subprocess.Popen[str]", who: str, number: int) -> bool:
-    """Send a signal to a part of the sweep's processes; False where there is none any more."""
+def targets(command: "subprocess.Popen[str]", who: str) -> list[psutil.Process]:
     if who == "coordinator":
-        found = [psutil.Process(command.pid)] if command.poll() is None else []
-    elif who == "worker":
-        found = workers(command)[:1]
-    else:
-        found = server(command)
+        return [psutil.Process(command.pid)] if command.poll() is None else []
+    return workers(command)[:1] if who == "worker" else server(command)
+
+
+def hit(command: "subprocess.Popen[str]", who: str, number: int) -> bool:
+    """Send a signal to a part of the sweep's processes; False where the sweep has ended.
+
+    Between two trials there may be no worker: a hit waits for one.
+    """
+    found: list[psutil.Process] = []
+    until(lambda: found.extend(targets(command, who)) or found, command)
     if who == "everyone":
         with suppress(ProcessLookupError):  # it ended between the look and the signal
             os.killpg(command.pid, number)

@@ -201,3 +201,18 @@ def test_a_column_twice_is_refused_and_a_byte_order_mark_is_none(tmp_path: Path)
 def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         main([str(tmp_path / "no.csv"), "--row", "a", "--metric", "b", "--baseline", "c"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("row,m\na,1,\na,2,\nb,2,\n", "line 2 has 3 fields, the header 2; name every column"),
+        ("row,m\na,1\n\nb,2,3\n", "line 4 has 3 fields"),
+    ],
+)
+def test_a_line_longer_than_the_header_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """Pandas takes the first field for the line's name then: every column moves by one."""
+    file = tmp_path / "runs.csv"
+    file.write_text(text)
+    with pytest.raises(StoreError, match=said):
+        main([str(file), "--row", "row", "--metric", "m", "--baseline", "a"])

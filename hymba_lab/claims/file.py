@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hymba_lab.claims.cells import PaperTables, Place
 from hymba_lab.claims.schema import COSTS, Claim, ClaimsFile
+from hymba_lab.config.kinds import refuse_another
 from hymba_lab.config.messages import checked
 from hymba_lab.config.yaml_file import Document, read_yaml
 from hymba_lab.errors import ConfigError, suggest
@@ -52,6 +53,7 @@ def load_all(path: Path) -> list[Claims]:
 def load_claims(path: Path) -> Claims:
     """Load and check the file; a `ConfigError` names file:line:column of every fault."""
     document = read_yaml(path)
+    refuse_another(document.data, path, "papers' claims")
     file = checked(document, ClaimsFile)
     for name, claim in file.claims.items():
         _check(document, name, claim)

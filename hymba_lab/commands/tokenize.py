@@ -57,10 +57,12 @@ def load_tokenize_config(file: Path, overrides: Sequence[str] = ()) -> "Tokenize
     Paths are relative to the file that names them. Raises ConfigError with file:line:column.
     """
     from hymba_lab.config import load_document
+    from hymba_lab.config.kinds import refuse_another
     from hymba_lab.config.messages import checked
     from hymba_lab.data.prepare.schema import TokenizeConfig
 
     document = load_document(file, overrides)
+    refuse_another(document.data, file, "a corpus")
     config = checked(document, TokenizeConfig)
 
     at = document.located

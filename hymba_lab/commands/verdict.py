@@ -105,6 +105,7 @@ def read(path: Path) -> "pd.DataFrame":
         twice = [
             name for name, n in Counter(next(csv.reader(io.StringIO(text)), [])).items() if n > 1
         ]
+        _refuse_longer_lines(text)  # pandas would take their first field for a name of the line
         frame = pd.read_csv(io.StringIO(text))
     except (OSError, ValueError, csv.Error) as error:  # pandas' own errors are ValueErrors
         reason = getattr(error, "strerror", None) or str(error).strip()
@@ -112,6 +113,17 @@ def read(path: Path) -> "pd.DataFrame":
     if twice:
         raise StoreError(f"{path}: the header names {twice[0]!r} twice; rename one.")
     return frame
+
+
+def _refuse_longer_lines(text: str) -> None:
+    lines = csv.reader(io.StringIO(text))
+    n_columns = len(next(lines, []))
+    for line in lines:
+        if len(line) > n_columns:
+            raise ValueError(
+                f"line {lines.line_num} has {len(line)} fields, the header {n_columns}; name "
+                "every column, or take the comma at the end away"
+            )
 
 
 def as_json(rows: Sequence["RowVerdict"]) -> str:

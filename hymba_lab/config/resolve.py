@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.config.kinds import refuse_another
 from hymba_lab.config.located import locate
 from hymba_lab.config.messages import checked_as
 from hymba_lab.config.narrowed import config_type
@@ -21,7 +22,9 @@ from hymba_lab.registry import Spec
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Load an experiment file with `extends:` and `--set` overrides applied."""
-    return resolve(load_document(Path(path), overrides))
+    document = load_document(Path(path), overrides)
+    refuse_another(document.data, Path(path), "an experiment")
+    return resolve(document)
 
 
 def load_document(path: Path, overrides: Sequence[str] = ()) -> Document:

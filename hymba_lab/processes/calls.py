@@ -4,6 +4,7 @@ Nothing is shared between the processes, and none waits for work: a pool that ha
 workers is broken for good by a kill that hits one of them between two tasks.
 """
 
+import math
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from hymba_lab.processes.forked import forking
 SERVER_LOST = 255
 """Multiprocessing's exit code where the server cannot tell how a process ended."""
 _PATIENCE_S = 3.0  # from the request to leave to the kill
+_DAY_S = 86400.0  # the system takes no wait of more than 24 days
 _EXIT_S = 60.0  # from the answer to the end of the process
 
 
@@ -109,10 +111,10 @@ def _heard(
     reader: Connection, process: ForkServerProcess, timeout_s: float | None
 ) -> tuple[bool, Any]:
     """Return what a process answers: whether it went well, and the value or the exception."""
-    end = None if timeout_s is None else time.monotonic() + timeout_s
-    heard = wait([reader, process.sentinel], timeout_s)
+    end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    heard = _first([reader, process.sentinel], end)
     if reader not in heard and _exit_code(process) == SERVER_LOST:  # the server's end: it works on
-        heard = wait([reader], None if end is None else max(0.0, end - time.monotonic()))
+        heard = _first([reader], end)
     if not heard:
         raise TimeoutError
     with suppress(EOFError, OSError):
@@ -121,6 +123,15 @@ def _heard(
             return answer
     wait([process.sentinel], _EXIT_S)
     raise ProcessEnded(_exit_code(process))
+
+
+def _first(things: list[Any], end: float) -> list[Any]:
+    """Return which of the things can be read, as soon as one can, or none at the end."""
+    while True:
+        left = max(0.0, end - time.monotonic())
+        heard = wait(things, min(left, _DAY_S))
+        if heard or left <= _DAY_S:
+            return heard
 
 
 _one_reader = threading.Lock()  # a start looks at every process's exit code, too

@@ -72,7 +72,15 @@ def is_server(uri: str) -> bool:
 
 
 def _known() -> dict[str, str]:
-    known: dict[str, str] = json.loads(os.environ.get(PASSWORDS, "{}"))
+    try:
+        known = json.loads(os.environ.get(PASSWORDS) or "{}")
+    except ValueError:
+        known = None
+    if not isinstance(known, dict) or not all(isinstance(one, str) for one in known.values()):
+        raise StoreError(
+            f"{PASSWORDS} is no JSON object of passwords by address; unset it: it is set by the "
+            "commands themselves, from the address that --tracking-uri gives."
+        )
     return known
 
 

@@ -12,7 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from hymba_lab.errors import LaunchError
+
 T = TypeVar("T")
+_BY_TORCHRUN = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,30 @@ class World:
 
 
 def world() -> World:
-    """Return the place of this process."""
-    n_ranks = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    """Return the place of this process; `LaunchError` for an environment that names none."""
+    n_ranks = _number("WORLD_SIZE", 1, least=1) if "RANK" in os.environ else 1
     if n_ranks == 1:
         return World(0, 1, 1)
-    return World(int(os.environ["RANK"]), n_ranks, int(os.environ.get("LOCAL_WORLD_SIZE", n_ranks)))
+    missing = [name for name in _BY_TORCHRUN if name not in os.environ]
+    if missing:
+        raise LaunchError(
+            f"RANK and WORLD_SIZE={n_ranks} are set, {' and '.join(missing)} not; start the ranks "
+            "with torchrun, which sets them all, or unset RANK to train alone."
+        )
+    n_local = _number("LOCAL_WORLD_SIZE", n_ranks, least=1)
+    _number("LOCAL_RANK", 0, below=n_local)
+    return World(_number("RANK", 0, below=n_ranks), n_ranks, n_local)
+
+
+def _number(name: str, default: int, *, least: int = 0, below: int = 1 << 20) -> int:
+    """Return a number that the environment gives."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal() or not least <= int(text) < below:
+        raise LaunchError(
+            f"{name}={text} is no whole number from {least} to {below - 1}; start the ranks with "
+            "torchrun, which sets it, or unset RANK to train alone."
+        )
+    return int(text)
 
 
 def agreed(value: T) -> T:

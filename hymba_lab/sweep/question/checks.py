@@ -133,6 +133,9 @@ def _check_range(sweep: Sweep, path: str, span: Range) -> None:
     if span.choices is not None:
         if span.low is not None or span.high is not None or not span.choices:
             raise sweep.wrong(place, "give either low and high, or a non-empty list of choices.")
+        for number, choice in enumerate(span.choices):
+            if choice in span.choices[:number]:
+                raise sweep.wrong([*place, "choices", number], f"repeats {choice!r}; drop one.")
         return
     if span.low is None or span.high is None or not span.low < span.high:
         raise sweep.wrong(place, f"low = {span.low} must be below high = {span.high}.")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from hymba_lab.config import Config, load_document, overridden, resolve
+from hymba_lab.config.kinds import refuse_another
 from hymba_lab.config.messages import checked
 from hymba_lab.config.resolve import base_file
 from hymba_lab.config.shipped import PREFIX
@@ -122,7 +123,7 @@ class SweepFile(Section):
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # chance of any false verdict in the table
     margin: Annotated[float, Field(gt=0)] | None = None  # equivalent within: its unit, or a factor
     until_decided: Annotated[int, Field(ge=2, le=1000)] | None = None  # seeds a row at most
-    trial_timeout_minutes: Annotated[float, Field(gt=0)] | None = None  # a trial's time limit
+    trial_timeout_minutes: Annotated[float, Field(gt=0, le=1e7)] | None = None  # a trial's limit
     retries: Annotated[int, Field(ge=0)] = 1  # after a crash; a nan is never tried again
     paper: Paper | None = None  # numbers of a paper beside ours
 
@@ -152,7 +153,9 @@ class Sweep:
 
 def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = None) -> Sweep:
     """Load a sweep and its base; overrides of the sweep's own keys go to it, others to the base."""
-    document = at_scale(load_document(path), path, scale)
+    document = load_document(path)
+    refuse_another(document.data, path, "a sweep")
+    document = at_scale(document, path, scale)
     own = [text for text in overrides if _names_own_key(text)]
     for text in own:
         key, _, value = text.partition("=")
@@ -195,8 +198,11 @@ def _names_own_key(override: str) -> bool:
 
 
 def _base(path: Path, name: str, document: Document, overrides: Sequence[str]) -> Document:
+    file = base_file(path, name)
     try:
-        return load_document(base_file(path, name), overrides)
+        found = load_document(file, overrides)
+        refuse_another(found.data, file, "an experiment")
+        return found
     except ConfigError as error:
         if not name.startswith(PREFIX) and not (path.parent / name).is_file():
             raise ConfigError(f"{error}\n  named at {document.where(['base'])}: base") from None

@@ -1,0 +1,48 @@
+"""The place of a process among its ranks, from an environment that others write."""
+
+import pytest
+
+from hymba_lab.errors import LaunchError
+from hymba_lab.training.world import World, world
+
+WHOLE = {
+    "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _torchruns_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in WHOLE.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_torchruns_environment_is_read() -> None:
+    assert world() == World(1, 4, 2)
+
+
+def test_without_a_rank_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK")
+    assert world() == World(0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RANK", "x"), ("RANK", "4"), ("RANK", "-1"), ("RANK", ""), ("WORLD_SIZE", "abc"),
+        ("WORLD_SIZE", "0"), ("WORLD_SIZE", "2.0"), ("LOCAL_WORLD_SIZE", "q"), ("LOCAL_RANK", "2"),
+    ],
+)  # fmt: skip
+def test_what_is_no_place_is_one_sentence(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(LaunchError, match=f"{name}={value} is no whole number.*torchrun"):
+        world()
+
+
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_half_an_environment_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(name)
+    with pytest.raises(LaunchError, match=f"{name} not; start the ranks with torchrun"):
+        world()
