@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained 
 
 _BATCH = 1000  # the most metrics one log_batch takes
 _LOCK_PATIENCE_S = 60.0
+_RUNS_A_QUERY = 100
 PATIENCE_S = 300.0
 """How long [s] a store that has answered once is waited for when it is away."""
 # what MLflow and the drivers say of a store that is away, where they do not keep the cause
@@ -182,6 +183,15 @@ class Store:
         """Return the status of the experiment's run with this identity tag, or None."""
         found = list(self._search(experiment_id, f"tags.`{IDENTITY}` = '{identity}'"))
         return str(found[0].info.status) if found else None
+
+    def statuses(self, experiment_id: str, run_ids: Sequence[str]) -> dict[str, str]:
+        """Return the status by identity of those of the runs that the experiment has."""
+        found = dict[str, str]()
+        for start in range(0, len(run_ids), _RUNS_A_QUERY):
+            names = ", ".join(f"'{one}'" for one in run_ids[start : start + _RUNS_A_QUERY])
+            for run in self._search(experiment_id, f"attributes.run_id IN ({names})"):
+                found[run.data.tags[IDENTITY]] = run.info.status
+        return found
 
     def open_run(
         self,
