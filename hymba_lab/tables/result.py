@@ -21,6 +21,7 @@ from hymba_lab.stats import (
     pairing_of,
 )
 from hymba_lab.tables.columns import NEEDED, SHARED, STATUSES
+from hymba_lab.tables.display import Table
 from hymba_lab.tables.interactions import interaction_table
 from hymba_lab.tables.noise_notes import prior_notes
 from hymba_lab.tables.notes import (
@@ -37,7 +38,7 @@ from hymba_lab.tables.notes import (
     stopped_notes,
     times_note,
 )
-from hymba_lab.tables.render import Table, limits_of
+from hymba_lab.tables.numbers import limits_of
 from hymba_lab.tables.solving import Task, control_note, edge_notes, solving_notes
 
 _AFTER_PARAMS = ("ssm_to_attention", "cache_bytes", "flops_per_token")  # as in the paper's tables
@@ -122,7 +123,7 @@ def result_table(
     others = tuple(name for name in dict.fromkeys(also) if name != metric)
     parts = [
         runs.drop_duplicates("row")[["row", *axes]].reset_index(drop=True),
-        _verdict_columns(values, found, alpha, margin, looks),
+        _verdict_columns(metric, values, found, alpha, margin, looks),
         *([] if task is None else [_solved_columns(values, task)]),
         _cost_columns(runs, baseline),
         *(_mean_columns(name, values_by_seed(runs, name)) for name in others),
@@ -202,18 +203,26 @@ def values_by_seed(runs: pd.DataFrame, metric: str) -> Values:
     return {row: dict(sorted(seeds.items())) for row, seeds in values.items()}
 
 
+def _within(metric: str, interval: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return (mean, low, high) with no end outside of the metric's range."""
+    (mean, low, high), (least, largest) = interval, limits_of(metric)
+    return mean, max(low, least), min(high, largest)
+
+
 def _verdict_columns(
+    metric: str,
     values: Values,
     comparisons: Sequence[Comparison],
     alpha: float,
     margin: float | None,
     looks: Looks | None,
 ) -> pd.DataFrame:
-    own = [mean_interval(seeds.values(), alpha=alpha) for seeds in values.values()]
+    found = [mean_interval(seeds.values(), alpha=alpha) for seeds in values.values()]
+    own = [(*_within(metric, (mean, low, high)), n) for mean, low, high, n in found]
     means = pd.DataFrame(own, columns=["mean", "mean_low", "mean_high", "seeds"])
     shown = [*_EFFECT, *(["p_within"] if margin else []), *(["look"] if looks else [])]
-    found = pd.DataFrame(map(vars, comparisons), columns=["label", *shown, "verdict"])
-    effects = found.set_index("label").reindex(list(values)).reset_index(drop=True)
+    judged = pd.DataFrame(map(vars, comparisons), columns=["label", *shown, "verdict"])
+    effects = judged.set_index("label").reindex(list(values)).reset_index(drop=True)
     numbers = effects[shown].astype(
         {name: "Int64" if name == "look" else "float64" for name in shown}
     )
@@ -232,7 +241,7 @@ def _solved_columns(values: Values, task: Task) -> pd.DataFrame:
 
 
 def _mean_columns(name: str, values: Values) -> pd.DataFrame:
-    means = [mean_interval(seeds.values())[:3] for seeds in values.values()]
+    means = [_within(name, mean_interval(seeds.values())[:3]) for seeds in values.values()]
     return pd.DataFrame(means, columns=[name, f"{name}_low", f"{name}_high"])
 
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hymba_lab.errors import StoreError, TrialFailed, TrialInterrupted
+from hymba_lab.runs.mlflow_run import Run
 from hymba_lab.runs.provenance import commit, is_dirty
 from hymba_lab.runs.record import run_facts
 from hymba_lab.runs.tracking import (
     IDENTITY,
     ROLE,
     SHARED_FROM,
-    Run,
     Store,
     default_uri,
     param_name,
