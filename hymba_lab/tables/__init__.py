@@ -2,7 +2,8 @@
 
 from hymba_lab.tables.display import Table, display
 from hymba_lab.tables.render import to_csv, to_latex, to_markdown, to_rich, to_text
-from hymba_lab.tables.result import guard, provenance, result_table, values_by_seed
+from hymba_lab.tables.result import provenance, result_table
+from hymba_lab.tables.runs_frame import guard, values_by_seed
 
 __all__ = [
     "Table",
