@@ -29,6 +29,7 @@ from typing import Any
 import fake_trial
 
 from hymba_lab.runs.provenance import commit, hardware
+from hymba_lab.sweep.launchers.base import Launcher
 
 REPOSITORY = Path(__file__).parents[1]
 HERE = Path(__file__).parent
@@ -143,6 +144,8 @@ def trials(folder: Path, asked: argparse.Namespace) -> Figures:
         spans.append((time.perf_counter() - begun, own_seconds() - used))
 
     train, run._train_missing = run._train_missing, timed
+    make = run.make_launcher
+    run.make_launcher = lambda *words: lightened(make(*words))
     with quiet():
         run.run_sweep(
             file, root=folder, launcher=asked.launcher, resources=asked.resources,
@@ -157,6 +160,13 @@ def trials(folder: Path, asked: argparse.Namespace) -> Figures:
         "of one core [%]": 100 * used / wall,
         "coordinator's processor a trial [ms]": 1000 * used / n,
     }
+
+
+def lightened(launcher: Launcher) -> Launcher:
+    """Let a launcher send its workers what starts without NumPy, pandas and torch."""
+    submit = launcher.submit
+    launcher.submit = lambda function, task: submit(function, fake_trial.light(task))  # type: ignore[method-assign]
+    return launcher
 
 
 # --- reopened

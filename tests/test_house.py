@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "hymba_lab"
 FLOORS = (
     ("errors",),
     ("registry", "flags", "atomic"),
-    ("ops", "stats", "cli"),
+    ("ops", "stats", "cli", "processes"),
     ("components", "data", "optim", "tables"),
     ("config",),
     ("model", "runs"),

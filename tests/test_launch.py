@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from hymba_lab.errors import LaunchError
+from hymba_lab.sweep.launchers.attempt import Attempt
 from hymba_lab.sweep.launchers.base import Site
 from hymba_lab.sweep.launchers.local import ForkServer
 from hymba_lab.sweep.launchers.needs import Needs
@@ -23,6 +24,34 @@ BEGAN = """if 1:
         import os, time
         time.sleep(0.2)  # so that no two of a pair can share one place in turn
         return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    def sleeps(task):
+        import time
+        time.sleep(float(Path("sleeps").read_text()) if Path("sleeps").exists() else 60)
+        return "done"
+
+    def raises(task):
+        raise ValueError("no good")
+
+    class Odd(Exception):
+        def __init__(self, one, two):
+            super().__init__(f"{one} and {two}")
+
+    def odd(task):
+        raise Odd(1, 2)
+
+    def exits(task):
+        import os
+        os._exit(7)
+
+    def leaves(task):
+        import os, signal
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as before it was told whom to answer
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def hears(task):
+        import signal
+        return str(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
 """
 WORKER = """if 1:
     from pathlib import Path
@@ -33,7 +62,18 @@ WORKER = """if 1:
     from hymba_lab.sweep.launchers.base import Site
     from hymba_lab.sweep.launchers.needs import Needs
 
+    import concurrent.futures
+    import psutil
+    from hymba_lab.processes.calls import ProcessEnded
+
     launch._PRELOAD = "json"
+
+    def workers():
+        found = []
+        while not found:
+            found = [p for server in psutil.Process().children() for p in server.children()]
+        return found
+
     root = Path()
     needs = Needs(devices=DEVICES)
     task = SimpleNamespace(
@@ -62,21 +102,69 @@ PAIRS = """
     launcher.stop()
 """
 STOPS = """
-    import _multiprocessing
-    from pebble.pool.process import WorkerManager
-    launcher = launch.ForkServer(Site("test", n_workers=1))
-    launcher.submit(began.sees, task).result()
-    channel = launcher._pool._pool_manager.worker_manager.workers_channel
-    lock, kill = channel.mutex.reader_mutex._semlock, WorkerManager.force_stop_workers
-    named = lock.handle, lock.kind, lock.maxvalue, lock.name
-
-    def killed(self):
-        _multiprocessing.SemLock._rebuild(*named)  # as a worker does at its start
-        kill(self)
-
-    WorkerManager.force_stop_workers = killed
-    launcher.stop()
+    import time
+    launcher = launch.ForkServer(Site("test", n_workers=4))
+    for pause_s in (0, 0.001, 0.01, 0.1, 1):  # the server imports, forks, the workers begin, work
+        futures = [launcher.submit(began.sleeps, task) for _ in range(6)]
+        time.sleep(pause_s)
+        launcher.stop()
+        for future in futures:
+            assert isinstance(future.exception(), (concurrent.futures.CancelledError, ProcessEnded))
+        launcher = launch.ForkServer(Site("test", n_workers=4))
     print("stopped")
+"""
+EARLY = """
+    launcher = launch.ForkServer(Site("test", n_workers=1))
+    first = launcher.submit(began.sleeps, task)
+    workers()[0].kill()
+    print(launcher.why(first.exception()).reason)
+    print(launcher.submit(began.hears, task).result())
+    launcher.stop()
+"""
+GOES_ON = """
+    import time
+    Path("sleeps").write_text("2")
+    launcher = launch.ForkServer(Site("test", n_workers=1))
+    future = launcher.submit(began.sleeps, task)
+    workers()
+    time.sleep(0.5)
+    [server] = [p for p in psutil.Process().children() if p.children()]
+    server.kill()
+    print(future.result())
+    Path("sleeps").write_text("60")
+    future = launcher.submit(began.sleeps, task)
+    worker = workers()[0]
+    time.sleep(0.5)
+    [server] = [p for p in psutil.Process().children() if p.children()]
+    server.kill()
+    time.sleep(0.2)
+    worker.kill()
+    print(launcher.why(future.exception()).reason)
+    launcher.stop()
+"""
+ENDS = """
+    launcher = launch.ForkServer(Site("test", n_workers=1, timeout_s=3))
+    why = launcher.why(launcher.submit(began.FUNCTION, task).exception())
+    print(f"{why.reason}: {why.message}")
+    launcher.stop()
+"""
+KILLED = """
+    import time
+    launcher = launch.ForkServer(Site("test", n_workers=1))
+    launcher.submit(began.hears, task).result()
+    below = psutil.Process().children()
+    for process in below[BOTH]:
+        process.kill()
+    time.sleep(0.2)  # nobody but multiprocessing may wait for its own
+    for _ in range(3):  # one may be asked of a server that ends
+        future = launcher.submit(began.hears, task)
+        if future.exception() is None:
+            break
+        assert launcher.why(future.exception()).reason == "node_lost", future.exception()
+    second = future.result()
+    assert psutil.Process().children() != below
+    launcher.stop()
+    print(len(below), second, sep="\\n")
 """
 TRAIN = """if 1:
     import os, sys
@@ -99,9 +187,14 @@ def run(code: str, folder: Path | None = None, **environment: str) -> str:
         (folder / "began.py").write_text(BEGAN)
         env["PYTHONPATH"] = f"{ROOT}:{folder}"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=folder
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=folder,
+        timeout=300,
     )
-    assert "Error" not in done.stderr or folder is None, done.stderr
+    assert not done.stderr or folder is None, done.stderr
     return done.stdout
 
 
@@ -131,9 +224,40 @@ def test_every_gpu_gets_its_trials_without_being_asked(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_worker_that_starts_finds_its_locks_until_it_is_killed(tmp_path: Path) -> None:
-    """Else it prints a traceback while all are stopped; `run` refuses any."""
+def test_workers_are_stopped_at_any_moment_without_a_word(tmp_path: Path) -> None:
+    """`run` refuses any; those that wait for a place do not begin."""
     assert run(ALONE + STOPS, tmp_path, CUDA_VISIBLE_DEVICES="4") == "stopped\n"
+
+
+def test_a_worker_killed_before_it_begins_costs_its_attempt_alone(tmp_path: Path) -> None:
+    assert run(ALONE + EARLY, tmp_path, CUDA_VISIBLE_DEVICES="4").split() == ["crash", "True"]
+
+
+def test_a_trial_goes_on_when_the_server_that_began_it_is_killed(tmp_path: Path) -> None:
+    code = ALONE + GOES_ON
+    assert run(code, tmp_path, CUDA_VISIBLE_DEVICES="4").split() == ["done", "node_lost"]
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("raises", "crash: ValueError: no good"),
+        ("odd", "crash: RuntimeError: Odd: 1 and 2"),
+        ("exits", "crash: the worker ended with exit code 7"),
+        ("leaves", "preempted: asked to leave before it trained"),
+        ("sleeps", "timeout: the trial's time limit passed; raise trial_timeout_minutes"),
+    ],
+)
+def test_how_a_worker_ends_is_told_as_it_was(function: str, said: str, tmp_path: Path) -> None:
+    code = ALONE + ENDS.replace("FUNCTION", function)
+    assert run(code, tmp_path, CUDA_VISIBLE_DEVICES="4").strip() == said
+
+
+@pytest.mark.parametrize("who", [":", ":1", "1:"])
+def test_killed_helpers_are_started_anew_without_a_word(who: str, tmp_path: Path) -> None:
+    """The fork server, Python's resource tracker, both; the new ones, too, are deaf to Ctrl-C."""
+    code = ALONE + KILLED.replace("BOTH", who)
+    assert run(code, tmp_path, CUDA_VISIBLE_DEVICES="4").split() == ["2", "True"]
 
 
 def test_a_trial_of_two_devices_has_two_gpus_of_its_own(tmp_path: Path) -> None:
@@ -155,3 +279,36 @@ def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ForkServer(Site("test", needs=Needs(devices=3)))
     with pytest.raises(LaunchError, match="trials_per_gpu: 2"):
         ForkServer(Site("test", needs=Needs(devices=2)), trials_per_gpu=2)
+
+
+def test_a_task_is_read_without_what_trains_it() -> None:
+    code = (
+        "import sys, hymba_lab.sweep.launchers.worker, hymba_lab.sweep.task\n"
+        "sys.exit(bool({'torch', 'lightning', 'mlflow', 'optuna'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+FAILS = """if 1:
+    import sys
+    from pathlib import Path
+    from types import SimpleNamespace
+    import fails
+    from hymba_lab.runs.root_id import root_id
+    from hymba_lab.sweep.launchers import worker
+    from hymba_lab.sweep.launchers.attempt import Attempt
+
+    root = Path().absolute()
+    facts = {"root": root, "folder": root / "runs/x", "root_id": root_id(root), "claim": "claim"}
+    task = SimpleNamespace(**facts, timeout_s=None)
+    attempt = Attempt(task.folder, task.claim)
+    attempt.write_task(fails.fails, task)
+    sys.exit(worker.main([str(attempt.task_file)]))
+"""
+
+
+def test_a_job_that_completes_with_a_failed_trial_says_so(tmp_path: Path) -> None:
+    """A queue knows exit statuses; without the note the view would not tell of the failure."""
+    (tmp_path / "fails.py").write_text("def fails(task):\n    return 'failed'\n")
+    subprocess.run([sys.executable, "-c", FAILS], check=True, cwd=tmp_path)
+    assert Attempt(tmp_path / "runs/x", "claim").said == {"status": "failed"}

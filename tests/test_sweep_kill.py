@@ -34,6 +34,9 @@ SLOWER = TINY.replace(
 )
 
 
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+
+
 def slow_lab(folder: Path, sweep: str = SWEEP + SEARCH) -> Lab:
     folder.mkdir(exist_ok=True)
     return Lab(folder, sweep, SLOWER).with_store()
@@ -58,8 +61,8 @@ def start(lab: Lab) -> "subprocess.Popen[str]":
         [sys.executable, "-m", "hymba_lab.sweep", *lab.argv(*WORKERS)],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=lab.folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        # a shell starts background jobs with SIGINT ignored, and that is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # a shell starts jobs with SIGINT ignored, nohup with SIGHUP, and that is inherited
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in HEARD],
     )  # fmt: skip
 
 
@@ -131,9 +134,7 @@ def assert_one_closed_run_each(lab: Lab, name: str = "sweep-tiny") -> None:
 # two chains of five kills before every change, a hundred before a release: those of all kinds
 CHAINS = [1, 2, *(pytest.param(chain, marks=pytest.mark.campaign) for chain in range(3, 21))]
 WHO = ("worker", "coordinator", "server", "everyone")
-SIGNALS = (
-    signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1,
-)  # fmt: skip
+SIGNALS = (signal.SIGKILL, *HEARD)
 KINDS = [(who, number) for number in SIGNALS for who in WHO]
 
 

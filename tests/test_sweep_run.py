@@ -16,11 +16,11 @@ from typing import Any
 import optuna
 import pytest
 from conftest import ROOT
-from pebble import ProcessExpired
 from sweeping import N_JOBS, SEARCH, SWEEP, Ended, Inline, Lab
 
 from hymba_lab.errors import StoreError
 from hymba_lab.ops.status import chosen
+from hymba_lab.processes.calls import ProcessEnded
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.lease import Lease, clear, take
 from hymba_lab.runs.tracking import IDENTITY, ROLE, SHARED_FROM
@@ -365,7 +365,7 @@ def dying(times: int, error: Callable[[], Exception]) -> type[Inline]:
 
 
 def killed() -> Exception:
-    return ProcessExpired("died", code=-signal.SIGKILL)
+    return ProcessEnded(-signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import optuna
-from optuna.trial import TrialState
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hymba_lab.sweep.question.file import Metric, Pruner, Stop
 from hymba_lab.sweep.solving import step_of_solving
-from hymba_lab.training.validation import curve_areas
+
+if TYPE_CHECKING:  # a task that is read on its way to a worker needs neither torch nor Optuna
+    import optuna
 
 Curve = dict[int, float]  # step -> value of the metric
 Past = tuple[Curve, bool]  # an earlier trial's curve, and whether it was trained to its end
@@ -70,6 +69,8 @@ class CurvePruning:
 
     def watcher(self) -> Watcher:
         """Return `stop(step, metrics)`, true once the trial should be given up."""
+        import optuna
+
         study = optuna.create_study(direction=self.metric.goal, pruner=_make(self.options))
         for curve, whole in self.past:
             _replay(study, curve, whole)
@@ -83,8 +84,10 @@ class CurvePruning:
         return stop
 
 
-def _replay(study: optuna.Study, curve: Curve, whole: bool) -> None:
+def _replay(study: "optuna.Study", curve: Curve, whole: bool) -> None:
     """Let the pruner see an earlier trial as it went: halving takes its own notes at every rung."""
+    from optuna.trial import TrialState
+
     trial = study.ask()
     for step, value in curve.items():
         trial.report(value, step)
@@ -102,6 +105,8 @@ def curve_of(record: Mapping[str, Any], metric: str) -> Curve:
 
 def so_far(history: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
     """Return the metrics of a run that ends here, the areas under its curves included."""
+    from hymba_lab.training.validation import curve_areas
+
     return {**history[-1][1], **curve_areas(history)}
 
 
@@ -129,7 +134,9 @@ def _overtaken(records: Sequence[Mapping[str, Any]], stop: Stop) -> Overtaken | 
     return Overtaken(min(solved), stop) if solved else None
 
 
-def _make(options: Pruner) -> optuna.pruners.BasePruner:
+def _make(options: Pruner) -> "optuna.pruners.BasePruner":
+    import optuna
+
     if options.name == "median":
         return optuna.pruners.MedianPruner(
             n_startup_trials=options.n_startup_trials,

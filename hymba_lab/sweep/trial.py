@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import optuna  # noqa: F401  # of pruned trials: loaded once, before they are forked
 import torch
 
 from hymba_lab.config import Config, from_resolved

@@ -54,6 +54,8 @@ class Watched(nn.Module):
         return self.gain * (self.a(a) + self.s(s))
 
     def accident(self, run):
+        if (run.parents[1] / "slow").exists():
+            time.sleep(0.2)
         begun = "after" if (run / "last.ckpt").exists() else "before"
         for what in ("hang", "memory", "cut"):
             try:
@@ -265,8 +267,22 @@ def preempt(site: Site, moment: str) -> None:
 
 
 def run_out_of_time(site: Site, moment: str) -> None:
-    """Slurm shortens the job's limit to what it has run by now: it asks the trial to leave."""
-    slurm_says("scontrol", "update", f"jobid={site.job(site.begun(moment))}", "TimeLimit=1")
+    """The trial hangs and cannot answer the signal: Slurm ends it when its time is up."""
+    folder = until(lambda: list(site.lab.folder.glob("runs/*/had hang")))[0].parent
+    slurm_says("scontrol", "update", f"jobid={site.job(folder)}", "TimeLimit=1")
+
+
+def leave_in_time(site: Site, moment: str) -> None:
+    """Slurm asks the trial to leave before its time is up; it computes slowly until then."""
+    folder = site.begun(moment)
+    slow = site.lab.folder / "slow"
+    slow.touch()
+    job = site.job(folder)
+    ran = slurm_says("squeue", "-h", "-j", job, "-o", "%M").strip().split(":")
+    ran_s = sum(int(part) * 60**place for place, part in enumerate(reversed(ran)))
+    slurm_says("scontrol", "update", f"jobid={job}", f"TimeLimit={(ran_s + 20) // 60 + 1}")
+    until(lambda: endings(site.lab))
+    slow.unlink()
 
 
 def hang(site: Site, moment: str) -> None:

@@ -45,8 +45,10 @@ OF_SLURM = [
     ("preempt", "before", "preempted", 0),
     ("preempt", "after", "preempted", 0),
     ("run_out_of_time", "after", "timeout", 1),
+    ("leave_in_time", "after", "preempted", 0),
 ]
 OF_RAY = [("kill_node", "before", "node_lost", 0), ("kill_node", "after", "node_lost", 0)]
+ACCIDENTS = {"hang": "hang", "want_memory": "memory", "run_out_of_time": "hang"}
 # those that run before every change; the others before a release
 ALWAYS = {("ray", "kill_node", "after"), ("ray", "kill_worker", "after"),
           ("slurm", "preempt", "after")}  # fmt: skip
@@ -126,8 +128,8 @@ def test_the_table_is_the_same_and_nothing_is_left_behind(
     if launcher != "local":
         site.service = request.getfixturevalue("slurm" if launcher == "slurm" else "ray_cluster")
     _stores(site, fault, request)
-    if fault in ("hang", "want_memory"):
-        site.prepare("hang" if fault == "hang" else "memory", moment)
+    if fault in ACCIDENTS:
+        site.prepare(ACCIDENTS[fault], moment)
     site.start()
     try:
         getattr(faults, fault)(site, moment)

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pebble import ProcessExpired, ProcessPool
 
 from hymba_lab.atomic import json_of
 from hymba_lab.data.given import given
@@ -25,6 +23,7 @@ from hymba_lab.data.prepare.tokenizer import make_tokenizer
 from hymba_lab.data.prepare.unit import Place, make_unit
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
+from hymba_lab.processes.calls import Calls, ProcessEnded
 
 Report = Callable[[str, int, int], None]
 """Called with the stage and how many bytes of how many are done."""
@@ -169,43 +168,31 @@ def _side_by_side(
             function(*arguments)
             tell(place)
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    n_workers = min(workers, len(jobs))
-    with _stopped(ProcessPool(n_workers, context=context, initializer=_begin_worker)) as pool:
-        places: dict[Future[Any], int] = {
-            pool.schedule(job[0], args=job[1:]): place for place, job in enumerate(jobs)
-        }
+    calls = Calls(min(workers, len(jobs)), __name__)
+    try:
+        places = {calls.submit(_in_worker, job): place for place, job in enumerate(jobs)}
         left: set[Future[Any]] = set(places)
         while left:
             ended, left = wait(left, return_when=FIRST_COMPLETED)
             for future in ended:
                 _look(future)
                 tell(places[future])
+    finally:
+        calls.stop()
 
 
 def _look(future: Future[None]) -> None:
     try:
         future.result()
-    except ProcessExpired as error:
+    except ProcessEnded as error:
         raise DataError(
             f"a worker was ended from outside ({error}), perhaps for want of memory; run the same "
             "command again, with fewer --workers: finished units stay"
         ) from None
 
 
-@contextmanager
-def _stopped(pool: ProcessPool) -> Iterator[ProcessPool]:
-    try:
-        yield pool
-    finally:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the leader, and leave with the leader."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _in_worker(function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in a process that leaves with its leader."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -214,3 +201,4 @@ def _begin_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    function(*arguments)

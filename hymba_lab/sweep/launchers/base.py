@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pebble import ProcessExpired
-
 from hymba_lab.errors import TrialFailed, TrialInterrupted
+from hymba_lab.processes.calls import ProcessEnded
 from hymba_lab.registry import Registry
 from hymba_lab.sweep.launchers.needs import NOTHING_ASKED, Needs
 
@@ -69,10 +68,10 @@ def failure_of(error: BaseException) -> TrialFailed | TrialInterrupted:
         return error
     if isinstance(error, TimeoutError):
         return TrialFailed("timeout", "the trial's time limit passed; raise trial_timeout_minutes")
-    if isinstance(error, ProcessExpired):
-        killed = error.exitcode in (-9, 137)
+    if isinstance(error, ProcessEnded):
+        killed = error.exit_code in (-9, 137)
         hint = "; the system may have run out of memory" if killed else ""
-        return TrialFailed("crash", f"the worker ended with exit code {error.exitcode}{hint}")
+        return TrialFailed("crash", f"the worker ended with exit code {error.exit_code}{hint}")
     if isinstance(error, MemoryError):
         return TrialFailed("out_of_memory", str(error) or "the worker ran out of memory")
     return TrialFailed("crash", f"{type(error).__name__}: {error}")

@@ -4,27 +4,23 @@ Every trial is a process of its own, forked from a server that has imported torc
 lightning and mlflow once: a crash costs one trial, a start costs milliseconds.
 """
 
-import multiprocessing
 import os
-import signal
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future
-from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Annotated, Any
 
-from pebble import ProcessExpired, ProcessPool
 from pydantic import Field
 
 from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
+from hymba_lab.processes.calls import SERVER_LOST, Calls, ProcessEnded
 from hymba_lab.runs.provenance import n_cores
 from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
 from hymba_lab.sweep.launchers.needs import Needs
-from hymba_lab.sweep.launchers.worker import LEFT, SUPERSEDED, TIMED_OUT, work
+from hymba_lab.sweep.launchers.worker import ASKING, LEFT, SUPERSEDED, TIMED_OUT, work
 
 _PRELOAD = "hymba_lab.sweep.trial"
-_SERVER_LOST = 255  # multiprocessing's word where the server cannot tell how a worker ended
 
 
 @launchers.register("local")
@@ -52,10 +48,7 @@ class ForkServer(Launcher):
         n_taken = self.capacity * devices
         self._places = [gpus[i % len(gpus)] for i in range(n_taken)] if gpus else []
         self._oom_kills = _oom_kills()
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([_PRELOAD])
-        _start_server()
-        self._pool = ProcessPool(max_workers=self.capacity, max_tasks=1, context=context)
+        self._calls = Calls(self.capacity, _PRELOAD)
 
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
         """Run function(task) in a fresh process; it is killed when the time limit passes."""
@@ -63,24 +56,22 @@ class ForkServer(Launcher):
         if self._places:
             taken = [self._places.pop() for _ in range(task.needs.devices)]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
-        future: Future[str] = self._pool.schedule(
-            work, args=[function, task, environment], timeout=self.site.timeout_s
-        )
+        future = self._calls.submit(work, [function, task, environment], self.site.timeout_s)
         future.add_done_callback(lambda _: self._places.extend(taken))
         return future
 
     def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
         """Return why a worker ended; the system counts the processes that it kills for memory."""
-        if isinstance(error, ProcessExpired):
-            if error.exitcode == SUPERSEDED:
+        if isinstance(error, ProcessEnded):
+            if error.exit_code == SUPERSEDED:
                 return TrialInterrupted("node_lost", "another process has taken the run over")
-            if error.exitcode == LEFT:
+            if error.exit_code in (LEFT, *(-number for number in ASKING)):
                 return TrialInterrupted("preempted", "asked to leave before it trained")
-            if error.exitcode == _SERVER_LOST:
+            if error.exit_code == SERVER_LOST:
                 return TrialInterrupted("node_lost", "the server that starts workers was killed")
-            if error.exitcode == TIMED_OUT:
+            if error.exit_code == TIMED_OUT:
                 return failure_of(TimeoutError())
-            if error.exitcode in (-9, 137) and (killed := _oom_kills()) > self._oom_kills:
+            if error.exit_code in (-9, 137) and (killed := _oom_kills()) > self._oom_kills:
                 self._oom_kills = killed
                 return TrialFailed("out_of_memory", "the system killed the worker for its memory")
         return failure_of(error)
@@ -92,10 +83,7 @@ class ForkServer(Launcher):
 
     def stop(self) -> None:
         """Kill the workers at once."""
-        locks = _locks(self._pool)  # pebble would drop them first: a worker that starts reads them
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
-        del locks
+        self._calls.stop()
 
 
 def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
@@ -110,27 +98,6 @@ def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
             f"GPUs; give --set training.devices={n_gpus}, or hide them (CUDA_VISIBLE_DEVICES=) to "
             "train on cores."
         )
-
-
-def _locks(pool: ProcessPool) -> list[Any]:
-    """Return the locks that a pool's workers open by name at their start."""
-    channel = pool._pool_manager.worker_manager.workers_channel
-    return [] if channel is None else [channel.mutex.reader_mutex, channel.mutex.writer_mutex]
-
-
-def _start_server() -> None:
-    """Start the server deaf to Ctrl-C, and so its children, which the coordinator ends.
-
-    A terminal sends the signal to everyone. While the server imports, and in a child until it
-    trains, Python would answer it with a traceback. A mask passes to whom a process starts; a
-    signal that comes meanwhile waits here until it is lifted.
-    """
-    resource_tracker.ensure_running()  # it would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def visible_gpus() -> list[str]:

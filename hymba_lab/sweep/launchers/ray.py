@@ -30,6 +30,7 @@ class Ray(Launcher):
     ) -> None:
         self.site, self.capacity, self._address = site, max_tasks, address
         self._tasks: dict[Future[str], Any] = {}
+        self._remote: dict[Needs, Any] = {}
         self._ray: Any = None
         self.trouble = ""
 
@@ -37,8 +38,9 @@ class Ray(Launcher):
         """Run function(task) in a process of its own, on a node that has what the task needs."""
         ray = self._connected()
         timeout_s = self.site.timeout_s
-        remote = ray.remote(**options(task.needs))(work)
-        reference = remote.remote(function, task, {}, timeout_s)
+        if task.needs not in self._remote:  # Ray would export a function made anew for every task
+            self._remote[task.needs] = ray.remote(**options(task.needs))(work)
+        reference = self._remote[task.needs].remote(function, task, {}, timeout_s)
         future: Future[str] = Future()
         future.set_running_or_notify_cancel()
         self._tasks[future] = reference

@@ -23,8 +23,8 @@ from hymba_lab.sweep.launchers.attempt import Attempt
 LEFT, SUPERSEDED, TIMED_OUT, REFUSED = 75, 76, 77, 78
 """Exit statuses: saved and left when asked to, another one trains, time is up, wrong place."""
 
-
-_ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals by which a worker is asked to leave."""
 
 
 def work(
@@ -92,7 +92,7 @@ def leave_when_asked(attempt: Attempt) -> None:
             attempt.note(status="left")
             os._exit(LEFT)
 
-    for number in _ASKING:
+    for number in ASKING:
         signal.signal(number, leave)
 
 
@@ -133,6 +133,8 @@ def main(argv: list[str]) -> int:
             raise
         print(error.message, file=sys.stderr)
         return REFUSED
+    if status == "failed":  # its folder says why; the queue would say that the job completed
+        Attempt(Path(task.folder), task.claim).note(status=status)
     return {"left": LEFT, "superseded": SUPERSEDED}.get(status, 0)
 
 

@@ -1,0 +1,1 @@
+"""Processes that work for this one, and that end without a word of Python's."""
