@@ -41,7 +41,7 @@ clean:
 
 .PHONY: docs docs-reference shell story
 
-story: setup  ## pretrain, tune, evaluate and talk to a toy: docs/story.md; half an hour on two quiet cores
+story: setup  ## pretrain, tune, evaluate and talk to a toy: docs/story.md; three minutes on two quiet cores
 	$(BIN)/python story/tell.py
 
 docs: setup  ## the pages as a site that opens from disk: build/site/index.html

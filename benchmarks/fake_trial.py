@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +45,25 @@ def run(task: Any) -> str:
         if lease is None:
             return "superseded"
         time.sleep(SECONDS)
-        folder.finish(record(Path(task.root), task.seed, task.config, dict(task.facts)))
+        folder.finish(
+            record(Path(task.root), task.identity, task.seed, task.config, dict(task.facts))
+        )
     return "finished"
 
 
-def record(root: Path, seed: int, config: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+def run_id(identity: str) -> str:
+    """Return the id of a run's MLflow run."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, identity).hex
+
+
+def record(
+    root: Path, identity: str, seed: int, config: dict[str, Any], facts: dict[str, Any]
+) -> dict[str, Any]:
     """Return a whole record with a course of ten validations."""
     common = json.loads((root / BESIDE).read_text())
     value = 0.5 + (seed * 37 % 101) / 1000 + config["optimizer"]["lr"]
     metrics = {"val/recall_accuracy": value, "val/loss": 1 - value}
     history = [[10 * step, metrics] for step in range(1, 11)]
     own = {"seed": seed, "metrics": metrics, "history": history, "config": config}
-    return {**common, **own, **facts}
+    place = {**common["mlflow"], "run_id": run_id(identity)}
+    return {**common, **own, **facts, "mlflow": place}

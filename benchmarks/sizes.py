@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -225,7 +224,8 @@ def written(folder: Path, file: Path, asked: argparse.Namespace, *, result: bool
     closed_runs(whole(mirror.uri), [task for _, task in tasks])
     for job, task in tasks:
         if result:
-            record = fake_trial.record(folder, job.seed, dict(task.config), dict(task.facts))
+            facts = (task.seed, dict(task.config), dict(task.facts))
+            record = fake_trial.record(folder, job.identity, *facts)
             session.run_folder(job.identity).finish(record)
 
 
@@ -238,7 +238,7 @@ def closed_runs(uri: str, tasks: Sequence[Any]) -> None:
     now = int(time.time() * 1000)
     with Session(create_engine(uri)) as session:
         for task in tasks:
-            key = uuid.uuid4().hex
+            key = fake_trial.run_id(task.identity)
             tags = {
                 **task.tags, "mlflow.parentRunId": task.parent_run, "mlflow.runName": task.run_name
             }  # fmt: skip

@@ -131,8 +131,9 @@ def test_a_table_says_how_often_attempts_ended_and_why(lab: Lab) -> None:
     assert "; and 2 runs more" in note
 
 
-def test_a_finished_sweep_asks_its_store_as_often_as_a_small_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trained", [False, True], ids=["before", "now"])
+def test_a_sweep_asks_its_store_as_often_as_a_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: bool
 ) -> None:
     """Runs that stand in the store are found by one search, not one by one."""
     n_calls, call = Counter[str](), Store.call
@@ -145,14 +146,20 @@ def test_a_finished_sweep_asks_its_store_as_often_as_a_small_one(
         lab = Lab(tmp_path / str(n_rows), many_rows(n_rows), SMALL).with_store()
         session = lab.session()
         jobs = session.planner.jobs({})
-        first = Mirror(session, None, 1)
+        first, ids = Mirror(session, None, 1), dict[str, str]()
         for job in jobs:
-            first.store.open_run(first.experiment, job.name, job.identity, first._tags(job)).end()
+            tags = first.task(job, None).tags
+            run = first.store.open_run(first.experiment, job.name, job.identity, tags)
+            run.end()
+            ids[job.identity] = run.id
         with monkeypatch.context() as patched:
             patched.setattr(Store, "call", counted)
             again = Mirror(session, None, 1)
             for job in jobs:
-                again.ended(job, finished(job, val__recall_accuracy=0.5), trained=False)
+                outcome = finished(job, val__recall_accuracy=0.5)
+                outcome.record["mlflow"] = {"run_id": ids[job.identity]}
+                again.ended(job, outcome, trained)
+            again.waiting({})
     assert len(n_calls) == 2 and len(set(n_calls.values())) == 1
 
 

@@ -16,7 +16,8 @@ from hymba_lab.stats import Run
 from hymba_lab.stats.position_guess import guess_of, order_of_slots, position_guess
 from hymba_lab.sweep.export import documents, read_export, task_of_export
 from hymba_lab.tables.notes import stopped_notes, times_note
-from hymba_lab.tables.render import ratio_estimate, to_text
+from hymba_lab.tables.numbers import ratio_estimate
+from hymba_lab.tables.render import to_text
 from hymba_lab.tables.solving import Task, control_note, edge_notes, task_of
 
 

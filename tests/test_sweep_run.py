@@ -39,6 +39,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, Ended]:
     return lab, lab.run()
 
 
+TUNE_SEED = 1000  # by default
+
+
 def no_launcher(*facts: Any) -> Inline:
     raise AssertionError("nothing was to be trained")
 
@@ -154,9 +157,9 @@ def test_optuna_holds_every_cell_as_trials(done: tuple[Lab, Ended]) -> None:
     assert {trial.state.name for trial in found} == {"COMPLETE"}
     assert {trial.params["fusion"] for trial in found} == {"mean", "gate"}
     url = f"sqlite:///{done[0].folder}/runs/sweeps/sweep-tiny/optuna.db"
-    for name, stage in (("sweep-tiny", "tune"), ("sweep-tiny seeds", "seed")):
+    for name, seeds in (("sweep-tiny", {TUNE_SEED}), ("sweep-tiny seeds", {0, 1})):
         own = optuna.load_study(study_name=name, storage=url).trials
-        assert {trial.user_attrs["stage"] for trial in own} == {stage}
+        assert {trial.user_attrs["seed"] for trial in own} == seeds
 
 
 def test_the_same_sweep_again_trains_nothing(done: tuple[Lab, Ended]) -> None:
@@ -285,8 +288,8 @@ def test_a_pruned_trial_is_marked_and_never_compared(lab: Lab) -> None:
     }
     assert marked == pruned
     assert {run.info.status for run in runs(lab)} == {"FINISHED"}
-    states = {(t.user_attrs["cell"], t.user_attrs["stage"], t.state.name) for t in trials(lab)}
-    assert {("mean", "tune", "PRUNED"), ("mean", "tune", "COMPLETE")} <= states
+    states = {(t.params["fusion"], t.user_attrs["seed"], t.state.name) for t in trials(lab)}
+    assert {("mean", TUNE_SEED, "PRUNED"), ("mean", TUNE_SEED, "COMPLETE")} <= states
     records = [json.loads(p.read_text()) for p in lab.folder.glob("runs/*/result.json")]
     assert sorted(record["n_steps"] for record in records) == [5, 5, 10, 10, 10, 10]
     frame = list(csv.DictReader(lab.report("runs.csv").splitlines()))

@@ -27,7 +27,8 @@ from hymba_lab.tables import (
     to_markdown,
     to_text,
 )
-from hymba_lab.tables.render import estimate, metric_heading, number
+from hymba_lab.tables.display import metric_heading
+from hymba_lab.tables.numbers import estimate, number
 
 METRIC = "val/recall_accuracy"
 
@@ -114,6 +115,15 @@ def test_duplicates_empty_frames_and_unknown_states_are_refused() -> None:
         guard(frame(ROWS, status="done"))
     with pytest.raises(UserError, match="no column commit"):
         guard(frame(ROWS).drop(columns="commit"))
+
+
+def test_an_interval_ends_where_its_metric_does() -> None:
+    made = make(
+        frame({"none": [0.6, 1.0, 0.95], "8": [0.9, 0.9, 0.9], "64": [0.0, 0.3, 0.0]})
+    ).frame
+    assert made["mean_high"].max() == 1.0
+    assert made["mean_low"].min() == 0.0
+    assert (made["mean_low"] <= made["mean"]).all() and (made["mean"] <= made["mean_high"]).all()
 
 
 def test_seeds_of_one_row_must_be_one_model() -> None:

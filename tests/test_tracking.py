@@ -11,7 +11,8 @@ from sweeping import Lab
 
 from hymba_lab.errors import StoreError
 from hymba_lab.runs import tracking
-from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri
+from hymba_lab.runs.mlflow_run import Run
+from hymba_lab.runs.tracking import IDENTITY, ROLE, Store, default_uri
 
 
 @pytest.fixture

@@ -9,13 +9,9 @@ from hymba_lab.claims.counted import Count
 from hymba_lab.claims.judge import Answer, Compared
 from hymba_lab.claims.schema import Condition, Word
 from hymba_lab.claims.timed import words_of_times
-from hymba_lab.tables.render import (
-    MISSING,
-    estimate,
-    markdown_text,
-    metric_heading,
-    ratio_estimate,
-)
+from hymba_lab.tables.display import metric_heading
+from hymba_lab.tables.numbers import MISSING, estimate, ratio_estimate
+from hymba_lab.tables.render import markdown_text
 
 
 def to_markdown(answers: Sequence[Answer], count: Count, scale: str) -> str:

@@ -124,7 +124,7 @@ def _table(lines: list[dict[str, Any]]) -> object:
     from rich import box
     from rich.table import Table
 
-    from hymba_lab.tables.render import MISSING
+    from hymba_lab.tables.numbers import MISSING
 
     table = Table(box=box.SIMPLE)
     columns = {

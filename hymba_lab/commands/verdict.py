@@ -147,7 +147,7 @@ def _finite(value: float) -> float | None:
 
 def as_text(found: "Verdicts") -> str:
     """Return a line per row, then what must be known beside them."""
-    from hymba_lab.tables.render import estimate, number
+    from hymba_lab.tables.numbers import estimate, number
 
     lines = []
     for one in found.rows:

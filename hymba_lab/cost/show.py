@@ -8,7 +8,7 @@ from rich.table import Table
 from hymba_lab.cost.flops import BACKWARD
 from hymba_lab.cost.model import PARTS
 from hymba_lab.cost.report import Report
-from hymba_lab.tables.render import MISSING, number
+from hymba_lab.tables.numbers import MISSING, number
 
 
 def plan_table(report: Report) -> Table:

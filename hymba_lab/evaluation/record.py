@@ -9,7 +9,8 @@ from hymba_lab.atomic import json_of
 from hymba_lab.errors import StoreError
 from hymba_lab.evaluation.run import Record, metrics_of
 from hymba_lab.runs.folder import RunFolder
-from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri
+from hymba_lab.runs.mlflow_run import Run
+from hymba_lab.runs.tracking import IDENTITY, ROLE, Store, default_uri
 
 EXPERIMENT = "evaluate"
 

@@ -24,7 +24,7 @@ from hymba_lab.figures.style import (
     styled,
 )
 from hymba_lab.stats import Goal, pareto_front
-from hymba_lab.tables.render import metric_heading
+from hymba_lab.tables.display import metric_heading
 
 COSTS = {
     "cache_bytes": ("cache after 8000 tokens", {1e9: "GB", 1e6: "MB", 1e3: "kB"}),

@@ -26,7 +26,7 @@ from hymba_lab.figures.style import (
     spread,
     styled,
 )
-from hymba_lab.tables.render import metric_heading
+from hymba_lab.tables.display import metric_heading
 
 QUANTITIES = {
     "output": "branch output\n[RMS]",

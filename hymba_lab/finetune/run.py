@@ -24,7 +24,8 @@ from hymba_lab.finetune.prepare import Prepared
 from hymba_lab.finetune.records import files
 from hymba_lab.finetune.start import Start
 from hymba_lab.runs.lock import held
-from hymba_lab.runs.tracking import IDENTITY, ROLE, Run, Store, default_uri
+from hymba_lab.runs.mlflow_run import Run
+from hymba_lab.runs.tracking import IDENTITY, ROLE, Store, default_uri
 
 EXPERIMENT = "finetune"
 Told = Callable[[str], None]

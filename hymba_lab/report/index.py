@@ -9,7 +9,7 @@ from hymba_lab.atomic import write_atomically
 from hymba_lab.report.page import document
 from hymba_lab.report.sections import size_note
 from hymba_lab.sweep.export import Export
-from hymba_lab.tables.render import Table
+from hymba_lab.tables.display import Table
 from hymba_lab.tables.sentence import sentence
 
 START = "<!-- sweeps: this table is written by python -m hymba_lab.report -->"

@@ -19,7 +19,7 @@ from hymba_lab.report.sections import (
 )
 from hymba_lab.report.tables_html import result_html, table_html
 from hymba_lab.sweep.export import Export
-from hymba_lab.tables.render import Table
+from hymba_lab.tables.display import Table
 from hymba_lab.tables.sentence import sentence
 
 _OUTLINE = re.compile(r' d="[^"]*"')

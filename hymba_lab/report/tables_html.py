@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from hymba_lab.tables.render import Column, Table, display
+from hymba_lab.tables.display import Column, Table, display
 from hymba_lab.tables.sentence import kind
 
 _MARKS = {

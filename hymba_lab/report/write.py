@@ -19,7 +19,7 @@ from hymba_lab.report.page import Drawn, report_html
 from hymba_lab.report.pictures import Picture, pictures
 from hymba_lab.runs.provenance import n_cores
 from hymba_lab.sweep.export import Export, documents, sweep_of
-from hymba_lab.tables.render import Table
+from hymba_lab.tables.display import Table
 
 
 def write_sweeps(exports: Sequence[Export], results: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hymba_lab.errors import StoreError
-from hymba_lab.runs.tracking import Run
+from hymba_lab.runs.mlflow_run import Run
 
 
 class MirroredRun:

@@ -1,17 +1,15 @@
 """MLflow: one experiment per sweep, a parent run for the question, a child run per trial and seed.
 
-The only file that imports mlflow, and only when a store is opened.
+It imports mlflow when a store is opened, not before: that takes seconds.
 """
 
 import logging
-import math
 import os
 import re
-import sqlite3
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,11 +17,13 @@ from typing import Any, TypeVar
 
 from hymba_lab.atomic import have_a_home
 from hymba_lab.errors import StoreError
-from hymba_lab.runs.artifacts import FOLDER, may_write, moved_along, place_of, set_right
-from hymba_lab.runs.database import fault_of, file_of, make_whole, url_of
+from hymba_lab.runs.artifacts import FOLDER, moved_along, place_of, set_right
+from hymba_lab.runs.database import file_of, make_whole, url_of
 from hymba_lab.runs.lock import QUIET_S, say
+from hymba_lab.runs.mlflow_run import Run
 from hymba_lab.runs.postgres import sole_maker
-from hymba_lab.runs.store_uri import is_server, remembered, whole, without_passwords
+from hymba_lab.runs.store_faults import is_away, readable_errors, require_server
+from hymba_lab.runs.store_uri import is_server, remembered, whole
 
 T = TypeVar("T")
 
@@ -31,17 +31,10 @@ IDENTITY = "hymba_lab.identity"
 ROLE = "hymba_lab.role"  # "sweep" (parent) or "trial" (child)
 SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained in another sweep
 
-_BATCH = 1000  # the most metrics one log_batch takes
 _LOCK_PATIENCE_S = 60.0
+_RUNS_A_QUERY = 100
 PATIENCE_S = 300.0
 """How long [s] a store that has answered once is waited for when it is away."""
-# what MLflow and the drivers say of a store that is away, where they do not keep the cause
-_AWAY = (
-    "Connection refused", "connection failed", "server closed the connection", "Max retries",
-    "connection was closed", "terminating connection", "the connection is closed",
-    "the database system is", "Connection aborted", "API request to",
-)  # fmt: skip
-_HALF_MADE = ("already exists", "no such table", "no such column", "Can't locate revision")
 
 _RECORDED = (
     *("tokens", "code_version", "hardware", "seconds", "tokens_per_second"),
@@ -88,8 +81,8 @@ class Store:
         self.uri = uri = remembered(uri, "--tracking-uri")
         self.file = file_of(uri)
         self.patience_s = PATIENCE_S if patience_s is None else patience_s
-        with _readable_errors(uri), sole_maker(uri, "mlflow"), _quiet_imports():
-            _require_server(uri)
+        with readable_errors(uri), sole_maker(uri, "mlflow"), _quiet_imports():
+            require_server(uri)
             if self.file is not None:
                 make_whole(self.file, partial(_make_tables, root), f"tracking store {uri}")
             self.client = self._patiently(partial(MlflowClient, tracking_uri=whole(uri)), -1.0)
@@ -97,7 +90,7 @@ class Store:
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of this name, made where it is missing."""
         if self.file is not None and moved_along(self.file, self.root):
-            with _readable_errors(self.uri):
+            with readable_errors(self.uri):
                 set_right(self.file, self.root)
         found = self.call(self.client.get_experiment_by_name, name)
         if found is not None and found.lifecycle_stage == "deleted":
@@ -183,6 +176,15 @@ class Store:
         found = list(self._search(experiment_id, f"tags.`{IDENTITY}` = '{identity}'"))
         return str(found[0].info.status) if found else None
 
+    def statuses(self, experiment_id: str, run_ids: Sequence[str]) -> dict[str, str]:
+        """Return the status by identity of those of the runs that the experiment has."""
+        found = dict[str, str]()
+        for start in range(0, len(run_ids), _RUNS_A_QUERY):
+            names = ", ".join(f"'{one}'" for one in run_ids[start : start + _RUNS_A_QUERY])
+            for run in self._search(experiment_id, f"attributes.run_id IN ({names})"):
+                found[run.data.tags[IDENTITY]] = run.info.status
+        return found
+
     def open_run(
         self,
         experiment_id: str,
@@ -210,7 +212,7 @@ class Store:
 
     def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Return the client's answer; waits while another process holds the sqlite file."""
-        with _readable_errors(self.uri):
+        with readable_errors(self.uri):
             away_s = -1.0 if self.file is not None else self.patience_s
             return self._patiently(partial(function, *arguments, **options), away_s)
 
@@ -225,7 +227,7 @@ class Store:
                 return call()
             except Exception as error:
                 waited, locked = time.monotonic() - begun, "locked" in str(error)
-                limit_s = _LOCK_PATIENCE_S if locked else away_s if _is_away(error) else -1.0
+                limit_s = _LOCK_PATIENCE_S if locked else away_s if is_away(error) else -1.0
                 if waited > limit_s:
                     raise
                 if waited > QUIET_S and not told:
@@ -246,79 +248,6 @@ class Store:
                 return
 
 
-class Run:
-    """One MLflow run; metrics wait in a buffer and are written in batches."""
-
-    def __init__(
-        self, store: Store, run_id: str, artifact_uri: str = "", flush_every_s: float = 5.0
-    ) -> None:
-        self.store, self.id, self.artifact_uri = store, run_id, artifact_uri
-        self._flush_every_s, self._flushed_at = flush_every_s, time.monotonic()
-        self._waiting: list[tuple[str, float, int, int]] = []
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Note metrics [any unit] of a step; numbers that are not finite were not measured."""
-        now = int(time.time() * 1000)
-        self._waiting += [(k, float(v), now, step) for k, v in metrics.items() if math.isfinite(v)]
-        if time.monotonic() - self._flushed_at > self._flush_every_s or len(self._waiting) > 500:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits."""
-        from mlflow.entities import Metric
-
-        waiting, self._waiting, self._flushed_at = self._waiting, [], time.monotonic()
-        for start in range(0, len(waiting), _BATCH):
-            batch = [Metric(*entry) for entry in waiting[start : start + _BATCH]]
-            self.store.call(self.store.client.log_batch, self.id, metrics=batch)
-
-    def describe(self, params: Mapping[str, Any] = {}, tags: Mapping[str, str] = {}) -> None:
-        """Log parameters (those of the searched and compared kind) and tags."""
-        from mlflow.entities import Param, RunTag
-
-        self.store.call(
-            self.store.client.log_batch,
-            self.id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
-
-    def artifact(self, name: str, text: str) -> None:
-        """Attach a text file; the resolved configuration is one, since parameters are cut.
-
-        Raises `StoreError` where the store would put it outside the project's root.
-        """
-        if not may_write(self.artifact_uri, self.store.root):
-            raise StoreError(
-                f"experiment kept at {self.artifact_uri}, outside {self.store.root.resolve()}: its "
-                "store was made by another project; name a store of this one with --tracking-uri."
-            )
-        self.store.call(self.store.client.log_text, self.id, text, name)
-
-    def end(self, status: str = "FINISHED") -> None:
-        """Flush and close: FINISHED, FAILED or KILLED."""
-        self.flush()
-        self.store.call(self.store.client.set_terminated, self.id, status)
-
-    @contextmanager
-    def system_metrics(self, every_s: float = 10.0) -> Iterator[None]:
-        """Sample processor and memory use into this run meanwhile."""
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it tells its start
-        monitor: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
-            self.id,
-            sampling_interval=every_s,
-            samples_before_logging=1,
-            tracking_uri=whole(self.store.uri),
-        )
-        monitor.start()
-        try:
-            yield
-        finally:
-            monitor.finish()
-
-
 @contextmanager
 def _quiet_imports() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -337,61 +266,3 @@ def _make_tables(root: Path, url: str) -> None:
         engine = SqlAlchemyStore._engine_map.pop(url, None)
         if engine is not None:
             engine.dispose()
-
-
-@contextmanager
-def _readable_errors(uri: str) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        said = without_passwords(" ".join(str(error).split()))[:300]
-        raise StoreError(f"tracking store {uri}: {said}; {_way_out(uri, said)}") from None
-
-
-def _way_out(uri: str, said: str) -> str:
-    """Return what to do about a store's fault."""
-    file = file_of(uri)
-    other = "or name another with --tracking-uri."
-    if file is None:
-        return f"check that it can be reached and written, {other}"
-    fault = fault_of(file)
-    if fault is None and any(sign in said for sign in _HALF_MADE):
-        fault = "holds only a part of MLflow's tables"
-    if fault is not None:
-        return f"{file} {fault}: delete it, it is filled again from runs/, {other}"
-    if "locked" in said:
-        return f"another process holds it: end that one or try again later, {other}"
-    if "full" in said or "disk I/O" in said:
-        return f"make room on its disk, {other}"
-    return f"check that it can be written, {other}"
-
-
-def _is_away(error: BaseException) -> bool:
-    """Whether a store did not answer, which passes, and not refused, which stays."""
-    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, OSError | InterfaceError | OperationalError):
-            return True
-        if isinstance(found, DBAPIError) and found.connection_invalidated:
-            return True
-        found = found.__cause__ or found.__context__
-    return any(sign in str(error) for sign in _AWAY)
-
-
-def _require_server(uri: str) -> None:
-    """Refuse a server that does not answer at once; MLflow's own client would try for minutes."""
-    if not is_server(uri):
-        return
-    from urllib.error import HTTPError
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=10):
-            return
-    except HTTPError:  # it answers; whether we may enter, the first call says
-        return

@@ -175,7 +175,7 @@ def mean_interval(values: Iterable[float], *, alpha: float = 0.05) -> Interval:
     """mean -+ t(1 - alpha/2, n - 1) sd / sqrt(n) over the finite values, on its own (uncorrected).
 
     Equal values give a width of 0: their spread was not seen, which is not to say there is none.
-    The ends of a fraction may leave 0..1; that is what few seeds look like.
+    The ends of a fraction may leave 0..1, where a table cuts them.
     """
     found = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
     n = len(found)

@@ -23,10 +23,11 @@ from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import CheckpointError, FailureReason, StoreError, TrialFailed, UserError
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.mirrored import MirroredRun
+from hymba_lab.runs.mlflow_run import Run
 from hymba_lab.runs.outbox import Outbox
 from hymba_lab.runs.provenance import CODE_VERSION, commit
 from hymba_lab.runs.record import record_of
-from hymba_lab.runs.tracking import PATIENCE_S, Run, Store, preload, record_tags
+from hymba_lab.runs.tracking import PATIENCE_S, Store, preload, record_tags
 from hymba_lab.sweep.launchers.worker import SUPERSEDED
 from hymba_lab.sweep.solving import reached, watcher
 from hymba_lab.sweep.staged import run_task

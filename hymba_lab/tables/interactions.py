@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from hymba_lab.stats import Goal, Interaction, interactions
-from hymba_lab.tables.render import Column, Second, estimate
+from hymba_lab.tables.display import Column, Second
+from hymba_lab.tables.numbers import estimate
 
 _PLAIN = ("axis", "reference", "level", "other", "other_reference", "other_level")
 _NUMBERS = ("n", "effect", "low", "high", "p", "p_holm", "verdict")

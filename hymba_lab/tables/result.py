@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from hymba_lab.errors import UserError
 from hymba_lab.stats import (
     Comparison,
     Goal,
@@ -17,14 +16,21 @@ from hymba_lab.stats import (
     compare,
     compare_times,
     factor_of,
-    mean_interval,
     pairing_of,
 )
-from hymba_lab.tables.columns import NEEDED, SHARED, STATUSES
+from hymba_lab.tables.beside import with_paper
+from hymba_lab.tables.columns import NEEDED
+from hymba_lab.tables.display import Table
 from hymba_lab.tables.interactions import interaction_table
+from hymba_lab.tables.measured import (
+    cost,
+    cost_columns,
+    mean_columns,
+    solved_columns,
+    verdict_columns,
+)
 from hymba_lab.tables.noise_notes import prior_notes
 from hymba_lab.tables.notes import (
-    PARAMS_TOLERANCE,
     equivalence_notes,
     expected_seeds,
     flag_notes,
@@ -37,47 +43,9 @@ from hymba_lab.tables.notes import (
     stopped_notes,
     times_note,
 )
-from hymba_lab.tables.render import Table, limits_of
+from hymba_lab.tables.numbers import limits_of
+from hymba_lab.tables.runs_frame import Values, guard, values_by_seed
 from hymba_lab.tables.solving import Task, control_note, edge_notes, solving_notes
-
-_AFTER_PARAMS = ("ssm_to_attention", "cache_bytes", "flops_per_token")  # as in the paper's tables
-_EFFECT = ["effect", "low", "high", "p", "p_holm"]
-Values = dict[str, dict[int, float]]
-
-
-def guard(runs: pd.DataFrame) -> None:
-    """Refuse runs that do not belong in one table; says which rows differ and how.
-
-    Raises UserError for missing columns, no runs, a (row, seed) given twice, an unknown status,
-    and for runs of different data, token budget, code version or scale. Nothing known (NaN or
-    empty, as for a run that never started) differs from nothing.
-    """
-    absent = [name for name in NEEDED if name not in runs]
-    if absent:
-        raise UserError(f"the frame of runs has no column {', '.join(absent)}.")
-    if runs.empty:
-        raise UserError("no runs to make a table of; run the sweep first.")
-    unknown = sorted(set(runs["status"]) - set(STATUSES))
-    if unknown:
-        raise UserError(f"run status {unknown[0]!r} is not one of {', '.join(STATUSES)}.")
-    twice = runs[runs.duplicated(["row", "seed"])]
-    if not twice.empty:
-        which = ", ".join(f"{run.row!r} seed {run.seed}" for run in twice.itertuples())
-        raise UserError(f"more than one run for {which}; a table takes one run per row and seed.")
-    for column in SHARED:
-        _refuse_mixture(runs, column)
-
-
-def _refuse_mixture(runs: pd.DataFrame, column: str) -> None:
-    known = runs[runs[column].notna() & (runs[column].astype(str) != "")]
-    if known[column].nunique() < 2:
-        return
-    groups = known.groupby(column, sort=False)["row"].unique()
-    kinds = "; ".join(f"{value}: {', '.join(map(str, rows))}" for value, rows in groups.items())
-    raise UserError(
-        f"runs of different {column} do not belong in one table ({kinds}). "
-        "Run all rows anew, or make one table for each."
-    )
 
 
 def result_table(
@@ -122,37 +90,70 @@ def result_table(
     others = tuple(name for name in dict.fromkeys(also) if name != metric)
     parts = [
         runs.drop_duplicates("row")[["row", *axes]].reset_index(drop=True),
-        _verdict_columns(values, found, alpha, margin, looks),
-        *([] if task is None else [_solved_columns(values, task)]),
-        _cost_columns(runs, baseline),
-        *(_mean_columns(name, values_by_seed(runs, name)) for name in others),
+        verdict_columns(metric, values, found, alpha, margin, looks),
+        *([] if task is None else [solved_columns(values, task)]),
+        cost_columns(runs, baseline),
+        *(mean_columns(name, values_by_seed(runs, name)) for name in others),
     ]
     frame = pd.concat(parts, axis=1).assign(metric=metric, scale=known_value(runs["scale"], ""))
-    n_tests = len(found) if looks else sum(not math.isnan(one.p) for one in found)
-    notes = [
-        *([] if task is None else control_note(task, control)),
-        scale_note(runs),
-        *(
-            [method_note(baseline, n_tests, alpha, pairing_of(values, baseline))]
-            if task is None
-            else [times_note(baseline, n_tests, alpha), *solving_notes(task, values)]
-        ),
-        *equivalence_notes(n_tests, alpha, margin if task is None else None),
-        *([] if task is None else stopped_notes(runs, others)),
-        *edge_notes(runs, choices or {}),
-        *look_notes(found, looks, alpha),
-        *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
-        *flag_notes(frame),
-        *speed_notes(runs),
-        *([] if task else prior_notes(values, metric, _params(runs, baseline), alpha=alpha)),
-    ]
+    notes = _notes(
+        runs, values, found, frame, baseline, others, metric=metric, alpha=alpha, margin=margin,
+        looks=looks, task=task, control=control, choices=choices or {},
+    )  # fmt: skip
     more = []
     if len(factorial) > 1:
         more = [interaction_table(runs, values, factorial, baseline, goal=goal, alpha=alpha)]
     if reference is not None:
-        frame, paper_notes = _with_paper(frame, reference)
+        frame, paper_notes = with_paper(frame, reference)
         notes += paper_notes
     return Table(frame, metric, goal, baseline, axes, others, notes, more)
+
+
+def _notes(
+    runs: pd.DataFrame,
+    values: Values,
+    found: Sequence[Comparison],
+    frame: pd.DataFrame,
+    baseline: str,
+    others: Sequence[str],
+    *,
+    metric: str,
+    alpha: float,
+    margin: float | None,
+    looks: Looks | None,
+    task: Task | None,
+    control: str | None,
+    choices: Mapping[str, Sequence[float]],
+) -> list[str]:
+    """Whether the control solved, how verdicts were made, and what is missing or not to be read."""
+    n_tests = len(found) if looks else sum(not math.isnan(one.p) for one in found)
+    if task is None:
+        how = [
+            scale_note(runs),
+            method_note(baseline, n_tests, alpha, pairing_of(values, baseline)),
+            *equivalence_notes(n_tests, alpha, margin),
+        ]
+        last = prior_notes(
+            values, metric, cost(runs[runs["row"] == baseline], "params"), alpha=alpha
+        )
+    else:
+        how = [
+            *control_note(task, control),
+            scale_note(runs),
+            times_note(baseline, n_tests, alpha),
+            *solving_notes(task, values),
+            *stopped_notes(runs, others),
+        ]
+        last = []
+    return [
+        *how,
+        *edge_notes(runs, choices),
+        *look_notes(found, looks, alpha),
+        *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
+        *flag_notes(frame),
+        *speed_notes(runs),
+        *last,
+    ]
 
 
 def _comparisons(
@@ -179,121 +180,9 @@ def _comparisons(
     return [one.comparison for one in timed]
 
 
-def _params(runs: pd.DataFrame, baseline: str) -> float:
-    return _cost(runs[runs["row"] == baseline], "params")
-
-
 def _is_axis(runs: pd.DataFrame, name: str) -> bool:
     known = name in NEEDED
     return not known and all(isinstance(value, str) for value in runs[name])
-
-
-def values_by_seed(runs: pd.DataFrame, metric: str) -> Values:
-    """{row: {seed: value}}; NaN where the run did not finish or its metric is not a number."""
-    finished = runs["status"] == "finished"
-    if metric not in runs and finished.any():
-        metrics = ", ".join(sorted(name for name in map(str, runs) if "/" in name)) or "none"
-        raise UserError(f"no run has the metric {metric!r}; metrics of these runs: {metrics}.")
-    column = runs[metric] if metric in runs else pd.Series(math.nan, index=runs.index)
-    numbers = pd.to_numeric(column).astype("float64").where(finished)
-    values: Values = {}
-    for row, seed, value in zip(runs["row"], runs["seed"], numbers, strict=True):
-        values.setdefault(str(row), {})[int(seed)] = float(value)
-    return {row: dict(sorted(seeds.items())) for row, seeds in values.items()}
-
-
-def _verdict_columns(
-    values: Values,
-    comparisons: Sequence[Comparison],
-    alpha: float,
-    margin: float | None,
-    looks: Looks | None,
-) -> pd.DataFrame:
-    own = [mean_interval(seeds.values(), alpha=alpha) for seeds in values.values()]
-    means = pd.DataFrame(own, columns=["mean", "mean_low", "mean_high", "seeds"])
-    shown = [*_EFFECT, *(["p_within"] if margin else []), *(["look"] if looks else [])]
-    found = pd.DataFrame(map(vars, comparisons), columns=["label", *shown, "verdict"])
-    effects = found.set_index("label").reindex(list(values)).reset_index(drop=True)
-    numbers = effects[shown].astype(
-        {name: "Int64" if name == "look" else "float64" for name in shown}
-    )
-    numbers = numbers.rename(columns={"low": "effect_low", "high": "effect_high"})
-    means.insert(0, "seeds", means.pop("seeds"))
-    return pd.concat([means, numbers, effects["verdict"].fillna("baseline")], axis=1)
-
-
-def _solved_columns(values: Values, task: Task) -> pd.DataFrame:
-    """How many runs solved, and the geometric mean of their times [tokens]."""
-    times = [[run.time for run in task.times.get(row, {}).values() if run.solved] for row in values]
-    means = [
-        math.exp(math.fsum(map(math.log, own)) / len(own)) if own else math.nan for own in times
-    ]
-    return pd.DataFrame({"solved": [len(own) for own in times], "tokens_to_solve": means})
-
-
-def _mean_columns(name: str, values: Values) -> pd.DataFrame:
-    means = [mean_interval(seeds.values())[:3] for seeds in values.values()]
-    return pd.DataFrame(means, columns=[name, f"{name}_low", f"{name}_high"])
-
-
-def _cost_columns(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    groups = {str(row): group for row, group in runs.groupby("row", sort=False)}
-    params = {row: _cost(group, "params") for row, group in groups.items()}
-    differences = [100 * (n / params[baseline] - 1) for n in params.values()]
-    speeds = [
-        pd.to_numeric(group.loc[group["status"] == "finished", "tokens_per_second"])
-        for group in groups.values()
-    ]
-    columns = {
-        "params": list(params.values()),
-        "params_diff_percent": differences,
-        "params_flagged": [abs(difference) > PARAMS_TOLERANCE for difference in differences],
-        **{name: [_cost(group, name) for group in groups.values()] for name in _AFTER_PARAMS},
-        "tokens_per_second": [float(speed.astype("float64").median()) for speed in speeds],
-    }
-    return pd.DataFrame(columns).astype(dict.fromkeys(("params", "cache_bytes"), "Int64"))
-
-
-def _cost(group: pd.DataFrame, column: str) -> float:
-    """A fact of the cell, the same for all its seeds, failed ones included."""
-    known = pd.to_numeric(group[column]).dropna().unique()
-    if len(known) > 1:
-        raise UserError(
-            f"the seeds of row {group['row'].iloc[0]!r} differ in {column} "
-            f"({', '.join(f'{value:,}' for value in known)}): they are not runs of one model."
-        )
-    return float(known[0]) if len(known) else math.nan
-
-
-def _with_paper(frame: pd.DataFrame, reference: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    absent = {"row", "value", "note"} - set(reference.columns)
-    if absent or reference["row"].duplicated().any():
-        raise UserError("the reference needs the columns row, value, note, and each row once.")
-    paper = reference.assign(row=reference["row"].astype(str)).set_index("row")
-    values = pd.to_numeric(paper["value"]).astype("float64")
-    remarks = {str(row): str(note) for row, note in paper["note"].dropna().items() if note}
-    shown = frame.assign(
-        paper=frame["row"].map(values).astype("float64"),
-        paper_note=frame["row"].map(lambda row: remarks.get(row, "")),
-    )
-    notes = [
-        "Column paper: its own models, data and scale; compare the order of rows, not values.",
-        *_remark_notes([(row, remarks[row]) for row in frame["row"] if row in remarks]),
-    ]
-    unmatched = [str(row) for row in paper.index if row not in set(frame["row"])]
-    if unmatched:
-        notes.append(f"Rows of the paper without runs here: {', '.join(unmatched)}.")
-    return shown, notes
-
-
-def _remark_notes(remarks: Sequence[tuple[str, str]]) -> list[str]:
-    """One note per remark: of all rows that have one, or of the rows it names."""
-    rows: dict[str, list[str]] = {}
-    for row, remark in remarks:
-        rows.setdefault(remark, []).append(row)
-    if len(rows) == 1 < len(remarks):
-        return [f"Paper: {remarks[0][1]}"]
-    return [f"Paper, {', '.join(own)}: {remark}" for remark, own in rows.items()]
 
 
 def provenance(runs: pd.DataFrame, command: str, hardware: str) -> list[str]:

@@ -8,8 +8,9 @@ import pandas as pd
 
 from hymba_lab.errors import UserError
 from hymba_lab.stats import Slope, slopes
-from hymba_lab.tables.render import Column, Second, estimate, number
-from hymba_lab.tables.result import guard, values_by_seed
+from hymba_lab.tables.display import Column, Second
+from hymba_lab.tables.numbers import estimate, number
+from hymba_lab.tables.runs_frame import guard, values_by_seed
 
 
 @dataclass(frozen=True)

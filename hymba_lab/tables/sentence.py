@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from hymba_lab.stats import round_up
-from hymba_lab.tables.render import Table, estimate, metric_heading, ratio_estimate
+from hymba_lab.tables.display import Table, metric_heading
+from hymba_lab.tables.numbers import estimate, ratio_estimate
 
 
 def sentence(table: Table) -> str:

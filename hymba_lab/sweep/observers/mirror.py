@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hymba_lab.errors import StoreError, TrialFailed, TrialInterrupted
+from hymba_lab.runs.mlflow_run import Run
 from hymba_lab.runs.provenance import commit, is_dirty
 from hymba_lab.runs.record import run_facts
 from hymba_lab.runs.tracking import (
     IDENTITY,
     ROLE,
     SHARED_FROM,
-    Run,
     Store,
     default_uri,
     param_name,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 _PARENT_S = 60.0
+_LOOK_S = 1.0  # how often the store is asked about the runs that have ended
 
 
 class Mirror:
@@ -67,6 +68,10 @@ class Mirror:
         self.experiment = self.store.experiment(session.name)
         self._status: dict[str, str | None] = {}
         self._open: set[str] = set()  # identities that workers have been asked for
+        self._ended: dict[
+            str, tuple[Job, Outcome]
+        ] = {}  # by their workers, the store not yet asked
+        self._look_at = 0.0
         if not leads:
             self.parent = self._found_parent()
             return
@@ -82,19 +87,20 @@ class Mirror:
 
     def task(self, job: Job, pruning: Pruning | None) -> Task:
         """Return the task of a job, for a worker."""
+        facts = run_facts(job.config, self.session.mixture.fingerprint, job.cell.costs)
         return Task(
             root=str(self.session.root.resolve()),
             identity=job.identity,
             config=job.config.resolved(),
             seed=job.seed,
             n_threads=self.n_threads,
-            facts=run_facts(job.config, self.session.mixture.fingerprint, job.cell.costs),
+            facts=facts,
             tracking_uri=self.uri,
             experiment_id=self.experiment,
             parent_run=self.parent.id,
             run_name=job.name,
             params=self._params(job),
-            tags=self._tags(job),
+            tags=self._tags(job, facts["digest"]),
             pruning=pruning,
             stop=self.session.sweep.file.stop,
         )
@@ -107,20 +113,43 @@ class Mirror:
         """The next attempt goes on with the same run."""
 
     def waiting(self, running: Mapping[str, Job]) -> None:
-        """Nothing to mirror while workers report themselves."""
+        """Look after the runs that have ended since, all at once: a question costs milliseconds."""
+        if self._ended and time.monotonic() > self._look_at:
+            self._look()
+            self._look_at = time.monotonic() + _LOOK_S
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Make sure that the store holds the run, closed, with its metrics."""
         self._open.discard(job.identity)
         if not self.leads:
             return
+        if trained:
+            self._ended[job.identity] = job, outcome
+        else:
+            self._close(job, outcome)
+
+    def _look(self) -> None:
+        """Ask for the runs that workers have ended, and close those that they could not."""
+        ended, self._ended = self._ended, {}
+        ids = {
+            key: outcome.record.get("mlflow", {}).get("run_id")
+            for key, (_, outcome) in ended.items()
+        }
         with self._told_once():
-            if trained:
-                self._status[job.identity] = self.store.status(self.experiment, job.identity)
-            closed = "FAILED" if outcome.status == "failed" else "FINISHED"
-            if self._status.get(job.identity) != closed:
-                self._copied(job, outcome)
-                self._status[job.identity] = closed
+            self._status |= dict.fromkeys(ended)
+            self._status |= self.store.statuses(self.experiment, [*filter(None, ids.values())])
+            for identity in (key for key, run_id in ids.items() if run_id is None):
+                self._status[identity] = self.store.status(self.experiment, identity)
+        for job, outcome in ended.values():
+            self._close(job, outcome)
+
+    def _close(self, job: Job, outcome: Outcome) -> None:
+        closed = "FAILED" if outcome.status == "failed" else "FINISHED"
+        if self._status.get(job.identity) == closed:
+            return
+        with self._told_once():
+            self._copied(job, outcome)
+            self._status[job.identity] = closed
 
     @contextmanager
     def _told_once(self) -> Iterator[None]:
@@ -145,7 +174,7 @@ class Mirror:
 
     def _copy(self, job: Job, outcome: Outcome) -> None:
         """Write a run from its folder: killed before it could, or trained in another sweep."""
-        tags = self._tags(job)
+        tags = self._tags(job, job.config.digest)
         logged = outcome.record.get("mlflow", {})
         if logged.get("run_id") and logged["experiment_id"] != self.experiment:
             tags[SHARED_FROM] = logged["run_id"]
@@ -164,6 +193,7 @@ class Mirror:
 
     def finish(self, report: "Report") -> None:
         """Attach the table to the parent run, say its verdicts and close it."""
+        self._look()
         with self._told_once():
             for name, text in report.files.items():
                 self.parent.artifact(name, text)
@@ -176,6 +206,7 @@ class Mirror:
 
     def interrupted(self) -> None:
         """Say that the sweep and what it was training have stopped, if the store still answers."""
+        self._look()
         with suppress(StoreError):
             for identity in self._open:
                 if run := self.store.find(self.experiment, identity):
@@ -220,7 +251,7 @@ class Mirror:
         }
         return {key: value for key, value in params.items() if not _is_nan(value)}
 
-    def _tags(self, job: Job) -> dict[str, str]:
+    def _tags(self, job: Job, digest: str) -> dict[str, str]:
         return {
             ROLE: "trial",
             IDENTITY: job.identity,
@@ -228,7 +259,7 @@ class Mirror:
             "hymba_lab.cell": job.cell.label,
             "hymba_lab.stage": job.stage,
             "hymba_lab.seed": str(job.seed),
-            "hymba_lab.digest": job.config.digest,
+            "hymba_lab.digest": digest,
             "hymba_lab.data": self.session.mixture.fingerprint,
             "hymba_lab.scale": job.config.scale,
             "hymba_lab.dirty": str(is_dirty(job.config.plugins)),

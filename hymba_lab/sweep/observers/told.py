@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hymba_lab.runs.tracking import param_name
-from hymba_lab.tables.render import Table, display, markdown_table
+from hymba_lab.tables.display import Table, display
+from hymba_lab.tables.render import markdown_table
 from hymba_lab.tables.sentence import kind, sentence
 
 if TYPE_CHECKING:

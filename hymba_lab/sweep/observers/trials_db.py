@@ -109,8 +109,8 @@ class TrialsDB:
         params = {**job.cell.choice, **job.params}
         mine = {path: span for path, span in self._distributions.items() if path in params}
         attributes: dict[str, Any] = {
-            "identity": job.identity, "cell": job.cell.label, "stage": job.stage, "seed": job.seed,
-            "reason": outcome.reason,
+            "identity": job.identity, "seed": job.seed,
+            **({"reason": outcome.reason} if outcome.reason else {}),
         }  # fmt: skip
         trial = frozen_trial(job, outcome, self.goals, mine, attributes)
         if (job.identity, trial.state) in self._known:
