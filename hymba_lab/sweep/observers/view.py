@@ -116,7 +116,7 @@ class View:
         self.console.print(
             f"\nFiles: {where}/table.md, table.csv, table.tex, runs.csv\n"
             f"Charts: mlflow ui --backend-store-uri {uri}\n"
-            f"        then open {_page(uri, experiment_id)} and group runs by 'row'.",
+            f"        open {_page(uri, experiment_id)}, group runs by 'row'",
             markup=False,
             highlight=False,
             soft_wrap=True,
