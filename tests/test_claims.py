@@ -18,6 +18,7 @@ from hymba_lab.claims.file import load_claims
 from hymba_lab.claims.judge import together
 from hymba_lab.claims.page import ratio
 from hymba_lab.claims.schema import COSTS
+from hymba_lab.claims.write import write_claims
 from hymba_lab.errors import ConfigError, StoreError, UserError
 from hymba_lab.probes.measure import COLUMNS
 from hymba_lab.sweep.question.designs import design_choices
@@ -193,6 +194,8 @@ def test_probes_compare_rows_under_one_condition(desk: Desk) -> None:
 def test_what_was_not_run_is_told(desk: Desk, missing: str, said: str) -> None:
     if missing == "row":
         desk.export({"mamba": [0.1, 0.2]})
+    else:
+        desk.write("results/another-nano/runs.csv", "")
     (line,) = desk.run()
     assert (line["status"], line["missing"], line["effect"]) == ("not run", said, "")
     assert said in desk.text("md")
@@ -361,3 +364,10 @@ def test_the_command_loads_no_torch(desk: Desk) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "error: none.yaml: there is no such file" in done.stderr
+
+
+def test_a_folder_without_exports_is_refused(desk: Desk) -> None:
+    (desk.folder / "empty").mkdir()
+    with pytest.raises(StoreError, match="empty: holds no export of a sweep; write one with"):
+        write_claims(desk.folder / "claims.yaml", desk.folder / "empty", "nano")
+    assert list((desk.folder / "empty").iterdir()) == []

@@ -387,8 +387,11 @@ class TestFiles:
         Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n", "utf-8")
         table = pa.table({"text": [*SENTENCES, None], "body": [*(r["body"] for r in rows), None]})
         pq.write_table(table, "rows.parquet")
+        pq.write_table(pa.table({"text": table["text"].dictionary_encode()}), "categories.parquet")
 
-    @pytest.mark.parametrize("path", ["part_*.txt", "rows.jsonl", "rows.parquet"])
+    @pytest.mark.parametrize(
+        "path", ["part_*.txt", "rows.jsonl", "rows.parquet", "categories.parquet"]
+    )
     def test_every_kind_holds_the_same_text(self, path):
         source = build("files", paths=[path])
         lines = (text_of(source.train) + text_of(source.val)).replace(b"\0", b"").decode()

@@ -11,7 +11,7 @@ from hymba_lab.claims.page import to_markdown
 from hymba_lab.claims.sides import Results
 from hymba_lab.claims.table import to_csv
 from hymba_lab.errors import UserError
-from hymba_lab.sweep.export import no_exports
+from hymba_lab.sweep.export import require_exports
 
 
 def write_claims(path: Path, results: Path, scale: str) -> list[Path]:
@@ -22,8 +22,7 @@ def write_claims(path: Path, results: Path, scale: str) -> list[Path]:
     files = load_all(path)
     if not re.fullmatch(r"\w[\w.+-]*", scale):
         raise UserError(f"--scale {scale!r} names files: use letters, digits, . + - _")
-    if not results.is_dir():
-        raise no_exports(results)
+    require_exports(results)
     found, count = counted(judged(files, Results(results, scale)))
     texts = {
         f"claims-{scale}.md": to_markdown(found, count, scale),

@@ -215,5 +215,7 @@ def _check_column(path: Path, schema: Any, column: str) -> None:
             "cannot be said: write the file with one"
         )
     kind = schema.field(column).type
+    if types.is_dictionary(kind):  # as pandas writes categories
+        kind = kind.value_type
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
         raise DataError(f"{path}: the column {column!r} is {kind}, strings are expected")

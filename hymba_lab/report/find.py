@@ -4,15 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hymba_lab.errors import UserError, suggest
-from hymba_lab.sweep.export import FILES, Export, no_exports, read_export, scale_of, sweep_of
-
-
-def exported(results: Path) -> list[Path]:
-    """Return the folders in `results` that hold an export or a part of one."""
-    if not results.is_dir():
-        raise no_exports(results)
-    found = [path.parent for name in FILES for path in results.glob(f"*/{name}")]
-    return sorted(set(found))
+from hymba_lab.sweep.export import FILES, Export, read_export, require_exports, scale_of, sweep_of
 
 
 def beside(names: Sequence[str], results: Path) -> Path:
@@ -33,12 +25,7 @@ def chosen(results: Path, names: Sequence[str]) -> list[Export]:
     A name is a sweep (`fusion`), one of its scales (`fusion-nano`), or the path of either.
     Raises `UserError` for a name that is not there, and where there is nothing at all.
     """
-    folders = exported(results)
-    if not folders:
-        raise UserError(
-            f"{results}: holds no export of a sweep; write one with `python -m hymba_lab.sweep "
-            f"sweeps/NAME.yaml --out {results}`, or name another folder with --results."
-        )
+    folders = require_exports(results)
     wanted: list[Path] = [] if names else folders
     for name in names:
         own = [folder for folder in folders if is_called(folder.name, name, scale_in(folder))]

@@ -13,12 +13,12 @@ from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.errors import UserError
 from hymba_lab.figures import COLUMN, WIDE, save
 from hymba_lab.figures.style import STYLE
-from hymba_lab.report.find import chosen, exported, scale_in
+from hymba_lab.report.find import chosen, scale_in
 from hymba_lab.report.index import Entry, index_html, keep_readme, read_page
 from hymba_lab.report.page import Drawn, report_html
 from hymba_lab.report.pictures import Picture, pictures
 from hymba_lab.runs.provenance import n_cores
-from hymba_lab.sweep.export import Export, documents, sweep_of
+from hymba_lab.sweep.export import Export, documents, require_exports, sweep_of
 from hymba_lab.tables.display import Table
 
 
@@ -42,7 +42,7 @@ def write_sweep(export: Export, results: Path) -> Path:
         raise type(error)(f"{folder}: {error}") from None
     others = [
         path.name
-        for path in exported(results)
+        for path in require_exports(results)
         if sweep_of(path.name, scale_in(path)) == sweep_of(export.name, export.scale)
         and path.name != export.name
     ]

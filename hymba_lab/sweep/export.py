@@ -77,6 +77,19 @@ def no_exports(results: Path) -> StoreError:
     return StoreError(f"{results}: no such folder; name the folder of exports with --results{lab}.")
 
 
+def require_exports(results: Path) -> list[Path]:
+    """Return the folders in `results` that hold an export or a part of one; refuse none."""
+    if not results.is_dir():
+        raise no_exports(results)
+    found = {path.parent for name in FILES for path in results.glob(f"*/{name}")}
+    if not found:
+        raise StoreError(
+            f"{results}: holds no export of a sweep; write one with `python -m hymba_lab.sweep "
+            f"sweeps/NAME.yaml --out {results}`, or name another folder with --results."
+        )
+    return sorted(found)
+
+
 def sweep_of(name: str, scale: str = "") -> str:
     """Return the sweep's part of `<sweep>-<scale>`; without the scale, up to the last dash."""
     if scale and name.endswith(f"-{scale}"):
