@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from hymba_lab.commands.tokenize import load_tokenize_config, main
-from hymba_lab.data.index import INDEX, read_index, verify
+from hymba_lab.data.index import INDEX, read_index, tokenizer_of, verify
 from hymba_lab.data.prepare.documents import documents
 from hymba_lab.data.prepare.inputs import Piece, cut
 from hymba_lab.data.prepare.marks import copies
@@ -533,6 +533,35 @@ class TestIndex:
             file.write_bytes(b"hymbatok!" + file.read_bytes()[9:])
         with pytest.raises(DataError, match=r"val-00000\.bin|index\.json"):
             read_index(folder)
+
+    @pytest.mark.parametrize("value", [-5, "many", 10**20, None, [], {}, 1.5, True])
+    @pytest.mark.parametrize(
+        "key",
+        ["vocab", "end_of_text", "n_tokens", "n_documents", "n_bytes", "dtype", "file", "part"],
+    )
+    def test_an_index_of_other_values_is_none(self, folder, key, value):
+        facts = json.loads((folder / INDEX).read_text())
+        (facts if key in facts else facts["shards"][1])[key] = value
+        (folder / INDEX).write_text(json.dumps(facts))
+        with pytest.raises(DataError, match=rf"index\.json: not an index of shards \(.*{key}: "):
+            read_index(folder)
+
+    @pytest.mark.parametrize("name", ["../val-00000.bin", "/etc/passwd", "a/b.bin", "passwd"])
+    def test_an_index_names_files_beside_it_alone(self, folder, name):
+        text = (folder / INDEX).read_text()
+        (folder / INDEX).write_text(text.replace("val-00000.bin", name))
+        with pytest.raises(DataError, match="file: String should match pattern"):
+            read_index(folder)
+
+    def test_another_tokenizer_is_noticed(self, folder):
+        index, file = read_index(folder), folder / "tokenizer.json"
+        assert tokenizer_of(index).sha256 == index.tokenizer
+        file.write_text(file.read_text() + " ")
+        with pytest.raises(DataError, match=r"tokenizer\.json: another tokenizer than .*index"):
+            tokenizer_of(index)
+        file.unlink()
+        with pytest.raises(DataError, match=r"tokenizer\.json: cannot be read"):
+            tokenizer_of(index)
 
     def test_borders_are_where_documents_end(self, folder):
         index = read_index(folder)

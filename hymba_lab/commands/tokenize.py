@@ -81,11 +81,12 @@ def load_tokenize_config(file: Path, overrides: Sequence[str] = ()) -> "Tokenize
 
 
 def _verify(folder: Path) -> int:
-    from hymba_lab.data.index import read_index, verify
+    from hymba_lab.data.index import read_index, tokenizer_of, verify
 
     index = read_index(folder)
+    tokenizer_of(index)
     verify(index.shards, index.folder)
-    print(f"{folder}: {len(index.shards):,} shards are those of the index")
+    print(f"{folder}: {len(index.shards):,} shards and the tokenizer are those of the index")
     return 0
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from hymba_lab.data.chain import TokenChain
 from hymba_lab.data.draws import Ints
 from hymba_lab.data.given import GivenTokenizer
-from hymba_lab.data.index import TOKENIZER, TokenIndex, read_index
+from hymba_lab.data.index import TokenIndex, read_index, tokenizer_of
 from hymba_lab.data.order import Shares, drawn, phases_of, shuffled
 from hymba_lab.data.shard_file import sha256_of
 from hymba_lab.data.source import Batch, datasets, digest
@@ -96,7 +96,7 @@ class Corpora:
     def tokenizer(self) -> GivenTokenizer:
         """The tokenizer, to read ids back as text."""
         first = next(iter(self.indexes.values()))
-        return GivenTokenizer(first.folder / TOKENIZER, self.end_of_text)
+        return tokenizer_of(first)
 
     def begin(self, n_steps: int) -> None:
         """Say how long the run is, which is what the starts of `anneal` are shares of.

@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from hymba_lab.atomic import json_of
 from hymba_lab.data.cache import recall, remember
 from hymba_lab.data.chain import Stretch, TokenChain
-from hymba_lab.data.shard_file import HEADER_BYTES, ShardHeader, read_header, sha256_of
+from hymba_lab.data.given import GivenTokenizer
+from hymba_lab.data.shard_file import HEADER_BYTES, ShardHeader, Width, read_header, sha256_of
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
 
@@ -103,6 +106,33 @@ def write_index(index: TokenIndex, more: dict[str, Any], *, draft: Path) -> None
 
 
 _SHARED = ("dtype", "vocab", "end_of_text", "tokenizer")
+_Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+
+
+class _Row(BaseModel):
+    """A shard's line; its file lies beside the index."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    file: Annotated[str, Field(pattern=r"^[^/\\\x00]*\.bin$")]
+    part: Part
+    n_tokens: _Count
+    n_documents: _Count
+    n_bytes: _Count
+    sha256: str
+
+
+class _Facts(BaseModel):
+    """What is read of an index; it holds more."""
+
+    model_config = ConfigDict(strict=True)
+    format: int
+    name: str
+    entropy: FiniteFloat
+    dtype: Width
+    vocab: Annotated[int, Field(ge=1, le=1 << 32)]
+    end_of_text: _Count
+    tokenizer: str
+    shards: list[_Row]
 
 
 def read_index(folder: Path) -> TokenIndex:
@@ -112,26 +142,35 @@ def read_index(folder: Path) -> TokenIndex:
     """
     file = folder / INDEX
     try:
-        facts = json_of(file)
-        shared = {key: facts[key] for key in _SHARED}
-        shards = [
-            Shard(row.pop("file"), row.pop("part"), ShardHeader(**shared, **row))
-            for row in facts["shards"]
-        ]
-        index = TokenIndex(folder.absolute(), facts["name"], shards, float(facts["entropy"]))
-        known = facts["format"]
+        facts = _Facts.model_validate(json_of(file))
     except FileNotFoundError:
         raise DataError(_missing(folder)) from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise DataError(
-            f"{file}: not an index of shards ({error}); make it again: hymba-lab tokenize"
+            f"{file}: not an index of shards ({_said(error)}); make it again: hymba-lab tokenize"
         ) from None
-    if known != FORMAT or not {s.part for s in shards} >= {"train", "val"}:
-        raise DataError(f"{file}: format {known}, format {FORMAT} with both parts is read here")
+    if facts.format != FORMAT or {row.part for row in facts.shards} != set(PARTS):
+        raise DataError(
+            f"{file}: format {facts.format}, format {FORMAT} with both parts is read here"
+        )
+    shared = {key: getattr(facts, key) for key in _SHARED}
+    shards = [
+        Shard(row.file, row.part, ShardHeader(**shared, **row.model_dump(exclude={"file", "part"})))
+        for row in facts.shards
+    ]
+    index = TokenIndex(folder.absolute(), facts.name, shards, facts.entropy)
     _check(index)
     return index
+
+
+def _said(error: ValueError) -> str:
+    """Return what is wrong first, and where."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _missing(folder: Path) -> str:
@@ -155,7 +194,9 @@ def _check(index: TokenIndex) -> None:
             ) from None
         now[shard.file] = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         if stat.st_size != shard.header.file_size:
-            raise _other(path, f"{stat.st_size:,} bytes, not {shard.header.file_size:,}")
+            raise _other(
+                path, f"another size ({stat.st_size:,} bytes, not {shard.header.file_size:,})"
+            )
         if shard.file not in seen:
             if read_header(path) != shard.header:
                 raise _other(path, "another header")
@@ -163,6 +204,14 @@ def _check(index: TokenIndex) -> None:
             verify([shard], index.folder)
     if now != seen:
         remember(key, now)
+
+
+def tokenizer_of(index: TokenIndex) -> GivenTokenizer:
+    """Return the tokenizer that made the ids; raises DataError for another one."""
+    found = GivenTokenizer(index.folder / TOKENIZER, index.end_of_text)
+    if found.sha256 != index.tokenizer:
+        raise _other(index.folder / TOKENIZER, "another tokenizer")
+    return found
 
 
 def verify(shards: Sequence[Shard], folder: Path) -> None:
@@ -177,6 +226,6 @@ def verify(shards: Sequence[Shard], folder: Path) -> None:
 
 def _other(path: Path, what: str) -> DataError:
     return DataError(
-        f"{path}: {what} than {path.with_name(INDEX)} says: the shard was changed since; copy the "
+        f"{path}: {what} than {path.with_name(INDEX)} says: the file was changed since; copy the "
         "folder again, or make it again: hymba-lab tokenize"
     )
