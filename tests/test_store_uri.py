@@ -33,6 +33,22 @@ def test_what_has_no_password_stays_as_it_is(uri: str) -> None:
     assert os.environ[store_uri.PASSWORDS] == "{}"
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("http://[::1", "is no address"),
+        ("postgresql://lab:secret@[x/y", "is no address"),
+        ("sqlite://", "holds nothing for another process"),
+        ("sqlite:///:memory:", "holds nothing for another process"),
+        ("   ", "holds nothing for another process"),
+    ],
+)
+def test_what_is_no_store_is_one_sentence(uri: str, said: str) -> None:
+    with pytest.raises(StoreError, match=f"--tracking-uri: .* {said}.*; name a store like") as told:
+        remembered(uri, "--tracking-uri")
+    assert "secret" not in str(told.value)
+
+
 def test_a_server_with_a_password_is_shown_without() -> None:
     assert remembered("https://me:hidden@server/ml", "--x") == "https://me@server/ml"
 

@@ -23,23 +23,36 @@ _IN_TEXT = re.compile(r"(\w[\w+.-]*://[^\s:/@'\"]*):[^\s/@'\"]+@")
 def remembered(uri: str, option: str) -> str:
     """Return an address without its password, which is kept for `whole`; drivers are filled in.
 
-    Raises `StoreError` where the driver of a database is not installed.
+    Raises `StoreError` for what is no address, for a database in memory, which no other process
+    sees, and where the driver of a database is not installed.
     """
     scheme, colon, rest = uri.partition("://")
     kind, _, driver = scheme.partition("+")
+    if not uri.strip() or (kind == "sqlite" and rest.lstrip("/") in ("", ":memory:")):
+        raise _no_store(uri, option, "holds nothing for another process")
     if not colon:
         return uri
     if kind in _DRIVERS:
         driver = driver or _DRIVERS[kind]
         _require(driver, option)
         scheme = f"postgresql+{driver}"
-    parts = urlsplit(f"{scheme}://{rest}")
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+    except ValueError as error:
+        raise _no_store(uri, option, f"is no address ({error})") from None
     if parts.password is None:
         return f"{scheme}://{rest}"
     user, _, place = parts.netloc.rpartition("@")
     clean = urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}@{place}"))
     os.environ[PASSWORDS] = json.dumps({**_known(), clean: unquote(parts.password)})
     return clean
+
+
+def _no_store(uri: str, option: str, why: str) -> StoreError:
+    return StoreError(
+        f"{option}: {without_passwords(uri)!r} {why}; name a store like sqlite:///mlflow.db, "
+        "postgresql://user@host/database or http://host:5000."
+    )
 
 
 def whole(uri: str) -> str:
