@@ -58,7 +58,7 @@ WORKER = """if 1:
     from types import SimpleNamespace
     import began
     from hymba_lab.runs.root_id import root_id
-    from hymba_lab.sweep.launchers import local as launch
+    from hymba_lab.sweep.launchers import forked, local as launch
     from hymba_lab.sweep.launchers.base import Site
     from hymba_lab.sweep.launchers.needs import Needs
 
@@ -66,7 +66,7 @@ WORKER = """if 1:
     import psutil
     from hymba_lab.processes.calls import ProcessEnded
 
-    launch._PRELOAD = "json"
+    forked._PRELOAD = "json"
 
     def workers():
         found = []
@@ -166,6 +166,24 @@ KILLED = """
     launcher.stop()
     print(len(below), second, sep="\\n")
 """
+OF_RAY = """
+    import os, signal, threading
+    from hymba_lab.sweep.launchers.ray import in_fork
+
+    def said(function, limit_s=None):
+        try:
+            return in_fork(function, task, limit_s)
+        except Exception as error:
+            return error.reason
+
+    for place in "3", "5":
+        os.environ["CUDA_VISIBLE_DEVICES"] = place
+        print(said(began.sees))
+    print(said(began.raises), said(began.exits), said(began.sleeps, 1))
+    threading.Timer(1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    print(said(began.sleeps), said(began.hears))
+    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+"""
 TRAIN = """if 1:
     import os, sys
 
@@ -251,6 +269,14 @@ def test_a_trial_goes_on_when_the_server_that_began_it_is_killed(tmp_path: Path)
 def test_how_a_worker_ends_is_told_as_it_was(function: str, said: str, tmp_path: Path) -> None:
     code = ALONE + ENDS.replace("FUNCTION", function)
     assert run(code, tmp_path, CUDA_VISIBLE_DEVICES="4").strip() == said
+
+
+def test_a_worker_of_ray_outlives_its_trials_and_tells_how_they_ended(tmp_path: Path) -> None:
+    """Each sees the GPU of its own task; who asks the worker to leave asks the trial."""
+    assert run(ALONE + OF_RAY, tmp_path).split() == [
+        "3", "5", "crash", "crash", "timeout", "preempted", "True", "True"
+    ]  # fmt: skip
+    assert not list(tmp_path.glob("runs/x/attempt.*"))
 
 
 @pytest.mark.parametrize("who", [":", ":1", "1:"])

@@ -6,14 +6,16 @@ workers is broken for good by a kill that hits one of them between two tasks.
 
 import math
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.reduction import ForkingPickler
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -67,6 +69,12 @@ class Calls:
         threading.Thread(target=settle, daemon=True).start()
         return future
 
+    def signal(self, number: int) -> None:
+        """Send a signal to all processes that run."""
+        for process in self._running.copy():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
     def stop(self) -> None:
         """Ask all processes to leave, and kill those that have not left three seconds later."""
         self._stopped = True
@@ -98,7 +106,7 @@ class Calls:
         if self._stopped:
             raise CancelledError
         try:
-            with _one_reader:
+            with _one_reader, _main_left_out():
                 process.start()
         except (OSError, EOFError) as error:  # the server was killed; the next start begins one
             raise ProcessEnded(SERVER_LOST) from error
@@ -135,6 +143,17 @@ def _first(things: list[Any], end: float) -> list[Any]:
 
 
 _one_reader = threading.Lock()  # a start looks at every process's exit code, too
+
+
+@contextmanager
+def _main_left_out() -> Iterator[None]:
+    """Let a process not run the script of who asked: what it is to do is found by import."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _exit_code(process: ForkServerProcess) -> int:

@@ -7,11 +7,9 @@ under their prefixes (`params.arch`, `metrics.val_loss`), and only runs that fin
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hymba_lab.errors import UserError, suggest
@@ -28,13 +26,18 @@ from hymba_lab.stats import (
     pairing_of,
     wrong_winner,
 )
+from hymba_lab.tables.frame_columns import (
+    column,
+    finished_runs,
+    number_in,
+    refuse_outside,
+    refuse_unequal,
+    seed_numbers,
+    truth_in,
+    word,
+)
 from hymba_lab.tables.noise_notes import prior_notes
 from hymba_lab.tables.published import Unit
-
-PREFIXES = ("", "params.", "metrics.", "tags.", "config.", "summary.", "config/", "summary/")
-_STATES = ("status", "State", "state")
-_MOST = 1e100  # squares and sums of squares stay numbers
-_ENDED_WELL = ("finished", "completed", "success", "")
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,13 @@ def verdict(
     Raises UserError for absent columns or rows, a run given twice, and unequal runs.
     """
     _check(alpha, margin, limits, params)
-    runs, n_failed = _finished(frame)
-    labels = [_word(value) for value in _column(runs, row)]
-    seeds = _seeds(labels, None if seed is None else _column(runs, seed), row, seed)
+    runs, n_failed = finished_runs(frame)
+    labels = [word(value) for value in column(runs, row)]
+    seeds = seed_numbers(labels, None if seed is None else column(runs, seed), row, seed)
     for name in same:
-        _refuse_unequal(name, labels, _column(runs, name))
-    numbers = [_number(metric, value) for value in _column(runs, metric)]
-    _refuse_outside(metric, numbers, limits)
+        refuse_unequal(name, labels, column(runs, name))
+    numbers = [number_in(metric, value) for value in column(runs, metric)]
+    refuse_outside(metric, numbers, limits)
     values: dict[str, dict[int, float]] = {label: {} for label in labels}
     for label, number, value in zip(labels, seeds, numbers, strict=True):
         values[label][number] = value
@@ -114,7 +117,7 @@ def verdict(
         raise UserError(f"no row {baseline!r} in column {row!r}{suggest(baseline, values)}")
     notes = [f"{n_failed} runs that did not finish are left out."] if n_failed else []
     if solved is not None:
-        ended = [_truth(solved, value) for value in _column(runs, solved)]
+        ended = [truth_in(solved, value) for value in column(runs, solved)]
         found = _of_times(values, labels, seeds, ended, baseline, alpha, margin)
     else:
         found = compare(values, baseline, goal=goal, alpha=alpha, margin=margin, limits=limits)
@@ -127,17 +130,6 @@ def verdict(
     return Verdicts(rows, notes, wrong_winner(values, goal))
 
 
-def _refuse_outside(metric: str, numbers: Sequence[float], limits: tuple[float, float]) -> None:
-    low, high = limits
-    for value in numbers:
-        huge = abs(value) >= _MOST and not math.isinf(value)
-        if not math.isnan(value) and (huge or not low <= value <= high):
-            raise UserError(
-                f"column {metric!r}: {value:g} lies outside the metric's limits "
-                f"{max(low, -_MOST):g} to {min(high, _MOST):g}; mend it, or the limits."
-            )
-
-
 def _check(alpha: float, margin: float | None, limits: tuple[float, float], params: float) -> None:
     wrong = {
         f"alpha = {alpha:g}: give a chance between 0 and 1": not 0 < alpha < 1,
@@ -147,84 +139,6 @@ def _check(alpha: float, margin: float | None, limits: tuple[float, float], para
     }
     if said := [message for message, is_wrong in wrong.items() if is_wrong]:
         raise UserError("; ".join(said) + ".")
-
-
-def _finished(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    for name in _STATES:
-        if name in frame:
-            states = frame[name].fillna("").astype(str).str.lower()
-            kept = states.isin(_ENDED_WELL)
-            return frame[kept], int((~kept).sum())
-    return frame, 0
-
-
-def _column(frame: pd.DataFrame, name: str) -> list[Any]:
-    for prefix in PREFIXES:
-        if prefix + name in frame:
-            return list(frame[prefix + name])
-    raise UserError(f"the table has no column {name!r}{suggest(name, map(str, frame.columns))}")
-
-
-def _word(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _seeds(labels: Sequence[str], given: list[Any] | None, row: str, seed: str | None) -> list[int]:
-    """One number per run; every (row, seed) once, because a run counted twice is no evidence."""
-    count: dict[str, int] = {}
-    numbers: dict[str, int] = {}
-    found, seen = [], set[tuple[str, int]]()
-    for place, label in enumerate(labels):
-        if given is None:
-            number = count[label] = count.get(label, -1) + 1
-        else:
-            number = numbers.setdefault(_word(given[place]), len(numbers))
-        if (label, number) in seen:
-            assert given is not None
-            raise UserError(
-                f"{row} {label!r} has more than one run with {seed} {given[place]!r}: a run that "
-                "is counted twice is no evidence. Remove the copies, or name the column that "
-                "tells the runs apart with --seed."
-            )
-        seen.add((label, number))
-        found.append(number)
-    return found
-
-
-def _refuse_unequal(name: str, labels: Sequence[str], values: Iterable[Any]) -> None:
-    kinds: dict[str, list[str]] = {}
-    for label, value in zip(labels, values, strict=True):
-        kinds.setdefault(str(value), []).append(label)
-    if len(kinds) > 1:
-        told = "; ".join(f"{kind}: {', '.join(dict.fromkeys(own))}" for kind, own in kinds.items())
-        raise UserError(
-            f"runs differ in {name!r} ({told}): a difference between rows could be that of {name}. "
-            "Compare runs of one value."
-        )
-
-
-def _number(name: str, value: Any) -> float:
-    """A number; NaN for what is missing."""
-    if value is None or value == "" or pd.isna(value):
-        return math.nan
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"column {name!r}: {value!r} is not a number; leave the field empty where nothing was "
-            "measured."
-        ) from None
-
-
-def _truth(name: str, value: Any) -> bool:
-    told = str(value).strip().lower()
-    if told in ("1", "1.0", "true", "yes"):
-        return True
-    if told in ("0", "0.0", "false", "no"):
-        return False
-    raise UserError(f"column {name!r}: {value!r} is neither 1 (solved) nor 0 (ended without).")
 
 
 def _of_times(

@@ -228,10 +228,11 @@ def kill_node(site: Site, moment: str) -> None:
 
 
 def _raylet_group(site: Site, folder: Path) -> int | None:
-    """The group of the raylet that started a run's process."""
+    """The group of the raylet whose worker's server started a run's process."""
     try:
-        return os.getpgid(site.trainer(folder).ppid())
-    except (AssertionError, ProcessLookupError, psutil.Error):
+        above = site.trainer(folder).parents()
+        return next(os.getpgid(one.pid) for one in above if "raylet" in one.name())
+    except (AssertionError, StopIteration, ProcessLookupError, psutil.Error):
         return None
 
 

@@ -1,8 +1,4 @@
-"""Trials on this machine.
-
-Every trial is a process of its own, forked from a server that has imported torch,
-lightning and mlflow once: a crash costs one trial, a start costs milliseconds.
-"""
+"""Trials on this machine, each in a process of its own."""
 
 import os
 import subprocess
@@ -14,13 +10,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
-from hymba_lab.processes.calls import SERVER_LOST, Calls, ProcessEnded
 from hymba_lab.runs.provenance import n_cores
-from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
+from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
+from hymba_lab.sweep.launchers.forked import ForkedTrials
 from hymba_lab.sweep.launchers.needs import Needs
-from hymba_lab.sweep.launchers.worker import ASKING, LEFT, SUPERSEDED, TIMED_OUT, work
-
-_PRELOAD = "hymba_lab.sweep.trial"
 
 
 @launchers.register("local")
@@ -47,8 +40,7 @@ class ForkServer(Launcher):
         # the GPUs that the next trials get; one that ends puts its own back
         n_taken = self.capacity * devices
         self._places = [gpus[i % len(gpus)] for i in range(n_taken)] if gpus else []
-        self._oom_kills = _oom_kills()
-        self._calls = Calls(self.capacity, _PRELOAD)
+        self._trials = ForkedTrials(self.capacity)
 
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
         """Run function(task) in a fresh process; it is killed when the time limit passes."""
@@ -56,25 +48,13 @@ class ForkServer(Launcher):
         if self._places:
             taken = [self._places.pop() for _ in range(task.needs.devices)]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
-        future = self._calls.submit(work, [function, task, environment], self.site.timeout_s)
+        future = self._trials.submit(function, task, environment, self.site.timeout_s)
         future.add_done_callback(lambda _: self._places.extend(taken))
         return future
 
     def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
-        """Return why a worker ended; the system counts the processes that it kills for memory."""
-        if isinstance(error, ProcessEnded):
-            if error.exit_code == SUPERSEDED:
-                return TrialInterrupted("node_lost", "another process has taken the run over")
-            if error.exit_code in (LEFT, *(-number for number in ASKING)):
-                return TrialInterrupted("preempted", "asked to leave before it trained")
-            if error.exit_code == SERVER_LOST:
-                return TrialInterrupted("node_lost", "the server that starts workers was killed")
-            if error.exit_code == TIMED_OUT:
-                return failure_of(TimeoutError())
-            if error.exit_code in (-9, 137) and (killed := _oom_kills()) > self._oom_kills:
-                self._oom_kills = killed
-                return TrialFailed("out_of_memory", "the system killed the worker for its memory")
-        return failure_of(error)
+        """Return why a worker ended."""
+        return self._trials.why(error)
 
     def plan(self, name: str, needs: Needs, folder: Path) -> str:
         """Return how many trials run at a time."""
@@ -83,7 +63,7 @@ class ForkServer(Launcher):
 
     def stop(self) -> None:
         """Kill the workers at once."""
-        self._calls.stop()
+        self._trials.stop()
 
 
 def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
@@ -113,12 +93,3 @@ def visible_gpus() -> list[str]:
         return []
     lines = listed.stdout.splitlines() if listed.returncode == 0 else []
     return [str(index) for index, line in enumerate(lines) if line.startswith("GPU ")]
-
-
-def _oom_kills() -> int:
-    """Return how many processes the system has killed for want of memory since it started."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -1,24 +1,27 @@
-"""Trials as plain tasks of Ray: a process each, never tried again by Ray itself.
+"""Trials as plain tasks of Ray, never tried again by Ray itself.
+
+Ray's workers stay; each forks a process for a trial. With a worker a trial (`max_calls=1`) every
+trial would start Python and import torch anew: seconds instead of milliseconds.
 
 Not Ray Tune: what runs next is a pure function of the runs' results (`planner`), so that a sweep
 may be killed and continued anywhere; Tune keeps a second state of its own.
 """
 
+import functools
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.runs.store_uri import SECRETS
-from hymba_lab.sweep.launchers.attempt import Attempt
 from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
+from hymba_lab.sweep.launchers.forked import ForkedTrials
 from hymba_lab.sweep.launchers.needs import Needs
-from hymba_lab.sweep.launchers.worker import work
 
 
 @launchers.register("ray")
@@ -39,24 +42,22 @@ class Ray(Launcher):
         ray = self._connected()
         timeout_s = self.site.timeout_s
         if task.needs not in self._remote:  # Ray would export a function made anew for every task
-            self._remote[task.needs] = ray.remote(**options(task.needs))(work)
-        reference = self._remote[task.needs].remote(function, task, {}, timeout_s)
+            self._remote[task.needs] = ray.remote(**options(task.needs))(in_fork)
+        reference = self._remote[task.needs].remote(function, task, timeout_s)
         future: Future[str] = Future()
         future.set_running_or_notify_cancel()
         self._tasks[future] = reference
-        attempt = Attempt(Path(task.folder), task.claim)
-        reference.future().add_done_callback(lambda done: self._settle(future, done, attempt))
+        reference.future().add_done_callback(lambda done: self._settle(future, done))
         return future
 
-    def _settle(self, future: "Future[str]", done: "Future[str]", attempt: Attempt) -> None:
-        """Hand on how a task ended; a worker that ended by itself left a note why."""
+    def _settle(self, future: "Future[str]", done: "Future[str]") -> None:
+        """Hand on how a task ended."""
         self._tasks.pop(future, None)
         error = done.exception()
         if error is None:
             future.set_result(done.result())
         else:
-            future.set_exception(why_ray(error, attempt.said))
-        attempt.remove()
+            future.set_exception(why_ray(error))
 
     def attach(self, task: Any) -> "Future[str] | None":
         """Ray ends the tasks of a driver that is gone: there is nothing to find again."""
@@ -118,11 +119,11 @@ class Ray(Launcher):
 
 
 def options(needs: Needs) -> dict[str, Any]:
-    """Return what `ray.remote` is told: a process per trial, no silent second try."""
+    """Return what `ray.remote` is told: workers that stay, no silent second try."""
     asked: dict[str, Any] = {
         "num_cpus": needs.cpus or 1,
         "num_gpus": needs.gpus if needs.trials_per_gpu == 1 else needs.gpus / needs.trials_per_gpu,
-        "max_calls": 1,
+        "max_calls": 0,
         "max_retries": 0,
     }
     if needs.memory_gb is not None:
@@ -130,8 +131,31 @@ def options(needs: Needs) -> dict[str, Any]:
     return asked
 
 
-def why_ray(error: BaseException, noted: Mapping[str, Any] = {}) -> TrialFailed | TrialInterrupted:
-    """Return what one of Ray's exceptions means for its trial; `noted` is what the worker left."""
+@functools.cache
+def _trials() -> ForkedTrials:
+    """Return the server of this worker of Ray."""
+    return ForkedTrials(1)
+
+
+def in_fork(function: Callable[[Any], str], task: Any, timeout_s: float | None) -> str:
+    """Be a task of Ray: function(task) in a process of its own, which leaves when we are asked to.
+
+    Raises `TrialFailed` or `TrialInterrupted`, whatever ended the process.
+    """
+    trials = _trials()
+    shown = "CUDA_VISIBLE_DEVICES"  # Ray's choice for this task, not for the server's first
+    environment = {shown: os.environ[shown]} if shown in os.environ else {}
+    before = signal.signal(signal.SIGTERM, lambda *_: trials.ask_to_leave())
+    try:
+        return trials.submit(function, task, environment, timeout_s).result()
+    except BaseException as error:
+        raise trials.why(error) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def why_ray(error: BaseException) -> TrialFailed | TrialInterrupted:
+    """Return what one of Ray's exceptions means for its trial."""
     from ray import exceptions
 
     cause = getattr(error, "cause", None)
@@ -144,10 +168,6 @@ def why_ray(error: BaseException, noted: Mapping[str, Any] = {}) -> TrialFailed 
         return TrialFailed("out_of_memory", f"Ray: {said}")
     if isinstance(error, exceptions.TaskCancelledError):
         return TrialInterrupted("cancelled", f"Ray: {said}")
-    if isinstance(error, exceptions.WorkerCrashedError) and noted.get("status") == "left":
-        return TrialInterrupted("preempted", "asked to leave before it trained")
-    if isinstance(error, exceptions.WorkerCrashedError) and noted.get("status") == "timeout":
-        return failure_of(TimeoutError())
     if isinstance(error, exceptions.WorkerCrashedError):
         return TrialFailed("crash", f"Ray: the worker died: {said}")
     if isinstance(

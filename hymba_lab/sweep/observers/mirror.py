@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 _PARENT_S = 60.0
-_LOOK_S = 1.0  # how often the store is asked about the runs that have ended
+_LOOK_S = 5.0  # how often the store is asked about the runs that have ended
 
 
 class Mirror:
