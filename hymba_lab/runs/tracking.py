@@ -176,12 +176,16 @@ class Store:
         found = list(self._search(experiment_id, f"tags.`{IDENTITY}` = '{identity}'"))
         return str(found[0].info.status) if found else None
 
-    def statuses(self, experiment_id: str, run_ids: Sequence[str]) -> dict[str, str]:
-        """Return the status by identity of those of the runs that the experiment has."""
+    def unfinished(self, experiment_id: str, run_ids: Sequence[str]) -> dict[str, str]:
+        """Return the status by identity of those of the runs that are not FINISHED.
+
+        MLflow reads all that it knows of a run that it returns, which takes milliseconds each.
+        """
         found = dict[str, str]()
         for start in range(0, len(run_ids), _RUNS_A_QUERY):
             names = ", ".join(f"'{one}'" for one in run_ids[start : start + _RUNS_A_QUERY])
-            for run in self._search(experiment_id, f"attributes.run_id IN ({names})"):
+            query = f"attributes.status != 'FINISHED' AND attributes.run_id IN ({names})"
+            for run in self._search(experiment_id, query):
                 found[run.data.tags[IDENTITY]] = run.info.status
         return found
 

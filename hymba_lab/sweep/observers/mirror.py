@@ -136,8 +136,10 @@ class Mirror:
             for key, (_, outcome) in ended.items()
         }
         with self._told_once():
-            self._status |= dict.fromkeys(ended)
-            self._status |= self.store.statuses(self.experiment, [*filter(None, ids.values())])
+            self._status |= dict.fromkeys(ended)  # should the store refuse
+            opened = [run_id for run_id in ids.values() if run_id is not None]
+            states = dict.fromkeys(ended, "FINISHED")
+            self._status |= states | self.store.unfinished(self.experiment, opened)
             for identity in (key for key, run_id in ids.items() if run_id is None):
                 self._status[identity] = self.store.status(self.experiment, identity)
         for job, outcome in ended.values():
