@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from hymba_lab import figures
 from hymba_lab.errors import UserError
 from hymba_lab.figures.lengths import apart
-from hymba_lab.figures.style import marks, spread
+from hymba_lab.figures.style import marks, save, saving, spread
 
 FEW = ["none", "16"]
 LONG = ["7 row 5 with windows in all layers", "10 row 6 with grouped queries, windows, shared keys"]
@@ -119,6 +119,17 @@ DRAWN: dict[str, Draw] = {
         lengths(rows), width=width
     ),
 }
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_any_label_is_drawn_as_it_is(name: str, tmp_path: Path) -> None:
+    """Dollars begin no formula, and a sign that the font lacks is a box without a warning."""
+    labels = [r"$\frac{$ a", "$a_b$ ^", 'größe \N{LLAMA} "q"']
+    figure = DRAWN[name](labels, figures.WIDE)
+    save(figure, tmp_path, "odd")
+    with saving("odd"):
+        drawn = " ".join(text for text, _ in texts(figure))
+    assert "$a_b$ ^" in " ".join(drawn.split())
 
 
 def texts(figure: Figure) -> list[tuple[str, Any]]:

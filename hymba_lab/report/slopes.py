@@ -37,7 +37,7 @@ def slopes_of(exports: Sequence[Export]) -> tuple[str, str]:
         f"{one.runs['tokens'].max():,.0f} training tokens a run\n"
         for one in exports
     ]
-    head = f"# {sweep.question} Over the scales\n\n"
+    head = f"# {markdown_text(sweep.question)} Over the scales\n\n"
     title = markdown_text(second.title)
     text = f"{head}{title}:\n\n{markdown_table(second.columns)}\n\n{''.join(told)}"
     return text, to_csv(second.frame)

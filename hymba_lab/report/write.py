@@ -6,13 +6,12 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.errors import UserError
 from hymba_lab.figures import COLUMN, WIDE, save
-from hymba_lab.figures.style import STYLE
+from hymba_lab.figures.style import saving
 from hymba_lab.report.find import chosen, scale_in
 from hymba_lab.report.index import Entry, index_html, keep_readme, read_page
 from hymba_lab.report.page import Drawn, report_html
@@ -87,6 +86,6 @@ def draw(wanted: list[Picture], folder: Path) -> list[Drawn]:
 def svg(figure: Figure, name: str) -> str:
     """Return a figure as SVG text, the same bytes each time."""
     text = io.StringIO()
-    with rc_context({**STYLE, "svg.hashsalt": name}):
+    with saving(name):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()

@@ -155,7 +155,8 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         choices=_tuned_numbers(sweep),
     )
     bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
-    head = f"# {sweep.question}\n\n{sweep.source}\n\n"
+    question, source = (tables.markdown_text(said) for said in (sweep.question, sweep.source))
+    head = f"# {question}\n\n{source}\n\n"
     return table, {
         "table.md": head + tables.to_markdown(table) + "".join(bullets),
         "table.csv": tables.to_csv(table),

@@ -1,7 +1,14 @@
 """From the tidy frame of compared runs to the result table; imports no torch."""
 
 from hymba_lab.tables.display import Table, display
-from hymba_lab.tables.render import to_csv, to_latex, to_markdown, to_rich, to_text
+from hymba_lab.tables.render import (
+    markdown_text,
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_rich,
+    to_text,
+)
 from hymba_lab.tables.result import provenance, result_table
 from hymba_lab.tables.runs_frame import guard, values_by_seed
 
@@ -9,6 +16,7 @@ __all__ = [
     "Table",
     "display",
     "guard",
+    "markdown_text",
     "provenance",
     "result_table",
     "to_csv",
