@@ -77,16 +77,18 @@ def until(happened: Callable[[], Any], command: "subprocess.Popen[str]") -> None
     end = time.monotonic() + PATIENCE_S
     while not happened() and command.poll() is None:
         assert time.monotonic() < end
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 def workers(command: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The processes that train: children of the fork server."""
-    try:
-        below = psutil.Process(command.pid).children()
-        return [worker for server in below for worker in server.children()]
-    except psutil.NoSuchProcess:
-        return []
+    """The processes that train: forked, also by a server that is gone since."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, ProcessLookupError):
+            mine = os.getsid(process.pid) == command.pid != process.ppid()
+            if mine and "multiprocessing.forkserver" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def server(command: "subprocess.Popen[str]") -> list[psutil.Process]:
