@@ -28,12 +28,15 @@ lint: setup
 
 setup: $(VENV)/installed
 
+# pip looks for its cache and settings at home, and gives up where there is none.
+PIP_INSTALL = HOME="$${HOME:-$$(cd $(VENV) && pwd)}" $(BIN)/python -m pip install --quiet
+
 # torch is pinned: a bare `torch` takes the newest build, on Linux with gigabytes of CUDA.
 $(VENV)/installed: pyproject.toml setup.py hymba_lab/ops/csrc/*
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(PIP_INSTALL) --upgrade pip
+	$(PIP_INSTALL) torch==2.13.0
+	$(PIP_INSTALL) --editable ".[dev]"
 	touch $@
 
 clean:
