@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT
 from sweeping import N_JOBS, SEARCH, SWEEP, Ended, Inline, Lab
 
+from hymba_lab.commands import status
 from hymba_lab.errors import StoreError
 from hymba_lab.ops.status import chosen
 from hymba_lab.processes.calls import ProcessEnded
@@ -217,6 +218,19 @@ def test_sweeps_that_share_cells_share_their_runs(lab: Lab) -> None:
     shared = {run.info.run_name: run.data.tags.get(SHARED_FROM) for run in runs(lab, "other-tiny")}
     first = {run.info.run_name: run.info.run_id for run in runs(lab)}
     assert shared == {**first, "sum, seed 0": None}
+
+
+def test_a_sweep_whose_runs_others_have_trained_knows_that_it_is_done(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab.run("--set", "seeds=[0]").code == 0
+    lab.write("twin.yaml", SWEEP)
+    twin = lab.run("--set", "seeds=[0]", name="twin.yaml", launcher=no_launcher)
+    assert (twin.code, twin.err) == (0, "")
+    assert status.main(["twin", "--root", str(lab.folder)]) == 0
+    said = capsys.readouterr().out
+    assert "twin-tiny: 2 of 2 runs done, 0 failed" in said
+    assert "the same sweep command writes its table anew" in said
 
 
 def test_an_axis_may_grow(lab: Lab) -> None:

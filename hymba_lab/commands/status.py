@@ -92,7 +92,9 @@ def told(name: str, state: dict[str, Any]) -> str:
         if one["trouble"]:
             lines.append(f"  waits: {one['trouble']}")
     if not lines:
-        lines = ["no coordinator is running; the same sweep command goes on from here"]
+        ended = state["total"] and not state["left"]
+        then = "writes its table anew" if ended else "goes on from here"
+        lines = [f"no coordinator is running; the same sweep command {then}"]
     head = f"{name}: {state['done']} of {state['total']} runs done, {len(state['failed'])} failed"
     if state["seconds_left"]:
         head += f", about {cli.span(state['seconds_left'])} left"

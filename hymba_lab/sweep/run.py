@@ -21,7 +21,7 @@ from hymba_lab.sweep.jobs import Job
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.observers.base import Observer
 from hymba_lab.sweep.observers.mirror import Mirror
-from hymba_lab.sweep.observers.state import StateFile
+from hymba_lab.sweep.observers.state import StateFile, tells_its_end
 from hymba_lab.sweep.observers.trials_db import TrialsDB
 from hymba_lab.sweep.observers.view import View
 from hymba_lab.sweep.pruning import Pruning
@@ -166,10 +166,14 @@ def task_maker(
 
 def _train_missing(asked: Invocation, coordinator: Coordinator, view: View) -> None:
     coordinator.run(None)
+    session, resources = asked.session, asked.resources
     if coordinator.complete:
         view.nothing_to_do()
+        if not tells_its_end(session.folder):  # other sweeps have trained its runs
+            state = StateFile(session.folder, session.planner.total, resources.spec.name)
+            state.read_back(coordinator.outcomes)
+            state.close()
         return
-    session, resources = asked.session, asked.resources
     launcher = make_launcher(session, resources, asked.workers, asked.threads)
     with ExitStack() as stack:
         state = StateFile(

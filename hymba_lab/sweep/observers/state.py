@@ -157,6 +157,12 @@ def last_state(folder: Path) -> dict[str, Any] | None:
     return _read(folder / "coordinators" / _LAST)
 
 
+def tells_its_end(folder: Path) -> bool:
+    """Whether the coordinator that ended last knew of every run."""
+    last = last_state(folder)
+    return last is not None and sum(last["done"].values()) >= last["total"] > 0
+
+
 def ask_to_stop(folder: Path) -> None:
     """Leave the word that every coordinator of this sweep looks for."""
     write_atomically(folder / "stop", f"{time.time()}\n", durable=False)
