@@ -53,7 +53,7 @@ class ModelConfig(Section):
     """The architecture: one slot per axis, and the shape they share."""
 
     d_model: Annotated[int, Field(ge=1, le=2**20)]
-    n_layers: Annotated[int, Field(ge=1, le=10_000)]
+    n_layers: Annotated[int, Field(ge=1, le=2_000)]
     vocab: Positive | None = None  # None = what the data needs
     tie_embeddings: bool = True
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
