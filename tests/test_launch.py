@@ -271,6 +271,16 @@ def test_how_a_worker_ends_is_told_as_it_was(function: str, said: str, tmp_path:
     assert run(code, tmp_path, CUDA_VISIBLE_DEVICES="4").strip() == said
 
 
+def test_a_script_that_asks_is_not_run_again_by_its_trials(tmp_path: Path) -> None:
+    """Multiprocessing would, and wants `if __name__ == "__main__"` around all of it."""
+    (tmp_path / "asks.py").write_text(ALONE + THREADS.replace("began_with", "hears"))
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    (tmp_path / "began.py").write_text(BEGAN)
+    asked = [sys.executable, "asks.py"]
+    done = subprocess.run(asked, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=300)
+    assert (done.stdout.split(), done.stderr) == (["True"], "")
+
+
 def test_a_worker_of_ray_outlives_its_trials_and_tells_how_they_ended(tmp_path: Path) -> None:
     """Each sees the GPU of its own task; who asks the worker to leave asks the trial."""
     assert run(ALONE + OF_RAY, tmp_path).split() == [
