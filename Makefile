@@ -5,6 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SWEEP := $(BIN)/python -m hymba_lab.sweep
 
+# Users of containers that were started with a number have no home: pip gives up without one, and
+# the tokens of a text have no cache.
+ifeq ($(HOME),)
+export HOME := $(shell mkdir -p $(VENV) && cd $(VENV) && pwd)
+endif
+
 .PHONY: demo test test-all campaigns lint setup clean
 
 demo: setup  ## train the first sweep at demo size and show its table
@@ -28,15 +34,12 @@ lint: setup
 
 setup: $(VENV)/installed
 
-# pip looks for its cache and settings at home, and gives up where there is none.
-PIP_INSTALL = HOME="$${HOME:-$$(cd $(VENV) && pwd)}" $(BIN)/python -m pip install --quiet
-
 # torch is pinned: a bare `torch` takes the newest build, on Linux with gigabytes of CUDA.
 $(VENV)/installed: pyproject.toml setup.py hymba_lab/ops/csrc/*
 	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --upgrade pip
-	$(PIP_INSTALL) torch==2.13.0
-	$(PIP_INSTALL) --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
 clean:

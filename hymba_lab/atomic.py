@@ -112,6 +112,16 @@ def have_a_home() -> Path:
         return NOWHERE
 
 
+def give_datasets_a_home() -> None:
+    """Let the package `datasets` keep its files in our cache where the user's home takes none.
+
+    To be called before its first import. Raises DataError where there is no cache either.
+    """
+    named = {"HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME"} & os.environ.keys()
+    if not named and not os.access(have_a_home(), os.W_OK):
+        os.environ["HF_HOME"] = str(cache_folder() / "huggingface")
+
+
 MOST_BYTES = 256_000_000
 
 

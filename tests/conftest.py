@@ -1,5 +1,6 @@
 """What the tests share: a tiny experiment, and one cache for the standard library's text."""
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -11,11 +12,15 @@ import pytest
 import torch
 
 from hymba_lab import cli
+from hymba_lab.atomic import have_a_home
 from hymba_lab.ops import kernels
 
 ROOT = Path(__file__).parents[1]
 Write = Callable[[str, str], Path]
 
+if not os.access(have_a_home(), os.W_OK):  # processes of xdist inherit it
+    os.environ["HOME"] = tempfile.mkdtemp(prefix="home")
+    atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 cli.keep_matplotlib_here()  # in the user's own cache, before a test names another
 
 

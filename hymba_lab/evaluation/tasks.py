@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hymba_lab.atomic import give_datasets_a_home
 from hymba_lab.errors import DataError, UserError
 from hymba_lab.evaluation.suites import Asked, Suite, check_no_code
 
@@ -112,6 +113,7 @@ def _first(error: Exception) -> str:
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
     """Let `datasets` and the hub's client fetch nothing, imported already or not."""
+    give_datasets_a_home()
     names = ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE")
     before = {name: os.environ.get(name) for name in names}
     if wanted:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hymba_lab.atomic import make_folder
+from hymba_lab.atomic import give_datasets_a_home, make_folder
 from hymba_lab.checkpoints.lab_folder import MODEL_TYPE
 from hymba_lab.checkpoints.load import LONGEST
 from hymba_lab.config.start import weights_digest
@@ -196,6 +196,7 @@ def _end(run: Run | None, status: str, told: Told) -> None:
 
 def quiet() -> None:
     """Let the libraries below print faults only: the lines of a stage are its own."""
+    give_datasets_a_home()
     import datasets
     import transformers
 

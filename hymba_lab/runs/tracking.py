@@ -62,6 +62,7 @@ def default_uri(root: Path) -> str:
 def preload() -> None:
     """Import what opening a store and sampling the system need: 3 s, once, in the fork server."""
     with _quiet_imports():
+        _take_percents_as_they_are()
         import mlflow.store.tracking.sqlalchemy_store
         import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
 
@@ -83,6 +84,7 @@ class Store:
         self.patience_s = PATIENCE_S if patience_s is None else patience_s
         with readable_errors(uri), sole_maker(uri, "mlflow"), _quiet_imports():
             require_server(uri)
+            _take_percents_as_they_are()
             if self.file is not None:
                 make_whole(self.file, partial(_make_tables, root), f"tracking store {uri}")
             self.client = self._patiently(partial(MlflowClient, tracking_uri=whole(uri)), -1.0)
@@ -258,6 +260,24 @@ def _quiet_imports() -> Iterator[None]:
         # mlflow 3.17 maps its tables in a way that sqlalchemy 2.1 deprecates
         warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
         yield
+
+
+def _take_percents_as_they_are() -> None:
+    """Let mlflow stand in a folder with a % in its name.
+
+    mlflow 3.17 gives its own place to a parser of settings that reads % as the begin of a name.
+    """
+    import mlflow
+    from alembic.config import Config
+
+    here, plain = str(Path(mlflow.__file__).parent), Config.set_main_option
+    if "%" not in here or plain.__module__ == __name__:
+        return
+
+    def escaping(config: Config, name: str, value: str) -> None:
+        plain(config, name, value.replace("%", "%%") if value.startswith(here) else value)
+
+    Config.set_main_option = escaping  # type: ignore[method-assign, assignment]
 
 
 def _make_tables(root: Path, url: str) -> None:

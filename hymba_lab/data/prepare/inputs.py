@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hymba_lab.atomic import give_datasets_a_home
 from hymba_lab.data.documents import TEXT, check_is_there, opened_parquet, unreadable
 from hymba_lab.data.prepare.schema import Hub, TokenizeConfig
 from hymba_lab.errors import DataError
@@ -121,6 +122,7 @@ def _hub_pieces(hub: Hub) -> list[Piece]:
 
 def opened_hub(hub: Hub) -> Any:
     """Return the streamed data set; raises DataError where it, or its package, is not there."""
+    give_datasets_a_home()
     try:
         from datasets import load_dataset
     except ImportError as error:
