@@ -2,11 +2,14 @@
 
 import math
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from sweeping import Lab
 
 from hymba_lab.errors import StoreError
@@ -172,3 +175,21 @@ def test_opening_a_store_changes_nothing_outside(tmp_path: Path, run: Run) -> No
         run.log({"a": 1.0}, 1)
     run.end()
     assert os.environ.get("MLFLOW_TRACKING_URI") == before
+
+
+def test_mlflow_may_stand_in_a_folder_with_a_percent_sign(tmp_path: Path) -> None:
+    """As an environment does that was made in such a project."""
+    import mlflow
+
+    (place := tmp_path / "odd %41").mkdir()
+    (place / "mlflow").symlink_to(Path(mlflow.__file__).parent)
+    code = (
+        "from pathlib import Path; import mlflow; assert '%' in mlflow.__file__\n"
+        "from hymba_lab.runs.tracking import Store, default_uri\n"
+        "print(Store(default_uri(Path()), Path()).experiment('one'))\n"
+        "print(Store(default_uri(Path()), Path()).experiment('one'))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{place}:{ROOT}"}
+    asked = [sys.executable, "-c", code]
+    done = subprocess.run(asked, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("1\n1\n", "")
