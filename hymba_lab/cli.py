@@ -96,6 +96,21 @@ def callable_package(name: str, module: str, function: str) -> None:
     sys.modules[name].__class__ = Called
 
 
+def _require_names_of_packages() -> None:
+    """Refuse a locale in which the names of the environment's own files cannot be told.
+
+    PyTorch's import would end with a traceback.
+    """
+    try:
+        sys.prefix.encode()
+    except UnicodeEncodeError:
+        place = os.fsencode(sys.prefix).decode(errors="replace")
+        raise UserError(
+            f"Python's packages stand in {place}, and this locale has no such letters; set "
+            "PYTHONUTF8=1."
+        ) from None
+
+
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
     """Exit with main()'s code; 2 and one message for what the user can mend, 130 for Ctrl-C."""
     have_a_home()
@@ -104,6 +119,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows ? for the rest
             stream.reconfigure(errors="replace")
     try:
+        _require_names_of_packages()
         code = main(None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

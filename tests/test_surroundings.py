@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,8 @@ from surroundings import (
     results,
     tree,
 )
+
+from hymba_lab import cli
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None,
@@ -132,8 +135,24 @@ def test_on_a_strange_day_the_sweep_goes_on(finished: Path, copied: Path, tmp_pa
         "HYMBA_LAB_CACHE": str(tmp_path / "cache"),
         "COLUMNS": None,
     }
+    if not sys.prefix.isascii():  # in that locale nothing can be imported from there
+        env["PYTHONUTF8"] = "1"
     assert_goes_on(finished, copied, cwd=theirs, env=env)
     assert head(theirs) not in commits_of(copied)
+
+
+def test_a_locale_that_cannot_name_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch's import would end with a traceback."""
+    monkeypatch.setattr(
+        sys, "prefix", os.fsencode("/größe/.venv").decode("ascii", "surrogateescape")
+    )
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(lambda _: 0)
+    said = capsys.readouterr().err
+    assert said.startswith("error: Python's packages stand in /größe/.venv, ")
+    assert said.endswith("; set PYTHONUTF8=1.\n")
 
 
 CASES: dict[str, Mapping[str, str | None]] = {
