@@ -154,13 +154,13 @@ def test_the_sweep_names_the_page_that_shows_its_runs(done: tuple[Lab, Ended]) -
 
 def test_optuna_holds_every_cell_as_trials(done: tuple[Lab, Ended]) -> None:
     found = trials(done[0])
-    assert len(found) == len({trial.user_attrs["identity"] for trial in found}) == N_JOBS
+    assert len(found) == len({trial.user_attrs["run"]["identity"] for trial in found}) == N_JOBS
     assert {trial.state.name for trial in found} == {"COMPLETE"}
     assert {trial.params["fusion"] for trial in found} == {"mean", "gate"}
     url = f"sqlite:///{done[0].folder}/runs/sweeps/sweep-tiny/optuna.db"
     for name, seeds in (("sweep-tiny", {TUNE_SEED}), ("sweep-tiny seeds", {0, 1})):
         own = optuna.load_study(study_name=name, storage=url).trials
-        assert {trial.user_attrs["seed"] for trial in own} == seeds
+        assert {trial.user_attrs["run"]["seed"] for trial in own} == seeds
 
 
 def test_the_same_sweep_again_trains_nothing(done: tuple[Lab, Ended]) -> None:
@@ -302,7 +302,7 @@ def test_a_pruned_trial_is_marked_and_never_compared(lab: Lab) -> None:
     }
     assert marked == pruned
     assert {run.info.status for run in runs(lab)} == {"FINISHED"}
-    states = {(t.params["fusion"], t.user_attrs["seed"], t.state.name) for t in trials(lab)}
+    states = {(t.params["fusion"], t.user_attrs["run"]["seed"], t.state.name) for t in trials(lab)}
     assert {("mean", TUNE_SEED, "PRUNED"), ("mean", TUNE_SEED, "COMPLETE")} <= states
     records = [json.loads(p.read_text()) for p in lab.folder.glob("runs/*/result.json")]
     assert sorted(record["n_steps"] for record in records) == [5, 5, 10, 10, 10, 10]
@@ -395,7 +395,7 @@ def test_a_crash_is_retried_and_costs_one_trial(
     assert always.asked == 2  # once, and one retry
     assert statuses(lab) == {"mean, seed 0": ["FINISHED"], "gate, seed 0": ["FAILED"]}
     assert f"seed 0 failed: {reason}" in lab.report("table.md")
-    assert trials(lab)[-1].user_attrs["reason"] == reason
+    assert trials(lab)[-1].user_attrs["run"]["reason"] == reason
     (failure,) = lab.folder.glob("runs/*/failure.json")
     assert json.loads(failure.read_text())["attempts"] == 2
 

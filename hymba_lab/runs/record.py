@@ -101,10 +101,15 @@ class Measured(Protocol):
     def tokens_per_second(self) -> float: ...  # noqa: D102
 
 
-def run_facts(config: Any, fingerprint: str, costs: Any) -> dict[str, Any]:
-    """Return what is known of a run before it starts: a `Config`, its data, its `Costs`."""
+def run_facts(
+    config: Any, fingerprint: str, costs: Any, digest: str | None = None
+) -> dict[str, Any]:
+    """Return what is known of a run before it starts: a `Config`, its data, its `Costs`.
+
+    `digest` is that of the configuration, where it is known: computing it takes a millisecond.
+    """
     return {
-        "digest": config.digest,
+        "digest": digest or config.digest,
         "data_fingerprint": fingerprint,
         "scale": config.scale,
         "tokens": config.training.tokens,

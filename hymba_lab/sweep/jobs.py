@@ -34,6 +34,7 @@ class Job:
     seed: int
     params: Params
     config: Config
+    digest: str  # of the configuration
     identity: str
     history: tuple[Outcome, ...] = ()  # what a pruner compares with
 

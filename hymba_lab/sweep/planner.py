@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from hymba_lab.config import resolve
 from hymba_lab.cost.many import Meter
-from hymba_lab.runs.folder import run_identity
+from hymba_lab.runs.record import identity_of
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.cells import Cell, cell_costs
 from hymba_lab.sweep.jobs import (
@@ -203,9 +203,11 @@ class Planner:
                 config = resolve(document)
             if config.model != cell.config.model:  # tuned values that cost something
                 cell = replace(cell, config=config, costs=cell_costs(config, self._meter))
-            identity = run_identity(config, seed, self.fingerprint)
             history = tuple(outcome for _, outcome in past)
-            self._jobs[key] = Job(cell, stage, index, seed, params, config, identity, history)
+            digest = config.digest
+            identity = identity_of(digest, seed, self.fingerprint)
+            made = Job(cell, stage, index, seed, params, config, digest, identity, history)
+            self._jobs[key] = made
         return self._jobs[key]
 
 

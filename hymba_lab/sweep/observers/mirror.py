@@ -87,7 +87,8 @@ class Mirror:
 
     def task(self, job: Job, pruning: Pruning | None) -> Task:
         """Return the task of a job, for a worker."""
-        facts = run_facts(job.config, self.session.mixture.fingerprint, job.cell.costs)
+        data = self.session.mixture.fingerprint
+        facts = run_facts(job.config, data, job.cell.costs, job.digest)
         return Task(
             root=str(self.session.root.resolve()),
             identity=job.identity,
@@ -100,7 +101,7 @@ class Mirror:
             parent_run=self.parent.id,
             run_name=job.name,
             params=self._params(job),
-            tags=self._tags(job, facts["digest"]),
+            tags=self._tags(job),
             pruning=pruning,
             stop=self.session.sweep.file.stop,
         )
@@ -176,7 +177,7 @@ class Mirror:
 
     def _copy(self, job: Job, outcome: Outcome) -> None:
         """Write a run from its folder: killed before it could, or trained in another sweep."""
-        tags = self._tags(job, job.config.digest)
+        tags = self._tags(job)
         logged = outcome.record.get("mlflow", {})
         if logged.get("run_id") and logged["experiment_id"] != self.experiment:
             tags[SHARED_FROM] = logged["run_id"]
@@ -253,7 +254,7 @@ class Mirror:
         }
         return {key: value for key, value in params.items() if not _is_nan(value)}
 
-    def _tags(self, job: Job, digest: str) -> dict[str, str]:
+    def _tags(self, job: Job) -> dict[str, str]:
         return {
             ROLE: "trial",
             IDENTITY: job.identity,
@@ -261,7 +262,7 @@ class Mirror:
             "hymba_lab.cell": job.cell.label,
             "hymba_lab.stage": job.stage,
             "hymba_lab.seed": str(job.seed),
-            "hymba_lab.digest": digest,
+            "hymba_lab.digest": job.digest,
             "hymba_lab.data": self.session.mixture.fingerprint,
             "hymba_lab.scale": job.config.scale,
             "hymba_lab.dirty": str(is_dirty(job.config.plugins)),

@@ -90,7 +90,10 @@ class View:
 
     def _print(self, line: str) -> None:
         self._spoke = time.monotonic()
-        self.console.print(line, markup=False, soft_wrap=True)  # a path stays in one piece
+        if self.console.is_terminal:
+            self.console.print(line, markup=False, soft_wrap=True)  # a path stays in one piece
+        else:
+            print(line, file=self.console.file, flush=True)
 
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Refresh the live table; in a log, say now and then how far the sweep is."""
