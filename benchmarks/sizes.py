@@ -214,12 +214,13 @@ def written(folder: Path, file: Path, asked: argparse.Namespace, *, result: bool
     common = {
         "stopped_by": None, "n_steps": 100, "seconds": 0.1, "tokens_per_second": 1.0,
         "code_version": CODE_VERSION, "hardware": hardware(), "n_threads": 1,
-        "commit": commit().sha, "mlflow": {"uri": "", "experiment_id": "", "run_id": None},
+        "commit": commit().sha,
     }  # fmt: skip
-    (folder / fake_trial.BESIDE).write_text(json.dumps(common))
     session = open_session(file, scale=None, overrides=[], root=folder)
     uri = remembered(asked.tracking_uri, "--tracking-uri") if asked.tracking_uri else None
     mirror = Mirror(session, uri, 1)
+    common["mlflow"] = {"uri": mirror.uri, "experiment_id": mirror.experiment, "run_id": None}
+    (folder / fake_trial.BESIDE).write_text(json.dumps(common))
     tasks = [(job, mirror.task(job, None)) for job in session.planner.jobs({})]
     closed_runs(whole(mirror.uri), [task for _, task in tasks])
     for job, task in tasks:

@@ -132,16 +132,19 @@ class Mirror:
     def _look(self) -> None:
         """Ask for the runs that workers have ended, and close those that they could not."""
         ended, self._ended = self._ended, {}
-        ids = {
-            key: outcome.record.get("mlflow", {}).get("run_id")
-            for key, (_, outcome) in ended.items()
-        }
+        mine = {"uri": self.uri, "experiment_id": self.experiment}
+        ids = dict[
+            str, str
+        ]()  # of runs that stand here and not, say, in another sweep's experiment
+        for key, (_, outcome) in ended.items():
+            logged = outcome.record.get("mlflow", {})
+            if logged.get("run_id") and mine.items() <= logged.items():
+                ids[key] = logged["run_id"]
         with self._told_once():
             self._status |= dict.fromkeys(ended)  # should the store refuse
-            opened = [run_id for run_id in ids.values() if run_id is not None]
-            states = dict.fromkeys(ended, "FINISHED")
-            self._status |= states | self.store.unfinished(self.experiment, opened)
-            for identity in (key for key, run_id in ids.items() if run_id is None):
+            open_ones = self.store.unfinished(self.experiment, [*ids.values()])
+            self._status |= dict.fromkeys(ids, "FINISHED") | open_ones
+            for identity in ended.keys() - ids.keys():
                 self._status[identity] = self.store.status(self.experiment, identity)
         for job, outcome in ended.values():
             self._close(job, outcome)
