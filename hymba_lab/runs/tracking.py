@@ -178,16 +178,19 @@ class Store:
         found = list(self._search(experiment_id, f"tags.`{IDENTITY}` = '{identity}'"))
         return str(found[0].info.status) if found else None
 
-    def unfinished(self, experiment_id: str, run_ids: Sequence[str]) -> dict[str, str]:
-        """Return the status by identity of those of the runs that are not FINISHED.
+    def statuses(
+        self, experiment_id: str, run_ids: Sequence[str], *, unfinished: bool = False
+    ) -> dict[str, str]:
+        """Return the status by identity of those of the runs that the experiment has.
 
-        MLflow reads all that it knows of a run that it returns, which takes milliseconds each.
+        `unfinished`: of those alone that are not FINISHED. MLflow reads all that it knows of a run
+        that it returns, which takes milliseconds each.
         """
         found = dict[str, str]()
+        only = "attributes.status != 'FINISHED' AND " if unfinished else ""
         for start in range(0, len(run_ids), _RUNS_A_QUERY):
             names = ", ".join(f"'{one}'" for one in run_ids[start : start + _RUNS_A_QUERY])
-            query = f"attributes.status != 'FINISHED' AND attributes.run_id IN ({names})"
-            for run in self._search(experiment_id, query):
+            for run in self._search(experiment_id, f"{only}attributes.run_id IN ({names})"):
                 found[run.data.tags[IDENTITY]] = run.info.status
         return found
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def run_trial(task: Task) -> str:
     failed_before = folder.failure
     with ExitStack() as stack:
         if task.claim:
-            lost = _leave_lost if multiprocessing.parent_process() or _is_job() else None
+            leaves = multiprocessing.parent_process() or _is_job()
+            lost = partial(_leave_lost, folder.path) if leaves else None
             lease = stack.enter_context(folder.claimed(task.claim, job_name(), lost))
             if lease is None:
                 return "superseded"
@@ -120,8 +122,10 @@ def _is_job() -> bool:
     return "SLURM_JOB_ID" in os.environ
 
 
-def _leave_lost() -> None:
+def _leave_lost(folder: Path) -> None:
     """Free the machine: another process has this run, and what is done here is written nowhere."""
+    for begun in folder.glob(f"*.{os.getpid()}.*.partial"):  # a checkpoint of this moment
+        begun.unlink(missing_ok=True)
     os._exit(SUPERSEDED)
 
 

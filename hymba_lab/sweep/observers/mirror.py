@@ -132,19 +132,18 @@ class Mirror:
     def _look(self) -> None:
         """Ask for the runs that workers have ended, and close those that they could not."""
         ended, self._ended = self._ended, {}
-        mine = {"uri": self.uri, "experiment_id": self.experiment}
-        ids = dict[
-            str, str
-        ]()  # of runs that stand here and not, say, in another sweep's experiment
-        for key, (_, outcome) in ended.items():
-            logged = outcome.record.get("mlflow", {})
-            if logged.get("run_id") and mine.items() <= logged.items():
-                ids[key] = logged["run_id"]
+        logged = {key: outcome.record.get("mlflow", {}) for key, (_, outcome) in ended.items()}
+        here = {"uri": self.uri, "experiment_id": self.experiment}
+        ours, others = dict[str, str](), dict[str, str]()  # others: say, in another's experiment
+        for key, place in logged.items():
+            if place.get("run_id"):
+                (ours if here.items() <= place.items() else others)[key] = place["run_id"]
         with self._told_once():
             self._status |= dict.fromkeys(ended)  # should the store refuse
-            open_ones = self.store.unfinished(self.experiment, [*ids.values()])
-            self._status |= dict.fromkeys(ids, "FINISHED") | open_ones
-            for identity in ended.keys() - ids.keys():
+            open_ones = self.store.statuses(self.experiment, [*ours.values()], unfinished=True)
+            self._status |= dict.fromkeys(ours, "FINISHED") | open_ones
+            self._status |= self.store.statuses(self.experiment, [*others.values()])
+            for identity in ended.keys() - ours.keys() - others.keys():
                 self._status[identity] = self.store.status(self.experiment, identity)
         for job, outcome in ended.values():
             self._close(job, outcome)
