@@ -5,6 +5,7 @@ sweep back and train one missing run anew: its numbers must be those of the undi
 """
 
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -250,7 +251,10 @@ def test_the_stores_of_an_oddly_named_project_lie_in_it(
     assert tables_in(folder / "mlflow.db") == 3
     assert list(folder.glob("mlartifacts/*/*/artifacts/table.md"))
     assert os.listdir(tmp_path / "here") == [name]
-    assert "all 2 runs are finished" in sweep(folder).out
+    again = sweep(folder).out
+    assert "all 2 runs are finished" in again
+    [charts] = [line for line in again.splitlines() if line.startswith("Charts: ")]
+    assert shlex.split(charts)[:-1] == ["Charts:", "mlflow", "ui", "--backend-store-uri"]
 
 
 @pytest.mark.campaign

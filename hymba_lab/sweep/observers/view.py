@@ -1,6 +1,7 @@
 """The sweep in the terminal: a live table where there is one, plain lines elsewhere."""
 
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -118,7 +119,7 @@ class View:
         where = report.folder
         self.console.print(
             f"\nFiles: {where}/table.md, table.csv, table.tex, runs.csv\n"
-            f"Charts: mlflow ui --backend-store-uri {uri}\n"
+            f"Charts: mlflow ui --backend-store-uri {shlex.quote(uri)}\n"
             f"        open {_page(uri, experiment_id)}, group runs by 'row'",
             markup=False,
             highlight=False,
