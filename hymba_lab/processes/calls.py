@@ -71,9 +71,7 @@ class Calls:
 
     def signal(self, number: int) -> None:
         """Send a signal to all processes that run."""
-        for process in self._running.copy():
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+        _send(self._running.copy(), number)
 
     def stop(self) -> None:
         """Ask all processes to leave, and kill those that have not left three seconds later."""
@@ -165,11 +163,15 @@ def _exit_code(process: ForkServerProcess) -> int:
 def _end(processes: set[psutil.Process]) -> None:
     """Ask processes to leave and kill those that stay, also where their server is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+        _send(processes, number)
         _, staying = psutil.wait_procs(processes, timeout=_PATIENCE_S)
         processes = set(staying)
+
+
+def _send(processes: set[psutil.Process], number: int) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def _answer(writer: Connection, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
