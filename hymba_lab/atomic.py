@@ -79,6 +79,12 @@ def write_bytes(path: Path, content: bytes | memoryview, guard: Guard | None = N
         ) from error
 
 
+_NO_CACHE = (
+    "this user has no home folder for the token cache; set HYMBA_LAB_CACHE to a folder that can be "
+    "written"
+)
+
+
 def cache_folder() -> Path:
     """Return `$HYMBA_LAB_CACHE`, else `$XDG_CACHE_HOME/hymba_lab`, else `~/.cache/hymba_lab`."""
     if own := os.environ.get("HYMBA_LAB_CACHE"):
@@ -89,10 +95,7 @@ def cache_folder() -> Path:
     home = have_a_home()
     if home != NOWHERE:
         return home / ".cache" / "hymba_lab"
-    raise DataError(
-        "this user has no home folder for the token cache; set HYMBA_LAB_CACHE to a folder that "
-        "can be written"
-    )
+    raise DataError(_NO_CACHE)
 
 
 NOWHERE = Path("/nonexistent")
@@ -117,9 +120,15 @@ def give_datasets_a_home() -> None:
 
     To be called before its first import. Raises DataError where there is no cache either.
     """
-    named = {"HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME"} & os.environ.keys()
-    if not named and not os.access(have_a_home(), os.W_OK):
-        os.environ["HF_HOME"] = str(cache_folder() / "huggingface")
+    if {"HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME"} & os.environ.keys():
+        return
+    place = have_a_home() / ".cache" / "huggingface"  # one that is there may be filled to be read
+    there = next(above for above in (place, *place.parents) if os.path.exists(above))
+    if there == place or (os.access(there, os.W_OK) and have_a_home() != NOWHERE):
+        return
+    if not os.environ.get("HYMBA_LAB_CACHE"):
+        raise DataError(_NO_CACHE)
+    os.environ["HF_HOME"] = str(cache_folder() / "huggingface")
 
 
 MOST_BYTES = 256_000_000

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from test_bad_input import assert_one_message, no_launcher
 
 from hymba_lab import cli, flags
 from hymba_lab.__main__ import COMMANDS
-from hymba_lab.atomic import cache_folder
+from hymba_lab.atomic import cache_folder, give_datasets_a_home
 from hymba_lab.errors import ConfigError, DataError, StoreError
 from hymba_lab.report.find import is_called
 from hymba_lab.runs import lock, provenance
@@ -155,6 +156,28 @@ def test_without_a_home_the_cache_says_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", "")  # put back afterwards
     with pytest.raises(DataError, match="set HYMBA_LAB_CACHE"):
         cache_folder()
+
+
+@pytest.mark.parametrize("named", [None, "HF_HOME", "HF_DATASETS_CACHE"])
+def test_data_sets_lie_in_the_cache_of_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str | None
+) -> None:
+    """Unless the user says where; with neither home nor cache the message says what to set."""
+    other = {"HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME", "HYMBA_LAB_CACHE"}
+    plain = {name: value for name, value in os.environ.items() if name not in other}
+    gone = plain | {"HOME": "/nonexistent"} | ({named: "/mine"} if named else {})
+    monkeypatch.setattr(os, "environ", {**gone, "HYMBA_LAB_CACHE": str(tmp_path)})
+    give_datasets_a_home()
+    expected = {None: str(tmp_path / "huggingface"), "HF_HOME": "/mine"}.get(named)
+    assert os.environ.get("HF_HOME") == expected
+    monkeypatch.setattr(os, "environ", gone)
+    with nullcontext() if named else pytest.raises(DataError, match="set HYMBA_LAB_CACHE"):
+        give_datasets_a_home()
+    (filled := tmp_path / "home/.cache/huggingface").mkdir(parents=True)
+    monkeypatch.setattr(os, "environ", {**gone, "HOME": str(filled.parents[1])})
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    give_datasets_a_home()  # what is there already is taken, though nobody may write it
+    assert os.environ.get("HF_HOME") == {"HF_HOME": "/mine"}.get(named or "")
 
 
 # --- places

@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hymba_lab.checkpoints.lab_folder import MODEL_TYPE
 from hymba_lab.checkpoints.load import LONGEST
 from hymba_lab.config.start import weights_digest
 from hymba_lab.config.tuning import COSMETIC, Dpo, Lora, Sft
-from hymba_lab.errors import StoreError, UserError
+from hymba_lab.errors import DataError, StoreError, UserError
 from hymba_lab.finetune.callbacks import Logged, Logs, last_checkpoint
 from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.plan import Plan, plan
@@ -196,7 +197,8 @@ def _end(run: Run | None, status: str, told: Told) -> None:
 
 def quiet() -> None:
     """Let the libraries below print faults only: the lines of a stage are its own."""
-    give_datasets_a_home()
+    with suppress(DataError):  # nothing is kept here: an evaluation after it says what is missing
+        give_datasets_a_home()
     import datasets
     import transformers
 
