@@ -211,7 +211,7 @@ def written(folder: Path, file: Path, asked: argparse.Namespace, *, result: bool
     from hymba_lab.sweep.observers.mirror import Mirror
     from hymba_lab.sweep.session import open_session
 
-    common = {
+    common: dict[str, object] = {
         "stopped_by": None, "n_steps": 100, "seconds": 0.1, "tokens_per_second": 1.0,
         "code_version": CODE_VERSION, "hardware": hardware(), "n_threads": 1,
         "commit": commit().sha,
