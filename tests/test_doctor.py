@@ -55,6 +55,16 @@ def test_without_kernel_and_compiler_it_says_what_to_install(
     assert "install g++ or clang" in text and "apt-get install g++" in text
 
 
+@pytest.mark.parametrize(
+    ("place", "said"), [("/env/a%41b/mlflow", True), ("/env/ab/mlflow", False)]
+)
+def test_a_percent_in_the_place_of_mlflow_is_told(place: str, said: bool) -> None:
+    found = doctor.examine()
+    found["machine"]["mlflow"] = place
+    text = "\n".join(doctor.advice(found))
+    assert ("`mlflow ui` cannot open its tables" in text and place in text) == said
+
+
 @pytest.mark.parametrize("build", ["v3", "plain"])
 def test_the_build_of_the_kernel_is_named(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "variant", lambda: build)

@@ -6,6 +6,8 @@ import os
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hymba_lab import cli, flags
@@ -48,6 +50,7 @@ def examine() -> dict[str, Any]:
             "bf16_instructions": _bf16(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "compiler": _compiler(),
+            "mlflow": _place("mlflow"),
         },
         "operations": backends(),
         "threads": {
@@ -87,6 +90,11 @@ def advice(found: dict[str, Any]) -> list[str]:
     if not machine["bf16_instructions"] and not machine["cuda"]:
         told.append(
             "this processor has no bf16 instructions: train in float32, bf16 is slower here"
+        )
+    if "%" in (machine["mlflow"] or ""):
+        told.append(
+            f"`mlflow ui` cannot open its tables from {machine['mlflow']}: it stumbles over the % "
+            "in its own path. Sweeps can; to look at them, install mlflow into another folder"
         )
     return told
 
@@ -137,6 +145,11 @@ def _compiler() -> str | None:
         ),
         None,
     )
+
+
+def _place(package: str) -> str | None:
+    found = find_spec(package)
+    return None if found is None or found.origin is None else str(Path(found.origin).parent)
 
 
 def _version(package: str) -> str | None:
