@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,16 @@ from hymba_lab.config.stages import SUITES
 from hymba_lab.errors import ConfigError, TrialFailed
 from hymba_lab.evaluation.suites import names as suites
 from hymba_lab.runs.folder import RunFolder
+from hymba_lab.runs.lease import take
 from hymba_lab.stages import run as stage_run
 from hymba_lab.stages.chain import chain, identities
 from hymba_lab.stages.single import train
 from hymba_lab.sweep import staged
+from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.estimate import finished_so_far, plan_notes
+from hymba_lab.sweep.jobs import Job
+from hymba_lab.sweep.launchers.base import Launcher
+from hymba_lab.sweep.task import Task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 MEASURED = {"tokens_per_second", "seconds", "commit", "dirty"}
@@ -258,6 +265,52 @@ def test_runs_are_shared_by_what_they_begin_with(
     ended = done.run(name="plain.yaml")
     assert ended.code == 0, ended.err
     assert len(done.results()) == n + 2
+
+
+class Never(Launcher):
+    """A launcher whose trials are asked for and never end."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
+        self.asked.append(task.identity)
+        return Future()
+
+
+def asked_for(lab: Lab) -> int:
+    """How many trials a coordinator asks for at once, with room for all of them."""
+
+    def task(job: Job, _: Any) -> Task:
+        return Task(str(lab.folder), job.identity, {}, job.seed, 1, {}, "", "", "", "", {}, {})
+
+    def leave() -> None:
+        raise InterruptedError
+
+    launcher = Never()
+    coordinator = Coordinator(lab.session().planner, lab.folder, task, [], tick=leave)
+    with pytest.raises(InterruptedError):
+        coordinator.run(launcher)
+    coordinator.release()
+    return len(launcher.asked)
+
+
+def test_no_worker_waits_for_a_pretraining_that_another_one_makes(
+    done: Lab, tmp_path: Path
+) -> None:
+    """Three rates of the tuning share their pretraining: two join when it is there."""
+    rates = {"low": {"stages.sft.lr": 1e-3}, "same": {"stages.sft.lr": 1e-2},
+             "high": {"stages.sft.lr": 1e-1}}  # fmt: skip
+    lab = staged_lab(tmp_path)
+    lab.edit(axes={"lr": rates})
+    assert asked_for(lab) == 2  # a seed each
+    pretrained = [chain_of(lab, seed=seed)[0] for seed in (0, 1)]
+    lease = take(pretrained[0].path)  # as another laboratory's worker would
+    assert lease is not None
+    assert asked_for(lab) == 1
+    lease.release()
+    shutil.copytree(chain_of(done)[0].path, pretrained[0].path, dirs_exist_ok=True)
+    assert asked_for(lab) == 3 + 1
 
 
 # --- interrupted

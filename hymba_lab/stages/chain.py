@@ -44,6 +44,11 @@ def is_whole(record: Any) -> bool:
     return record is not None and record["stopped_by"] is None and not record.get("ended_by")
 
 
+def next_of(before: Iterable[str], root: Path) -> str | None:
+    """Return the first of a chain's runs that is not trained yet; None when all of them are."""
+    return next((one for one in before if not is_whole(RunFolder(root, one).result)), None)
+
+
 def count(chains: Iterable[Sequence[str]], labels: Sequence[str], root: Path) -> list[str]:
     """Return `N pretrain (M finished)` and its like; `chains` are identities in order."""
     by_stage: list[set[str]] = [set() for _ in labels]

@@ -13,6 +13,7 @@ from pathlib import Path
 from hymba_lab.errors import FailureReason, LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.lease import RENEW_S, Lease, clear, newest, take
+from hymba_lab.stages.chain import next_of
 from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.launchers.base import Launcher
 from hymba_lab.sweep.observers.base import Observer
@@ -65,7 +66,7 @@ class Coordinator:
         self._interrupted: dict[str, tuple[int, int]] = {}  # furthest step, times since then
         self._given_up: set[str] = set()
         self._running: dict[Future[str], Asked] = {}
-        self._elsewhere: dict[str, Job] = {}  # trained by another coordinator
+        self._elsewhere: dict[str, Job] = {}  # another process trains it, or what it goes on from
         self._open: list[Job] | None = None  # None = outcomes have changed
         self._looked: set[str] = set()
         self._look_elsewhere_at = self._renew_at = 0.0
@@ -160,7 +161,7 @@ class Coordinator:
             if held.claim and (future := launcher.attach(known)) is not None:
                 self._watch(job, future, held.claim, launcher, None)
                 return
-        lease = take(folder.path)
+        lease = None if self._begins_elsewhere(job) else take(folder.path)
         if lease is None or self.look_up(job) is not None:  # or has ended it between the two looks
             if lease is not None:
                 lease.release()
@@ -173,6 +174,15 @@ class Coordinator:
             lease.release()
             raise
         self._watch(job, future, lease.claim, launcher, lease)
+
+    def _begins_elsewhere(self, job: Job) -> bool:
+        """Whether a run that this one goes on from is being trained: a worker would only wait."""
+        first = next_of(job.before, self.root)
+        if first is None:
+            return False
+        held = newest(RunFolder(self.root, first).path)
+        busy = {one for asked in self._running.values() for one in asked.job.chain}
+        return first in busy or (held is not None and not held.is_free)
 
     def _watch(
         self, job: Job, future: "Future[str]", claim: str, launcher: Launcher, lease: Lease | None

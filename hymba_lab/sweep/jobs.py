@@ -37,12 +37,18 @@ class Job:
     digest: str  # of the configuration
     identity: str
     history: tuple[Outcome, ...] = ()  # what a pruner compares with
+    before: tuple[str, ...] = ()  # identities of the runs that its stages go on from
 
     @property
     def name(self) -> str:
         """Return the run's name in MLflow: its labels."""
         what = f"trial {self.index}" if self.stage == "tune" else f"seed {self.seed}"
         return f"{self.cell.label}, {what}"
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Return every run that its training makes, its own last."""
+        return (*self.before, self.identity)
 
 
 Outcomes = Mapping[str, Outcome]

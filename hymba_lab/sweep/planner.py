@@ -12,6 +12,7 @@ from dataclasses import replace
 from hymba_lab.config import resolve
 from hymba_lab.cost.many import Meter
 from hymba_lab.runs.record import identity_of
+from hymba_lab.stages.chain import identities
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.cells import Cell, cell_costs
 from hymba_lab.sweep.jobs import (
@@ -206,7 +207,10 @@ class Planner:
             history = tuple(outcome for _, outcome in past)
             digest = config.digest
             identity = identity_of(digest, seed, self.fingerprint)
-            made = Job(cell, stage, index, seed, params, config, digest, identity, history)
+            *before, _ = identities(config, seed, self.fingerprint) if config.stages else [identity]
+            made = Job(
+                cell, stage, index, seed, params, config, digest, identity, history, tuple(before)
+            )
             self._jobs[key] = made
         return self._jobs[key]
 
