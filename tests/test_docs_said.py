@@ -7,11 +7,11 @@ import pytest
 from conftest import ROOT, tracked
 
 from hymba_lab.config import load_config, load_document
+from hymba_lab.data.source import datasets
 from hymba_lab.sweep.question.designs import design_choices
 from hymba_lab.sweep.question.file import load_sweep
 from hymba_lab.sweep.resources import load_resources
 from hymba_lab.testing import battery
-from hymba_lab.testing.targets import subjects_of
 
 DOCS = ROOT / "docs"
 
@@ -43,9 +43,9 @@ def test_the_pages_data_source_shares_its_rows(tmp_path: Path) -> None:
     file.write_text(
         "extends: hymba_lab:nano\nname: mine\n" + block("your_own_component.md", "[mirror.py]")
     )
-    (subject,) = subjects_of(file)
-    for law in battery.laws_of(subject):
-        law.holds(subject)
+    config = load_config(file)
+    batch = datasets.build(config.data["recall"], config.training.seq_len).train_batch(0, 0)
+    assert batch.group.bincount().tolist() == [20, 20, 20]
 
 
 def test_the_page_tells_of_every_law() -> None:
