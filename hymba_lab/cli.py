@@ -17,7 +17,7 @@ from typing import Any
 
 from hymba_lab import flags
 from hymba_lab.atomic import cache_folder, have_a_home
-from hymba_lab.errors import DataError, TrialFailed, UserError
+from hymba_lab.errors import DataError, TrialFailed, UserError, plain
 
 
 def parser(command: str, about: str) -> argparse.ArgumentParser:
@@ -122,10 +122,10 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         _require_names_of_packages()
         code = main(None)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
         code = 2
     except TrialFailed as error:
-        print(f"error: the run failed: {error}", file=sys.stderr)
+        print(f"error: the run failed: {plain(str(error))}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         if threading.current_thread() is threading.main_thread():

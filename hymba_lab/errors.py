@@ -84,9 +84,32 @@ def last_line(error: BaseException, files: Container[str]) -> tuple[str, int] | 
     return passed[-1] if passed else None
 
 
+_MOST_NAMES, _LONGEST = 40, 80
+
+
 def suggest(given: str, known: Iterable[str]) -> str:
-    """Return `; choose one of a, b. Did you mean 'a'?` for a name that is not among `known`."""
+    """Return `; choose one of a, b. Did you mean 'a'?` for a name that is not among `known`.
+
+    Of very many names the first are told, and of a very long one its beginning.
+    """
     names = list(known)
+    if not names:
+        return "; nothing is allowed here."
     near = difflib.get_close_matches(given, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"; choose one of {', '.join(names)}.{hint}" if names else "; nothing is allowed here."
+    hint = f" Did you mean {_short(near[0])!r}?" if near else ""
+    left = len(names) - _MOST_NAMES
+    more = f" and {left} more" if left > 0 else ""
+    return f"; choose one of {', '.join(map(_short, names[:_MOST_NAMES]))}{more}.{hint}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+
+
+def plain(text: str, keep: str = "\n") -> str:
+    """Return a text without what would steer a terminal: other people's words hold anything.
+
+    Letters that cannot be shown are written as Python writes them; those in `keep` stay.
+    """
+    shown = (c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+    return "".join(shown)

@@ -1,24 +1,19 @@
-"""`python -m hymba_lab.verdict results.csv --row arch --seed seed --metric val_loss ...`.
+"""`hymba-lab verdict results.csv --row arch --seed seed --metric val_loss ...`.
 
 The lab's verdicts for anybody's table of runs: a CSV file by hand, of MLflow or of W&B.
 """
 
 import argparse
-import csv
-import io
-import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hymba_lab import cli, flags
+from hymba_lab.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from hymba_lab.tables.verdict import RowVerdict, Verdicts
+    from hymba_lab.stats import Goal
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -32,12 +27,13 @@ def arguments() -> argparse.ArgumentParser:
     add("--row", required=True, metavar="COLUMN", help="which variant a run is of")
     add("--metric", required=True, metavar="COLUMN", help="what is compared")
     add("--baseline", required=True, metavar="NAME", help="the row that others are held against")
-    add("--goal", choices=("maximize", "minimize"), default="minimize", help="default: minimize")
-    add("--seed", metavar="COLUMN", help="which repetition (default: runs of a row are numbered)")
+    add("--goal", choices=("maximize", "minimize"), help="default: minimize")
+    add("--seed", metavar="COLUMN", help="which repetition (default: each has a seed of its own)")
     add(
         "--solved", metavar="COLUMN",
         help="1 or 0: the metric is a time, and the run solved its task then, or ended without",
     )  # fmt: skip
+    add("--censored", metavar="COLUMN", help="the same, with 1 for a run that ended without")
     add(
         "--floor",
         type=flags.number,
@@ -60,7 +56,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     add(
         "--limits", type=flags.number, nargs=2, metavar=("LOW", "HIGH"),
-        help="the least and the largest value of the metric, e.g. 0 1",
+        help="the least and the largest value of the metric, e.g. 0 1 (default: by its name)",
     )  # fmt: skip
     add(
         "--params", type=flags.number, default=math.nan, metavar="N",
@@ -78,92 +74,33 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the verdicts and return 0."""
     options = arguments().parse_args(argv)
-    from hymba_lab.stats import NOWHERE
+    goal = options.goal or _goal(options.metric)
+    from hymba_lab.tables.given_csv import read_given
     from hymba_lab.tables.verdict import verdict
+    from hymba_lab.tables.verdict_text import as_json, as_text
 
     found = verdict(
-        read(options.file),
-        row=options.row, seed=options.seed, metric=options.metric, goal=options.goal,
-        baseline=options.baseline, solved=options.solved, floor=options.floor,
-        solved_at=options.solved_at, same=options.same, alpha=options.alpha,
+        read_given(options.file),
+        row=options.row, seed=options.seed, metric=options.metric, goal=goal,
+        baseline=options.baseline, solved=options.solved, censored=options.censored,
+        floor=options.floor, solved_at=options.solved_at, same=options.same, alpha=options.alpha,
         margin=options.margin, params=options.params, unit=options.unit,
-        limits=tuple(options.limits) if options.limits else NOWHERE,
+        limits=tuple(options.limits) if options.limits else None,
     )  # fmt: skip
     print(as_json(found.rows) if options.json else as_text(found))
     return 0
 
 
-def read(path: Path) -> "pd.DataFrame":
-    """Return a CSV file as a frame; a `StoreError` says why it cannot be read."""
-    import pandas as pd
+def _goal(metric: str) -> "Goal":
+    """Return what is meant where nothing is said, but never against the metric's own name."""
+    from hymba_lab.tables.goals import goal_of
 
-    from hymba_lab.atomic import text_of
-    from hymba_lab.errors import StoreError
-
-    try:
-        text = text_of(path, 1 << 32).removeprefix("\ufeff")
-        twice = [
-            name for name, n in Counter(next(csv.reader(io.StringIO(text)), [])).items() if n > 1
-        ]
-        _refuse_longer_lines(text)  # pandas would take their first field for a name of the line
-        frame = pd.read_csv(io.StringIO(text))
-    except (OSError, ValueError, csv.Error) as error:  # pandas' own errors are ValueErrors
-        reason = getattr(error, "strerror", None) or str(error).strip()
-        raise StoreError(f"{path}: cannot be read as CSV with a header: {reason}.") from None
-    if twice:
-        raise StoreError(f"{path}: the header names {twice[0]!r} twice; rename one.")
-    return frame
-
-
-def _refuse_longer_lines(text: str) -> None:
-    lines = csv.reader(io.StringIO(text))
-    n_columns = len(next(lines, []))
-    for line in lines:
-        if len(line) > n_columns:
-            raise ValueError(
-                f"line {lines.line_num} has {len(line)} fields, the header {n_columns}; name "
-                "every column, or take the comma at the end away"
-            )
-
-
-def as_json(rows: Sequence["RowVerdict"]) -> str:
-    """Return the list; what is not known, and an open end, is null."""
-    numbers = ("effect", "low", "high", "p")
-    lines = [
-        {
-            "row": one.row,
-            "n": one.n,
-            **{name: _finite(getattr(one, name)) for name in numbers},
-            "verdict": one.verdict,
-        }
-        for one in rows
-    ]
-    return json.dumps(lines, indent=1)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def as_text(found: "Verdicts") -> str:
-    """Return a line per row, then what must be known beside them."""
-    from hymba_lab.tables.numbers import estimate, number
-
-    lines = []
-    for one in found.rows:
-        effect = "" if math.isnan(one.effect) else estimate(one.effect, one.low, one.high)
-        p = "" if math.isnan(one.p) else f"p = {one.p:.2g}"
-        told = f"{one.row} ({one.n} runs)"
-        lines.append(f"{told:24} {one.says}")
-        if effect:
-            lines.append(f"{'':24} {effect} {p}".rstrip())
-    notes = [f"- {note}" for note in found.notes]
-    if not math.isnan(found.wrong_winner):
-        notes.append(
-            "- One run per row, drawn at random, would have crowned another row than all runs do "
-            f"{number(100 * found.wrong_winner, 0)} times in a hundred."
+    if goal_of(metric) == "maximize":
+        raise UserError(
+            f"--goal: minimize is the default, and {metric!r} sounds as if more of it were better; "
+            "give --goal maximize, or --goal minimize if less is meant."
         )
-    return "\n".join([*lines, *notes])
+    return "minimize"
 
 
 if __name__ == "__main__":

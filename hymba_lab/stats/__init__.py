@@ -15,7 +15,14 @@ from hymba_lab.stats.looks import Looks, plan_looks
 from hymba_lab.stats.moderated import Spread, spread_of
 from hymba_lab.stats.pairing import Pairing
 from hymba_lab.stats.pareto import pareto_front
-from hymba_lab.stats.power import detectable_effect, measured, run_sd, seeds_needed, showable_margin
+from hymba_lab.stats.power import (
+    RESOLUTION,
+    detectable_effect,
+    measured,
+    run_sd,
+    seeds_needed,
+    showable_margin,
+)
 from hymba_lab.stats.region import Placed, Region, place
 from hymba_lab.stats.rounding import round_up
 from hymba_lab.stats.slope import Slope, slopes
@@ -26,6 +33,7 @@ from hymba_lab.stats.verdicts import NOWHERE, Comparison, Goal, Kind, compare, p
 __all__ = [
     "MARGIN",
     "NOWHERE",
+    "RESOLUTION",
     "Comparison",
     "Evidence",
     "Goal",

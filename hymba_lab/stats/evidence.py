@@ -78,26 +78,28 @@ def against(
     effect_r = mean(row r) - mean(baseline),  error_r^2 = v_r / n_r + v_0 / n_0,
 
     with the moderated variances v (`moderated`) and Satterthwaite's degrees of freedom. `rows`
-    holds finite values; `others` are variances of further rows of the same scale, used where the
-    table has four rows itself. Paired
-    (`pairing`), the variances are those of the residuals of the layout rows by seeds, with
-    (n - 1)(R - 1)/R degrees of freedom a row: of two rows this is the paired t-test.
+    holds finite values, none for a row without runs; `others` are variances of further rows of the
+    same scale, used where the table has four rows itself. Paired (`pairing`), the variances are
+    those of the residuals of the layout rows by seeds, with (n - 1)(R - 1)/R degrees of freedom a
+    row: of two rows this is the paired t-test.
     """
-    pairing = choose_pairing(rows)
-    spreads = _residual_spreads(rows) if pairing.paired else _spreads(rows)
-    largest = max((abs(v) for row in rows.values() for v in row.values()), default=0.0)
+    ran = {label: row for label, row in rows.items() if row}
+    pairing = choose_pairing(ran)
+    spreads = _residual_spreads(ran) if pairing.paired else _spreads(ran)
+    largest = max((abs(v) for row in ran.values() for v in row.values()), default=0.0)
     seen = sum(one.variance > 0 for one in spreads)
     further = others if seen >= LEAST_ROWS and not pairing.paired else ()
     table = {
         label: Row(list(row.values()), own, steady)
         for (label, row), own, steady in zip(
-            rows.items(), spreads, moderate(spreads, further), strict=True
+            ran.items(), spreads, moderate(spreads, further), strict=True
         )
     }
+    none = Row([], Spread(0.0, 0.0), Spread(0.0, 0.0))
     total = sum(one.freedom for one in (*spreads, *further) if one.variance > 0)
     return {
-        label: _evidence(row, table[baseline], largest, total, share)
-        for label, row in table.items()
+        label: _evidence(table.get(label, none), table.get(baseline, none), largest, total, share)
+        for label in rows
         if label != baseline
     }, pairing
 

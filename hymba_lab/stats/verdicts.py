@@ -163,7 +163,7 @@ def _comparison(
     needed = math.nan
     if kind == "undecided":
         needed = _needed(found, setting)
-        said += _told(bound, (least, most), needed, setting)
+        said += _told(bound, effect, (least, most), needed, setting)
     own = mean_interval(row.values(), alpha=setting.alpha)
     return Comparison(
         label, found.n, *own[:3], *effect[:3], found.p, decision.p_holm, p_within, kind, said,
@@ -209,10 +209,12 @@ def _needed(found: Evidence, setting: Setting) -> float:
     )
 
 
-def _told(bound: float, limits: tuple[float, float], needed: float, setting: Setting) -> str:
+def _told(
+    bound: float, effect: Interval, limits: tuple[float, float], needed: float, setting: Setting
+) -> str:
     if bound == 0:
         return " (equal on every seed)"
-    if bound >= min(abs(limit) for limit in limits):
+    if effect.low <= limits[0] and effect.high >= limits[1]:
         missed = "any could have been missed"
     else:
         missed = f"up to {round_up(bound)} could have been missed"

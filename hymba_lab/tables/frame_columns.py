@@ -1,118 +1,105 @@
-"""The columns of anybody's table of runs, as numbers, labels and seeds; what they cannot be."""
+"""The columns of anybody's table of runs: found by name, and read as numbers, or as yes and no."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hymba_lab.errors import UserError, suggest
+from hymba_lab.tables.frame_cells import (
+    is_endless,
+    is_missing,
+    number_advice,
+    number_in,
+    truth_in,
+)
 
-PREFIXES = ("", "params.", "metrics.", "tags.", "config.", "summary.", "config/", "summary/")
-_STATES = ("status", "State", "state")
-_ENDED_WELL = ("finished", "completed", "success", "")
-_MOST = 1e100  # squares and sums of squares stay numbers
+LINE, FILE = "line", "file"  # the name of the index, and of the attribute, of a frame from a file
+PREFIXES = ("params.", "metrics.", "tags.", "config.", "summary.", "config/", "summary/")
+MOST = 1e100  # squares and sums of squares stay numbers
 
 
-def finished_runs(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the runs that ended well, where a column says how runs ended, and how many did not."""
-    for name in _STATES:
-        if name in frame:
-            states = frame[name].fillna("").astype(str).str.lower()
-            kept = states.isin(_ENDED_WELL)
-            return frame[kept], int((~kept).sum())
-    return frame, 0
+def where(frame: pd.DataFrame, *at: int) -> str:
+    """Return the place that a message begins with: file and lines, as far as they are known."""
+    parts = [str(frame.attrs[FILE])] if FILE in frame.attrs else []
+    if at and frame.index.name == LINE:
+        lines = " and ".join(str(frame.index[one]) for one in at)
+        parts.append(f"line{'s' if len(at) > 1 else ''} {lines}")
+    return "".join(f"{part}: " for part in parts)
 
 
 def column(frame: pd.DataFrame, name: str) -> list[Any]:
     """Return a column by its name, also where an exporter put a prefix before it.
 
-    Raises UserError where there is none.
+    Raises UserError where there is none, or more than one.
     """
-    for prefix in PREFIXES:
-        if prefix + name in frame:
-            return list(frame[prefix + name])
-    raise UserError(f"the table has no column {name!r}{suggest(name, map(str, frame.columns))}")
-
-
-def word(value: Any) -> str:
-    """Return a label; pandas reads 3 as 3.0 beside an empty field."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def seed_numbers(
-    labels: Sequence[str], given: list[Any] | None, row: str, seed: str | None
-) -> list[int]:
-    """Return a number per run.
-
-    Raises UserError where a (row, seed) is there twice: a run counted twice is no evidence.
-    """
-    count: dict[str, int] = {}
-    numbers: dict[str, int] = {}
-    found, seen = [], set[tuple[str, int]]()
-    for place, label in enumerate(labels):
-        if given is None:
-            number = count[label] = count.get(label, -1) + 1
-        else:
-            number = numbers.setdefault(word(given[place]), len(numbers))
-        if (label, number) in seen:
-            assert given is not None
-            raise UserError(
-                f"{row} {label!r} has more than one run with {seed} {given[place]!r}: a run that "
-                "is counted twice is no evidence. Remove the copies, or name the column that "
-                "tells the runs apart with --seed."
-            )
-        seen.add((label, number))
-        found.append(number)
-    return found
-
-
-def refuse_unequal(name: str, labels: Sequence[str], values: Iterable[Any]) -> None:
-    """Raise UserError where the runs do not all have one value of a column."""
-    kinds: dict[str, list[str]] = {}
-    for label, value in zip(labels, values, strict=True):
-        kinds.setdefault(str(value), []).append(label)
-    if len(kinds) > 1:
-        told = "; ".join(f"{kind}: {', '.join(dict.fromkeys(own))}" for kind, own in kinds.items())
+    found = [full for full in (prefix + name for prefix in PREFIXES) if full in frame]
+    found = [name] if name in frame else found
+    if len(found) > 1:
         raise UserError(
-            f"runs differ in {name!r} ({told}): a difference between rows could be that of {name}. "
-            "Compare runs of one value."
+            f"{where(frame)}{name!r} may be {' or '.join(map(repr, found))}; name one of them "
+            "whole."
         )
-
-
-def number_in(name: str, value: Any) -> float:
-    """Return a number, NaN for what is missing; raises UserError for anything else."""
-    if value is None or value == "" or pd.isna(value):
-        return math.nan
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
+    if not found:
+        names = [str(own) for own in frame.columns if own != ""]
         raise UserError(
-            f"column {name!r}: {value!r} is not a number; leave the field empty where nothing was "
-            "measured."
-        ) from None
+            f"{where(frame)}the table has no column {name!r}{suggest(name, names)}{_chart(names)}"
+        )
+    if list(frame.columns).count(found[0]) > 1:
+        raise UserError(f"{where(frame)}the header names {found[0]!r} twice; rename one.")
+    return list(frame[found[0]])
 
 
-def truth_in(name: str, value: Any) -> bool:
-    """Return whether a field says solved; raises UserError where it says neither."""
-    told = str(value).strip().lower()
-    if told in ("1", "1.0", "true", "yes"):
-        return True
-    if told in ("0", "0.0", "false", "no"):
-        return False
-    raise UserError(f"column {name!r}: {value!r} is neither 1 (solved) nor 0 (ended without).")
+def _chart(names: Sequence[str]) -> str:
+    if not any(name.endswith("__MIN") for name in names):
+        return ""
+    return (
+        " It looks like a chart of W&B, a column per run: export the table of runs, which has a "
+        "line per run."
+    )
 
 
-def refuse_outside(metric: str, numbers: Sequence[float], limits: tuple[float, float]) -> None:
-    """Raise UserError for a value that the metric cannot have."""
+def numbers_of(frame: pd.DataFrame, name: str, limits: tuple[float, float]) -> list[float]:
+    """Return a column of numbers, NaN for what is missing, infinite where a run diverged.
+
+    Raises UserError for anything else, and for what the metric cannot be.
+    """
+    return [_number(frame, at, name, value, limits) for at, value in enumerate(column(frame, name))]
+
+
+def _number(
+    frame: pd.DataFrame, at: int, name: str, value: Any, limits: tuple[float, float]
+) -> float:
+    number = number_in(value)
+    if number is None:
+        raise UserError(
+            f"{where(frame, at)}column {name!r}: {value!r} is not a number; {number_advice(value)}."
+        )
     low, high = limits
-    for value in numbers:
-        huge = abs(value) >= _MOST and not math.isinf(value)
-        if not math.isnan(value) and (huge or not low <= value <= high):
+    if math.isnan(number) or is_endless(value):
+        return number
+    if abs(number) >= MOST or not low <= number <= high:
+        shown = value if isinstance(value, str) else f"{number:g}"
+        raise UserError(
+            f"{where(frame, at)}column {name!r}: {shown} lies outside the metric's limits "
+            f"{max(low, -MOST):g} to {min(high, MOST):g}; mend it, or the limits."
+        )
+    return number
+
+
+def truths_of(frame: pd.DataFrame, name: str, needed: Sequence[bool]) -> list[bool]:
+    """Return whether fields say yes; False where it is not needed, for nothing was measured.
+
+    Raises UserError where a field says neither yes nor no.
+    """
+    found = []
+    for at, (value, asked) in enumerate(zip(column(frame, name), needed, strict=True)):
+        told = truth_in(value)
+        if asked and told is None:
+            given = "an empty field" if is_missing(value) else repr(value)
             raise UserError(
-                f"column {metric!r}: {value:g} lies outside the metric's limits "
-                f"{max(low, -_MOST):g} to {min(high, _MOST):g}; mend it, or the limits."
+                f"{where(frame, at)}column {name!r}: {given} is neither 1 (yes) nor 0 (no)."
             )
+        found.append(bool(told))
+    return found

@@ -9,6 +9,7 @@ from hymba_lab.stats.times import rounded_down
 
 MISSING = "—"
 _MOST_DECIMALS = 6
+_NO_DIGITS = 1e15  # from here on a number is written with its power of ten
 
 
 def ratio_estimate(value: float, low: float, high: float) -> str:
@@ -61,6 +62,8 @@ def number(value: float, decimals: int, *, signed: bool = False) -> str:
     if math.isnan(value):
         return MISSING
     rounded = round(value, decimals) + 0.0
+    if abs(rounded) >= _NO_DIGITS:
+        return f"{value:{'+' if signed else ''}.3g}"
     return f"{rounded:{'+' if signed and rounded else ''},.{decimals}f}"
 
 

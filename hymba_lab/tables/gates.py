@@ -1,0 +1,42 @@
+"""Before a verdict on levels: did anybody learn, and do the levels only say who was stopped?"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hymba_lab.stats import Comparison, Goal, measured
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`floor` is what a guess reaches, `solved_at` the level at which a task counts as solved.
+
+    Rows that are not above the floor on either side are "not learned"; a row that is solved
+    against one that is not is "censored": the level says when a run was stopped.
+    """
+
+    goal: Goal
+    floor: float | None
+    solved_at: float | None
+
+    def __call__(
+        self, one: Comparison, values: Mapping[str, Mapping[int, float]], baseline: str
+    ) -> Comparison:
+        """Return the comparison, without a verdict where there can be none."""
+        if one.kind == "too_few_seeds":
+            return one
+        sign = 1.0 if self.goal == "maximize" else -1.0
+        sides = [
+            [sign * value for value in measured(values[label]).values()]
+            for label in (one.label, baseline)
+        ]
+        if self.floor is not None and all(_mean(side) <= sign * self.floor for side in sides):
+            return replace(one, kind="not_learned", verdict="not learned by either", bound=math.nan)
+        if self.solved_at is None or all(min(side) >= sign * self.solved_at for side in sides):
+            return one
+        said = "censored: not solved at the end of its runs"
+        return replace(one, kind="censored", verdict=said, bound=math.nan)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
