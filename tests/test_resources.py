@@ -66,13 +66,27 @@ def test_a_fault_is_said_at_its_place(
 
 
 def test_rows_and_launchers_that_do_not_exist_are_named(
-    write: Callable[[str, str], Path],
+    write: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
+    sweep = Lab(tmp_path, SWEEP).session().sweep
     resources = load_resources(write("cluster.yaml", "rows: {gaet: {gpus: 1}}"), None)
     with pytest.raises(ConfigError, match=r"cluster.yaml:1:8: rows.gaet: .* Did you mean 'gate'"):
-        resources.check_rows(["mean", "gate"])
+        resources.check(["mean", "gate"], sweep)
     with pytest.raises(ConfigError, match=r"--launcher slrum: .* Did you mean 'slurm'"):
         load_resources(None, "slrum")
+
+
+def test_a_scale_that_its_base_calls_otherwise_is_not_passed_over(tmp_path: Path) -> None:
+    """`--scale 125m` with a base of `scale: 125M` would ask for no GPU at all."""
+    lab = Lab(tmp_path, SWEEP)
+    text = "\n".join(line for line in SWEEP.splitlines() if not line.startswith("base:"))
+    lab.write("sweep.yaml", text + "\nscale: big\n")
+    lab.write("scales/big.yaml", "base: ../tiny.yaml\n")
+    lab.write("cluster.yaml", "scales: {big: {gpus: 1}}")
+    resources = load_resources(tmp_path / "cluster.yaml", None)
+    with pytest.raises(ConfigError, match=r"cluster\.yaml:1:10: scales\.big: .*says scale: tiny"):
+        resources.check(["mean", "gate"], lab.session().sweep)
+    resources.check(["mean", "gate"], lab.session("scale=big").sweep)
 
 
 PLUGIN = """\

@@ -125,6 +125,12 @@ SCALED = [path for path in SWEEPS if "\nscale: " in path.read_text()]
 LARGE = sorted({path.stem for path in tracked("sweeps/scales/*.yaml")} - {"nano"})
 
 
+def test_a_scale_and_the_label_of_its_base_are_one_name() -> None:
+    """`--scale NAME` is NAME in the folder of results, in `cluster.yaml`, and for `claims`."""
+    for scale in ("nano", *LARGE):
+        assert load_sweep(SCALED[0], [], scale).base.scale == scale
+
+
 @pytest.mark.parametrize("scale", LARGE)
 def test_every_row_of_every_sweep_is_a_model_at_every_scale(scale: str) -> None:
     """Only the plan in integers: building 1.5B parameters for every row would take minutes."""

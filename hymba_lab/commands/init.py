@@ -54,8 +54,8 @@ class MyProduct(nn.Module):
         return self.out(a * nn.functional.silu(s))
 '''
 TEXT = """\
-Put your own text here: .txt, .jsonl or parquet files, one document a file or a line. The last
-documents of every file are kept for validation and never trained on.
+Put your own text here: .txt, .md, .jsonl or parquet files, a document a file, a line or a row. Of
+twenty documents about one is kept for validation and never trained on; of a single one, its end.
 
 A laboratory answers one question at a time. It changes one thing, keeps all others equal, repeats
 itself, and says how large a difference it could have missed.

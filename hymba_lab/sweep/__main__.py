@@ -110,7 +110,7 @@ def _detach(options: argparse.Namespace, argv: list[str]) -> int:
     session = open_session(
         options.file, scale=options.scale, overrides=options.overrides, root=options.root
     )
-    resources.check_rows([cell.label for cell in session.cells])
+    resources.check([cell.label for cell in session.cells], session.sweep)
     for name in ("tracking_uri", "study_uri"):
         if uri := getattr(options, name):
             remembered(uri, f"--{name.replace('_', '-')}")

@@ -59,7 +59,7 @@ def plan(
     """
     cluster = load_resources(resources, launcher)
     session = open_session(file, scale=scale, overrides=overrides, root=root)
-    cluster.check_rows([cell.label for cell in session.cells])
+    cluster.check([cell.label for cell in session.cells], session.sweep)
     outcomes = finished_so_far(session)
     speeds, told = _calibrate(session, threads) if calibrate else (_known_speeds(session), [])
     notes = plan_notes(session, outcomes, speeds, workers or n_cores()) + told

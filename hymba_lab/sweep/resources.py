@@ -5,7 +5,7 @@
     scales:
       125m: {gpus: 1, minutes: 1440, partition: gpu}
     rows:
-      pure attention: {memory_gb: 32}
+      Transformer: {memory_gb: 32}
 
 What a row says goes before what its scale says, and that before the defaults.
 """
@@ -24,6 +24,7 @@ from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.registry import Section, Spec
 from hymba_lab.sweep.launchers.base import launchers
 from hymba_lab.sweep.launchers.needs import Needs
+from hymba_lab.sweep.question.file import Sweep
 
 Whole = Annotated[int, Field(ge=1, le=100_000)]
 Word = Annotated[str, Field(pattern=r"^[\w.,:+&|*()\[\]=@/-]+$")]  # it stands in a line of sbatch
@@ -101,8 +102,15 @@ class Resources:
                 return self.document.where([*path, "gpus"])
         return "resources"
 
-    def check_rows(self, labels: Collection[str]) -> None:
-        """Refuse a row that the sweep has not."""
+    def check(self, labels: Collection[str], sweep: Sweep) -> None:
+        """Refuse a row that the sweep has not, and its scale under another name than the base's."""
+        scale, called = sweep.base.scale, sweep.file.scale
+        if called in self.file.scales and scale not in self.file.scales:
+            where = self.document.where(["scales", called]) if self.document else "scales"
+            raise ConfigError(
+                f"{where}: scales.{called}: the base experiment of this scale says scale: {scale}; "
+                f"write {scale} here, or scale: {called} there."
+            )
         for row in self.file.rows:
             if row not in labels:
                 where = self.document.where(["rows", row]) if self.document else "rows"

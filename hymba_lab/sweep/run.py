@@ -78,7 +78,7 @@ def run_sweep(
     console = Console()
     cluster = load_resources(resources, launcher)
     session = open_session(file, scale=scale, overrides=overrides, root=root)
-    cluster.check_rows([cell.label for cell in session.cells])
+    cluster.check([cell.label for cell in session.cells], session.sweep)
     command = command or f"hymba_lab.sweep({str(file)!r}{f', scale={scale!r}' if scale else ''})"
     asked = Invocation(
         session,

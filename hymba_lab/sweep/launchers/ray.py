@@ -26,7 +26,7 @@ from hymba_lab.sweep.launchers.needs import Needs
 
 @launchers.register("ray")
 class Ray(Launcher):
-    """Tasks of a Ray cluster, joined at `address` (auto: the one of this machine, or a new one)."""
+    """Tasks of a Ray cluster, joined at `address` (auto: this machine's; local: a new one)."""
 
     def __init__(
         self, site: Site, *, address: str = "auto", max_tasks: Annotated[int, Field(ge=1)] = 500
