@@ -126,6 +126,73 @@ def test_half_censored_at_length(n: int, n_rows: int, end: float) -> None:
     assert covered >= 0.94
 
 
+def heavy_tails(rng: np.random.Generator, n_rows: int, n: int) -> np.ndarray:
+    """Student's t with 3 degrees of freedom: one run in 30 lies beyond three sd."""
+    return SD * rng.standard_t(3, size=(n_rows, n))
+
+
+def heaped(rng: np.random.Generator, n_rows: int, n: int) -> np.ndarray:
+    """Looked at so seldom that half of the runs agree: times are whole steps of 1.4 sd."""
+    return 1.4 * SD * np.round(rng.normal(size=(n_rows, n)) / 1.4)
+
+
+def far_modes(rng: np.random.Generator, n_rows: int, n: int) -> np.ndarray:
+    """Half of one row's seeds jump three times later than the other half."""
+    y = all_solved(rng, n_rows, n)
+    y[1] += math.log(3) * (rng.integers(0, 2, n) - 0.5)
+    return y
+
+
+@pytest.mark.campaign
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [heavy_tails, heaped])
+@pytest.mark.parametrize("n", [3, 6])
+@pytest.mark.parametrize("n_rows", [2, 12])
+def test_times_that_are_not_normal_at_length(world: World, n: int, n_rows: int) -> None:
+    wrong, covered = rates(world, n_rows, n, 2000)
+    told(f"{world.__name__}, {n_rows} rows, {n} seeds", wrong, covered, 2000)
+    assert wrong <= 0.055
+    assert covered >= 0.94
+
+
+@pytest.mark.campaign
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "least", "most"), [(3, 0.15, 0.3), (6, 0.0, 0.055)])
+def test_three_seeds_do_not_show_two_far_modes(n: int, least: float, most: float) -> None:
+    """A limit, and no fault that could be mended: one table in four holds one of the modes only."""
+    wrong, covered = rates(far_modes, 4, n, 2000)
+    told(f"far_modes, 4 rows, {n} seeds", wrong, covered, 2000)
+    assert least <= wrong <= most
+
+
+@pytest.mark.campaign
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 6, 12])
+@pytest.mark.parametrize("cut", [0, 1])
+def test_one_row_that_is_stopped_early_at_length(n: int, cut: int) -> None:
+    """70 % of one row's runs, or of the baseline's, are stopped; the others run to their end."""
+    rng = np.random.default_rng(n)
+    wrong = missed = 0
+    for _ in range(2000):
+        y = all_solved(rng, 4, n)
+        found = [one.comparison for one in judged_apart(y, cut, SD * reference.norm.ppf(0.3))]
+        wrong += any(one.kind in ("better", "worse") for one in found)
+        missed += any(one.low > 1 or one.high < 1 for one in found)
+    told(f"row {cut} is 70 % censored, {n} seeds", wrong / 2000, 1 - missed / 2000, 2000)
+    assert wrong / 2000 <= 0.055
+    assert 1 - missed / 2000 >= 0.94
+
+
+def judged_apart(y: np.ndarray, cut: int, end: float) -> list[Timed]:
+    """Only the runs of one row end at `end`."""
+    ends = [end if i == cut else math.inf for i in range(len(y))]
+    rows = {
+        str(i): {seed: Run(math.exp(min(t, end)), bool(t <= end)) for seed, t in enumerate(row)}
+        for i, (row, end) in enumerate(zip(y, ends, strict=True))
+    }
+    return compare_times(rows, "0")
+
+
 @pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 6])

@@ -7,6 +7,7 @@ tuned values, probes, claims.
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -35,51 +36,118 @@ nan = math.nan
 SOLVED, FLOOR, LUCKY = [0.99, 1.0, 0.98], [0.31, 0.30, 0.32], [0.36, 0.36, 0.3601]
 TIMES = [0.72, 0.75, 0.70]
 LEVELS = {"floor": 0.337, "solved_at": 0.95, "limits": (0.0, 1.0)}
+judged_, timed_ = judged, timed  # a test puts others here
 TRAPS = [
     ("a parent stopped before its jump, by level",
-     lambda: judged({"base": SOLVED, "x": FLOOR}, **LEVELS), "censored"),
+     lambda: judged_({"base": SOLVED, "x": FLOOR}, **LEVELS), "censored"),
     ("a parent stopped before its jump, by time",
-     lambda: timed({"base": TIMES, "x": [9.0] * 3}, 1.02), "censored"),
+     lambda: timed_({"base": TIMES, "x": [9.0] * 3}, 1.02), "censored"),
     ("the same the other way round",
-     lambda: timed({"base": [9.0] * 3, "x": TIMES}, 1.02), "censored"),
+     lambda: timed_({"base": [9.0] * 3, "x": TIMES}, 1.02), "censored"),
     ("some seeds stopped, few seeds",
-     lambda: timed({"base": TIMES, "x": [0.8, 9.0, 0.9]}, 1.02), "censored"),
+     lambda: timed_({"base": TIMES, "x": [0.8, 9.0, 0.9]}, 1.02), "censored"),
     ("floor against floor, reached by one of them sooner",
-     lambda: judged({"base": [0.27, 0.271, 0.269], "x": FLOOR}, **LEVELS), "not_learned"),
+     lambda: judged_({"base": [0.27, 0.271, 0.269], "x": FLOOR}, **LEVELS), "not_learned"),
     ("floor against floor, by time",
-     lambda: timed({"base": [9.0] * 6, "x": [9.0] * 6}, 1.0), "not_learned"),
+     lambda: timed_({"base": [9.0] * 6, "x": [9.0] * 6}, 1.0), "not_learned"),
     ("two rows cut while they rise",
-     lambda: judged({"base": [0.5, 0.7, 0.6], "x": [0.6, 0.8, 0.9]}, **LEVELS), "censored"),
+     lambda: judged_({"base": [0.5, 0.7, 0.6], "x": [0.6, 0.8, 0.9]}, **LEVELS), "censored"),
     ("one seed of three late: a mean of a jump",
-     lambda: judged({"base": SOLVED, "x": [0.99, 0.98, 0.42]}, **LEVELS), "censored"),
+     lambda: judged_({"base": SOLVED, "x": [0.99, 0.98, 0.42]}, **LEVELS), "censored"),
     ("a luckily small spread among noisy rows",
-     lambda: judged({"base": [0.1, 0.9, 0.5], "x": [0.93, 0.931, 0.929], "z": [0.2, 0.8, 0.6],
+     lambda: judged_({"base": [0.1, 0.9, 0.5], "x": [0.93, 0.931, 0.929], "z": [0.2, 0.8, 0.6],
                      "w": [0.3, 0.9, 0.2]}), "undecided"),
     ("a noisy baseline and one lucky run",
-     lambda: judged({"base": [0.50, 0.52, 0.48], "x": [0.49, 0.51, 0.75]}), "undecided"),
-    ("two seeds", lambda: judged({"base": [0.5, 0.51], "x": [0.9, 0.91]}), "too_few_seeds"),
-    ("one seed", lambda: judged({"base": [0.5], "x": [0.9]}), "too_few_seeds"),
+     lambda: judged_({"base": [0.50, 0.52, 0.48], "x": [0.49, 0.51, 0.75]}), "undecided"),
+    ("two seeds", lambda: judged_({"base": [0.5, 0.51], "x": [0.9, 0.91]}), "too_few_seeds"),
+    ("one seed", lambda: judged_({"base": [0.5], "x": [0.9]}), "too_few_seeds"),
     ("missing values are not zeros",
-     lambda: judged({"base": [0.5, 0.52, 0.48, 0.5], "x": [0.51, nan, 0.49, 0.5]}), "undecided"),
+     lambda: judged_({"base": [0.5, 0.52, 0.48, 0.5], "x": [0.51, nan, 0.49, 0.5]}), "undecided"),
     ("all but two runs missing",
-     lambda: judged({"base": [0.5, 0.52, 0.48], "x": [0.9, nan, 0.91]}), "too_few_seeds"),
+     lambda: judged_({"base": [0.5, 0.52, 0.48], "x": [0.9, nan, 0.91]}), "too_few_seeds"),
     ("a loss is better when it is smaller",
-     lambda: judged({"base": [3.0, 3.01, 2.99], "x": [2.0, 2.01, 1.99]}, "minimize"), "better"),
+     lambda: judged_({"base": [3.0, 3.01, 2.99], "x": [2.0, 2.01, 1.99]}, "minimize"), "better"),
     ("equal rows without any spread",
-     lambda: judged({"base": [1.0] * 3, "x": [1.0] * 3}), "undecided"),
+     lambda: judged_({"base": [1.0] * 3, "x": [1.0] * 3}), "undecided"),
     ("different rows without any spread, three seeds",
-     lambda: judged({"base": [1.0] * 3, "x": [0.9] * 3}), "too_few_seeds"),
+     lambda: judged_({"base": [1.0] * 3, "x": [0.9] * 3}), "too_few_seeds"),
     ("detected, and too small to matter",
-     lambda: timed({"base": [1.0, 1.001, 0.999] * 2, "x": [1.05, 1.051, 1.049] * 2}, 9), "worse"),
+     lambda: timed_({"base": [1.0, 1.001, 0.999] * 2, "x": [1.05, 1.051, 1.049] * 2}, 9), "worse"),
     ("many seeds, and no difference that matters",
-     lambda: timed({"base": [1.0, 1.05, 0.95] * 4, "x": [1.01, 0.94, 1.06] * 4}, 9), "equivalent"),
+     lambda: timed_({"base": [1.0, 1.05, 0.95] * 4, "x": [1.01, 0.94, 1.06] * 4}, 9), "equivalent"),
     ("six seeds against a parent that never solves",
-     lambda: timed({"base": TIMES * 2, "x": [9.0] * 6}, 1.02), "worse"),
+     lambda: timed_({"base": TIMES * 2, "x": [9.0] * 6}, 1.02), "worse"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "table", "said"), TRAPS, ids=[trap[0] for trap in TRAPS])
 def test_traps(name: str, table: Callable[[], Verdicts], said: str) -> None:
+    line = next(one for one in table().rows if one.row == "x")
+    assert line.verdict == said, f"{name}: {line.says}"
+
+
+Rows = dict[str, list[float]]
+Options = dict[str, Any]
+
+
+def mirrored(rows: Rows, options: Options) -> tuple[Rows, Options]:
+    """The same table with less for better."""
+    turned = {name: -value for name, value in options.items() if name in ("floor", "solved_at")}
+    if "limits" in options:
+        turned["limits"] = tuple(-end for end in reversed(options["limits"]))
+    turned["goal"] = "minimize" if options["goal"] == "maximize" else "maximize"
+    return {row: [-v for v in own] for row, own in rows.items()}, options | turned
+
+
+def scaled(factor: float) -> Callable[[Rows, Options], tuple[Rows, Options]]:
+    """The same table in another unit."""
+
+    def twist(rows: Rows, options: Options) -> tuple[Rows, Options]:
+        numbers = {
+            name: factor * options[name] for name in ("floor", "solved_at") if name in options
+        }
+        if "limits" in options:
+            numbers["limits"] = tuple(factor * end for end in options["limits"])
+        return {row: [factor * v for v in own] for row, own in rows.items()}, options | numbers
+
+    return twist
+
+
+def among_others(rows: Rows, options: Options) -> tuple[Rows, Options]:
+    """The same table with the baseline last and a row beside it that has no run."""
+    return {"none": [nan], **dict(reversed(rows.items()))}, options
+
+
+TWISTS = {
+    "less is better": mirrored, "percents": scaled(100.0), "tiny units": scaled(1e-9),
+    "among others": among_others,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("twist", TWISTS.values(), ids=TWISTS)
+@pytest.mark.parametrize(("name", "table", "said"), TRAPS, ids=[trap[0] for trap in TRAPS])
+def test_twisted_traps_are_traps(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    table: Callable[[], Verdicts],
+    said: str,
+    twist: Callable[[Rows, Options], tuple[Rows, Options]],
+) -> None:
+    """Neither the unit, the direction of better nor the order of rows makes a verdict."""
+
+    def levels(rows: Rows, goal: str = "maximize", **options: Any) -> Verdicts:
+        rows, options = twist(rows, {"goal": goal, **options})
+        return judged(rows, **options)
+
+    def times(rows: Rows, end: float, **options: Any) -> Verdicts:
+        if twist is mirrored:
+            return timed(rows, end, **options)
+        (unit,) = twist({"": [1.0]}, {})[0][""]
+        twisted = twist(rows, {})[0]
+        return timed({row: twisted[row] for row in twisted if row in rows}, unit * end, **options)
+
+    monkeypatch.setitem(globals(), "judged_", levels)
+    monkeypatch.setitem(globals(), "timed_", times)
     line = next(one for one in table().rows if one.row == "x")
     assert line.verdict == said, f"{name}: {line.says}"
 

@@ -272,6 +272,13 @@ def test_what_must_be_known_is_told(
     assert said in ended(table(rows)).text
 
 
+def test_copied_lines_are_told_where_no_column_names_the_runs(ended: Judge) -> None:
+    lines = PLAIN.splitlines()
+    found = ended("\n".join([*lines, *lines[1:]]), ASKED.replace("--seed seed ", ""))
+    assert "12 lines are letter for letter as others; copies of one run" in found.text
+    assert "no column of seeds is named" in found.text
+
+
 def test_numbers_of_any_size_are_short(ended: Judge) -> None:
     for scale in (1e-12, 1e-9, 1e60, 1e98):
         found = ended(table({row: [scale * v for v in own] for row, own in ROWS.items()}))

@@ -4,9 +4,12 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hymba_lab.stats.power import measured
 from hymba_lab.stats.verdicts import Goal
+
+Values = NDArray[np.float64]
 
 
 def wrong_winner(values: Mapping[str, Mapping[int, float]], goal: Goal) -> float:
@@ -21,13 +24,17 @@ def wrong_winner(values: Mapping[str, Mapping[int, float]], goal: Goal) -> float
         return math.nan
     best = int(np.argmax([row.mean() for row in rows]))
     rest = rows[:best] + rows[best + 1 :]
-    return 1 - float(np.mean([_wins(float(value), rest) for value in rows[best]]))
+    return 1 - float(_wins(rows[best], rest).mean())
 
 
-def _wins(value: float, others: list[np.ndarray[tuple[int], np.dtype[np.float64]]]) -> float:
-    """P(value is above one draw of each of the others), ties split among those that tie."""
-    ties = np.ones(1)  # ties[k]: P(no draw is above, k draws are equal)
-    for other in others:
-        below, equal = float((other < value).mean()), float((other == value).mean())
-        ties = np.convolve(ties, [below, equal])
-    return float((ties / np.arange(1, len(ties) + 1)).sum())
+def _wins(values: Values, others: list[Values]) -> Values:
+    """P(a value is above one draw of each of the others), ties split among those that tie."""
+    ties = np.zeros((len(values), len(others) + 1))  # [:, k]: P(no draw is above, k are equal)
+    ties[:, 0] = 1
+    for other in map(np.sort, others):
+        first, last = (np.searchsorted(other, values, side) for side in ("left", "right"))
+        below, equal = first[:, None] / len(other), (last - first)[:, None] / len(other)
+        ties[:, 1:] = ties[:, 1:] * below + ties[:, :-1] * equal
+        ties[:, 0] *= below[:, 0]
+    won: Values = (ties / np.arange(1, len(others) + 2)).sum(axis=1)
+    return won

@@ -16,7 +16,6 @@ from hymba_lab.errors import StoreError
 from hymba_lab.tables.frame_columns import FILE, LINE
 
 _SEPARATORS = (",", ";", "\t")
-_MOST_BYTES = 1 << 30  # as text in memory it takes ten times that
 
 
 def read_given(path: Path) -> pd.DataFrame:
@@ -62,7 +61,7 @@ def _of_another_length(path: Path, number: int, n: int, n_header: int) -> str:
 
 def _text(path: Path) -> str:
     try:
-        text = text_of(path, _MOST_BYTES).removeprefix("\ufeff")
+        text = text_of(path).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise StoreError(

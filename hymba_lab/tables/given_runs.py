@@ -64,6 +64,7 @@ def given_runs(
     baseline = the_row(frame, row, baseline, labels)
     states = states_of(runs)
     notes = [*_unnamed(named, row), *_unfinished(labels, states)]
+    notes += _copied(runs) if seed is None else []
     runs = runs[[not state for state in states]]
     own = [label for label, state in zip(labels, states, strict=True) if not state]
     seeds = seed_numbers(runs, own, row, seed)
@@ -130,6 +131,12 @@ def _unfinished(labels: Sequence[str], states: Sequence[str]) -> list[str]:
         return []
     told = some(f"{label}: {n} {state}" for (label, state), n in left.items())
     return [f"{left.total()} runs that did not finish are left out ({told})."]
+
+
+def _copied(runs: pd.DataFrame) -> list[str]:
+    n = int(runs.astype(str).duplicated().sum())
+    told = "lines are letter for letter as others; copies of one run are no evidence."
+    return [f"{n} {told}"] if n else []
 
 
 def _missing(values: Mapping[str, Mapping[int, float]], metric: str) -> list[str]:

@@ -31,6 +31,8 @@ from hymba_lab.tables.goals import goal_notes
 from hymba_lab.tables.noise_notes import prior_notes
 from hymba_lab.tables.published import Unit
 
+_UNNAMED = "Rows are compared as independent groups: no column of seeds is named."
+
 
 @dataclass(frozen=True)
 class RowVerdict:
@@ -116,7 +118,8 @@ def verdict(
         )
         gate = Gate(goal, floor, solved_at)
         found = [gate(one, values, baseline) for one in found]
-        notes += [str(pairing_of(values, baseline))] if found else []
+        how = _UNNAMED if seed is None else str(pairing_of(values, baseline))
+        notes += [how] if found else []
         notes += prior_notes(values, metric, params, alpha=alpha, unit=unit)
     notes += given.notes if found else ["There is no row to hold against it.", *given.notes]
     missing = {label: len(own) - len(measured(own)) for label, own in values.items()}
