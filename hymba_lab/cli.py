@@ -20,10 +20,10 @@ from hymba_lab.atomic import cache_folder, have_a_home
 from hymba_lab.errors import DataError, TrialFailed, UserError, plain
 
 
-def parser(command: str, about: str) -> argparse.ArgumentParser:
-    """Return a parser for `hymba-lab <command> FILE`."""
+def parser(command: str, about: str, file: str) -> argparse.ArgumentParser:
+    """Return a parser for `hymba-lab <command> FILE`; `file` says what the file is."""
     made = argparse.ArgumentParser(prog=f"hymba-lab {command}", description=about)
-    made.add_argument("file", type=Path, metavar="FILE.yaml")
+    made.add_argument("file", type=Path, metavar="FILE.yaml", help=file)
     flags.add(made, "set", "root", "tracking-uri")
     return made
 

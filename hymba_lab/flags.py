@@ -81,7 +81,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         "type": Path, "metavar": "DIR", "help": "where the results go",
     },
     "seed": {
-        "type": whole(0), "metavar": "N", "help": "draw the same tokens again",
+        "type": whole(0), "metavar": "N",
+        "help": "draw the same tokens again (default: others every time)",
     },
     "threads": {
         "type": whole(1, 4096), "metavar": "N", "help": "torch threads (default: torch's)",

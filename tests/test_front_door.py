@@ -57,6 +57,16 @@ def test_the_door_lists_every_command_and_completes_it() -> None:
     assert set(NAMES) <= set(every_parser()._subparsers._group_actions[0].choices)  # type: ignore[union-attr,arg-type]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_argument_is_explained_within_80_columns(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    parser = every_parser()._subparsers._group_actions[0].choices[name]  # type: ignore[union-attr,index]
+    assert [action.dest for action in parser._actions if not action.help] == []
+    assert max(map(len, parser.format_help().splitlines())) <= 80
+
+
 def test_a_command_that_is_none_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"no command 'sweeps'; choose one of .*'sweep'\?"):
         main(["sweeps"])

@@ -33,6 +33,13 @@ def test_a_published_hybrid_loads_and_plans(path: Path) -> None:
     assert len(plan_layers(config.model)) == config.model.n_layers and config.n_steps >= 1
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_the_page_names_its_parameters(path: Path) -> None:
+    rows = (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = (row for row in rows if row.startswith(f"| `{path.name}` "))
+    assert f"{params(path.stem):,}" in row
+
+
 def test_falcon_h1() -> None:
     printed = 521_411_104  # "0.5B" of arXiv:2507.22448, the released weights exactly
     assert params("falcon_h1_0p5b") == printed

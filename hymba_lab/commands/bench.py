@@ -33,8 +33,14 @@ def arguments() -> argparse.ArgumentParser:
         prog="hymba-lab bench",
         description="Measure speed with random weights; halve the batch until it fits.",
     )
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE.yaml")
-    parser.add_argument("--peers", type=Path, metavar="FILE.csv", help="also shapes of this table")
+    parser.add_argument(
+        "files", type=Path, nargs="*", metavar="FILE.yaml",
+        help="experiments, or names of shipped ones, e.g. nano",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peers", type=Path, metavar="FILE.csv",
+        help="also shapes of a table, e.g. analysis/paper/peers.csv",
+    )  # fmt: skip
     flags.add(parser, "set", "device", "json")
     for names, (default, about) in _NUMBERS.items():
         shown = "torch's" if default is None else default
@@ -46,9 +52,10 @@ def arguments() -> argparse.ArgumentParser:
             help=f"{about} (default: {shown})",
         )
     parser.add_argument(
-        "--dtype", type=flags.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16"
-    )
-    return parser  # fmt: skip
+        "--dtype", type=flags.short_precision, choices=["fp32", "bf16", "fp16"], default="bf16",
+        help="of weights and cache (default: bf16)",
+    )  # fmt: skip
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

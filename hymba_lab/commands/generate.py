@@ -27,12 +27,13 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, or runs/<id>")
     add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated: one batch")
-    add("--ids", action="append", default=[], metavar="'1 2 3'", help="a prompt as token ids")
+    add("--ids", action="append", default=[], metavar="'1 2 3'",
+        help="a prompt as token ids; may be repeated")  # fmt: skip
     flags.add(parser, "max-new-tokens")
     flags.add(parser, "temperature", "top-k", "top-p")
     add("--no-eos", action="store_true", help="go on after the end of a text")
     add("--chunk", "--chunk-size", dest="chunk_size", type=flags.integer, default=512, metavar="N",
-        help="prompt tokens read at once")  # fmt: skip
+        help="prompt tokens read at once (default: 512)")  # fmt: skip
     flags.add(parser, "seed", "dtype", "device", "threads", "plugin")
     return parser
 

@@ -22,7 +22,10 @@ def arguments() -> argparse.ArgumentParser:
         prog="hymba-lab inspect",
         description="Show the layer plan and the costs of a model; nothing is trained or stored.",
     )
-    parser.add_argument("file", type=Path, nargs="?", metavar="FILE.yaml")
+    parser.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE.yaml",
+        help="an experiment, or the name of a shipped one, e.g. nano",
+    )  # fmt: skip
     parser.add_argument(
         "--compare",
         type=Path,
@@ -52,7 +55,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         type=flags.short_precision,
         choices=["fp32", "bf16", "fp16"],
         default="fp16",
-        help="of the cache held",
+        help="of the cache held (default: fp16)",
     )
     parser.add_argument(
         "--peers", type=Path, metavar="FILE.csv",

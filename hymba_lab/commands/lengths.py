@@ -22,7 +22,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("models", nargs="+", metavar="NAME=FILE.yaml", help="experiments with SSM heads")
-    add("--peers", type=Path, required=True, metavar="PEERS.csv", help="analysis/paper/peers.csv")
+    add("--peers", type=Path, required=True, metavar="PEERS.csv",
+        help="shapes beside, e.g. analysis/paper/peers.csv")  # fmt: skip
     flags.add(parser, "out", default=Path("results"))
     return parser
 

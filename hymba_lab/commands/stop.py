@@ -20,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
         type=flags.number,
         default=60.0,
         metavar="SECONDS",
-        help="for its end (default: 60)",
+        help="how long to wait for its end (default: 60)",
     )
     return parser
 

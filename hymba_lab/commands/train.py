@@ -9,8 +9,9 @@ from hymba_lab import cli, flags
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = cli.parser("train", "Train one experiment; run again to continue.")
-    flags.add(parser, "seed", default=0, help="default: 0")
+    about = "Train one experiment; run again to continue."
+    parser = cli.parser("train", about, "an experiment, or the name of a shipped one, e.g. nano")
+    flags.add(parser, "seed", default=0, help="of weights and order of the data (default: 0)")
     flags.add(parser, "threads", default=1)
     return parser
 

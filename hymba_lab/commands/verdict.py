@@ -23,7 +23,7 @@ def arguments() -> argparse.ArgumentParser:
         description="Judge the rows of a table of runs against a baseline; a line is a run.",
     )
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE.csv")
+    add("file", type=Path, metavar="FILE.csv", help="a run a line, below the columns' names")
     add("--row", required=True, metavar="COLUMN", help="which variant a run is of")
     add("--metric", required=True, metavar="COLUMN", help="what is compared")
     add("--baseline", required=True, metavar="NAME", help="the row that others are held against")

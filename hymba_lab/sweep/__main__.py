@@ -14,7 +14,8 @@ from hymba_lab.runs.store_uri import remembered, without_passwords
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line; importing what runs a sweep waits until it is asked for."""
-    parser = cli.parser("sweep", "Answer one question with one table; run again to continue.")
+    about = "Answer one question with one table; run again to continue."
+    parser = cli.parser("sweep", about, "a sweep, or the name of a shipped one, e.g. meta_tokens")
     parser.add_argument(
         "--scale", metavar="NAME", help="one of scales/ beside the sweep, e.g. nano, 125m"
     )
