@@ -1,7 +1,7 @@
 """Error rates in four simulated worlds: false positives, coverage, power.
 
 `python -m pytest tests/test_stats_worlds.py -m campaign -s` prints every measured rate; it takes
-less than five minutes of one core. A rate of 0.05 is measured to a standard error of 0.004 from
+some minutes of one core. A rate of 0.05 is measured to a standard error of 0.004 from
 3000 sweeps, of 0.003 from 5000; the bounds, 0.055 and 0.94, leave one or two of them.
 
 Log times have the spread of solved rows at nano, sd 0.143 (`docs/how_a_verdict_is_made.md`). In
