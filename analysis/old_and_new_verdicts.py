@@ -44,18 +44,19 @@ def old_verdicts(commit: str, folder: Path, runs: pd.DataFrame) -> dict[str, str
 
 
 def _lines(commit: str, folder: Path, name: str) -> list[dict[str, str]]:
-    done = subprocess.run(
-        ["git", "show", f"{commit}:{folder.as_posix()}/{name}"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return list(csv.DictReader(io.StringIO(done.stdout)))
+    return list(csv.DictReader(io.StringIO(_git("show", f"{commit}:{folder.as_posix()}/{name}"))))
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
 
 
 def main(commit: str) -> None:
     """Print the page."""
     lines, kinds = [], Counter[tuple[str, str]]()
     found = [*Path("results").glob("*-nano"), *Path("results/short").glob("*-nano")]
-    for folder in sorted(found, key=lambda path: path.name):
+    then = _git("ls-tree", "-d", "--name-only", f"{commit}:results").splitlines()
+    for folder in sorted((one for one in found if one.name in then), key=lambda path: path.name):
         export = read_export(folder)
         older = Path("results", folder.name)  # there it stood then; newer runs share none with it
         old, (table, _) = old_verdicts(commit, older, export.runs), documents(export)

@@ -207,7 +207,8 @@ _PROBES = {
     ),
     "entropy": (
         "Entropy of the attention maps",
-        "Per layer; right: as a share of a uniform map's entropy; the paper's figure 15.",
+        "Per layer, and as a share of a uniform map's entropy (dotted where each row has a panel); "
+        "the paper's figure 15.",
     ),
     "magnitudes": (
         "Size of the branches",

@@ -44,7 +44,7 @@ def times_note(baseline: str, n_rows: int, alpha: float) -> str:
         return (
             f"Effect: training tokens until solved over those of {baseline!r}. No row is tested: a "
             "t-test needs two seeds a row that all solved, the log-rank test, which can take runs "
-            f"that did not, needs six seeds. {censored}"
+            f"that did not, needs six seeds and some that did. {censored}"
         )
     return (
         f"Effect: training tokens until solved over those of {baseline!r}; moderated t-tests of "
