@@ -62,7 +62,7 @@ WORKER = """if 1:
     from hymba_lab.sweep.launchers.base import Site
     from hymba_lab.sweep.launchers.needs import Needs
 
-    import concurrent.futures
+    import concurrent.futures, contextlib
     import psutil
     from hymba_lab.processes.calls import ProcessEnded
 
@@ -71,7 +71,8 @@ WORKER = """if 1:
     def workers():
         found = []
         while not found:
-            found = [p for server in psutil.Process().children() for p in server.children()]
+            with contextlib.suppress(psutil.NoSuchProcess):  # a server that was killed just now
+                found = [p for server in psutil.Process().children() for p in server.children()]
         return found
 
     root = Path()
