@@ -21,8 +21,11 @@ demo: setup  ## train the first sweep at demo size and show its table
 test: setup  ## the fast suite, a process per core
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not cluster"
 
-test-all: test  ## also the kills, one after another: they watch processes
-	$(BIN)/python -m pytest -m "slow and not campaign and not gpu and not cluster"
+SLOW = slow and not campaign and not gpu and not cluster
+KILLS = tests/test_sweep_kill.py tests/test_parallel.py tests/test_stages.py
+test-all: test  ## also what takes seconds, and the kills, one after another: they watch processes
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(SLOW)" $(addprefix --ignore=,$(KILLS))
+	$(BIN)/python -m pytest -m "$(SLOW)" $(KILLS)
 
 campaigns: setup  ## simulations, mutated files, whole runs: before a release
 	$(BIN)/python -m pytest -n auto -m campaign

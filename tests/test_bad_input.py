@@ -174,6 +174,7 @@ def test_a_deleted_experiment_is_named_with_the_way_back(lab: Lab) -> None:
     assert lab.run(launcher=no_launcher).code == 0
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_named_after_a_while(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def test_what_is_installed_is_what_the_project_asks_for(services: dict[str, Any]
         assert packages and set(packages) <= asked, packages
 
 
+@pytest.mark.slow
 def test_the_server_of_mlflow_knows_its_options(services: dict[str, Any]) -> None:
     words = shell(services["mlflow"])
     given = words[words.index("server") + 1 :]

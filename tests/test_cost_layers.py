@@ -49,6 +49,7 @@ def config(request: pytest.FixtureRequest, tiny: Path) -> Any:
     return load_config(tiny, request.param)
 
 
+@pytest.mark.slow
 def test_costs_of_kinds_are_costs_of_layers(config: Any) -> None:
     model, vocab = config.model, 16
     whole = meta_model(model, vocab)
@@ -113,6 +114,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_meter_measures_what_a_new_one_would_of_every_model(tiny: Path) -> None:
     """Whatever was measured before: nothing that a layer costs is taken from another kind's."""
     meter = Meter(16)

@@ -68,6 +68,7 @@ def flops(shape: Shape, positions: range, n_logits: int) -> dict[str, int]:
     return {part: found[part] for part in PARTS}
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(shape=shapes(), context=st.integers(1, 12))
 def test_every_part_equals_its_closed_form(shape: Shape, context: int) -> None:

@@ -359,6 +359,7 @@ class TestCache:
             cache.keep("entry", write)
         assert list((cache.cache_folder() / "corpora").iterdir()) == []
 
+    @pytest.mark.slow
     def test_four_processes_end_with_one_corpus(self, tmp_path):
         (tmp_path / "a.txt").write_text("".join(SENTENCES * 20), "utf-8")
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -84,6 +84,7 @@ def test_too_many_threads_and_spinning_are_told() -> None:
     assert not any("OMP" in line for line in doctor.advice(found))
 
 
+@pytest.mark.slow
 def test_a_forced_choice_that_cannot_run_is_one_message(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hymba_lab.doctor"],

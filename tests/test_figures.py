@@ -150,6 +150,7 @@ def texts(figure: Figure) -> list[tuple[str, Any]]:
     return [(text.get_text(), Text.get_window_extent(text, renderer)) for text in said]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "width"),
     [(FEW, figures.COLUMN), (MANY, figures.WIDE)],

@@ -136,6 +136,7 @@ def test_lisa_comes_to_every_block_in_time() -> None:
     assert draw.drawn(0) == draw.drawn(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
@@ -179,6 +180,7 @@ def test_a_folder_is_one_stage_s(tmp_path: Path) -> None:
     assert (tmp_path / "out/model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_stages_chain_over_folders(tmp_path: Path) -> None:
     first = stage_of("sft", tmp_path, max_steps=2, template="plain", seq_len=80)
     tuned(first, tmp_path / "one")
@@ -205,6 +207,7 @@ def test_mlflow_has_one_run_with_the_curve(tmp_path: Path) -> None:
     assert steps == {1, 2, 3, 4, 5, 6}
 
 
+@pytest.mark.slow
 def test_the_plan_counts_what_is_then_done(tmp_path: Path) -> None:
     stage = stage_of("sft", tmp_path, max_steps=None, packing="bfd", epochs=2.0)
     heard = Losses()
@@ -276,6 +279,7 @@ def test_defaults_that_contradict_each_other_do_not_keep_a_stage_from_its_end(
     assert json.loads((tmp_path / "out/generation_config.json").read_text())["eos_token_id"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("packing", "longest"), [(None, 40), ("wrapped", 64)])
 def test_the_longest_text_is_that_of_the_tuning(
     packing: str | None, longest: int, tmp_path: Path

@@ -35,6 +35,7 @@ def run_of(kind: str, place: Path) -> Path:
     return train(file, 0, root=place).folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(SOURCES))
 def test_a_run_has_the_same_ids_and_logits_as_a_folder(kind: str, tmp_path: Path) -> None:
     run, out = run_of(kind, tmp_path), tmp_path / "folder"

@@ -253,6 +253,7 @@ def test_a_released_folder_uses_its_tokenizer(
     assert capsys.readouterr().out.strip() == first
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_is_wrong_without_a_traceback() -> None:
     command = [sys.executable, "-m", "hymba_lab.generate", str(FOLDER), "--prompt", "hello"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -260,6 +261,7 @@ def test_the_command_tells_what_is_wrong_without_a_traceback() -> None:
     assert "no tokenizer.json" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_itself_imports_no_torch() -> None:
     code = "import sys, hymba_lab; assert 'torch' not in sys.modules; hymba_lab.load_pretrained"
     subprocess.run([sys.executable, "-c", code], check=True)

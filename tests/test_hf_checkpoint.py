@@ -188,6 +188,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(config=configurations())
 def test_every_configuration_survives_the_way_out_and_in(

@@ -72,6 +72,7 @@ def trained(
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["whole", "shards"])
 def test_a_resumed_training_ends_with_the_same_bits(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

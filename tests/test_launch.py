@@ -252,6 +252,7 @@ def test_a_worker_killed_before_it_begins_costs_its_attempt_alone(tmp_path: Path
     assert run(ALONE + EARLY, tmp_path, CUDA_VISIBLE_DEVICES="4").split() == ["crash", "True"]
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_when_the_server_that_began_it_is_killed(tmp_path: Path) -> None:
     code = ALONE + GOES_ON
     assert run(code, tmp_path, CUDA_VISIBLE_DEVICES="4").split() == ["done", "node_lost"]
@@ -282,6 +283,7 @@ def test_a_script_that_asks_is_not_run_again_by_its_trials(tmp_path: Path) -> No
     assert (done.stdout.split(), done.stderr) == (["True"], "")
 
 
+@pytest.mark.slow
 def test_a_worker_of_ray_outlives_its_trials_and_tells_how_they_ended(tmp_path: Path) -> None:
     """Each sees the GPU of its own task; who asks the worker to leave asks the trial."""
     assert run(ALONE + OF_RAY, tmp_path).split() == [

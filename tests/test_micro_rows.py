@@ -62,6 +62,7 @@ def relative_error(found: dict[str, torch.Tensor], expected: dict[str, torch.Ten
     return float((apart / whole) ** 0.5)
 
 
+@pytest.mark.slow
 def test_parts_train_the_model_that_whole_batches_train(tmp_path: Path) -> None:
     expected = trained(tmp_path, "whole")
     for rows in (1, 2, 5):

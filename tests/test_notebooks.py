@@ -34,6 +34,7 @@ def test_thin_and_stripped(path: Path) -> None:
         assert not cell.get("outputs") and cell.get("execution_count") is None
 
 
+@pytest.mark.slow
 def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All three in one kernel, its names forgotten in between."""
     write_probe(write_export(tmp_path))

@@ -143,6 +143,7 @@ def test_what_was_hashed_is_what_runs(used: Path, write: Write) -> None:
     assert not list(used.parent.rglob("*.pyc"))
 
 
+@pytest.mark.slow
 def test_another_process_resolves_to_the_same_digest(used: Path) -> None:
     config = load_config(used)
     code = (

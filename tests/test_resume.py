@@ -90,6 +90,7 @@ def test_a_run_that_broke_between_validations_continues_to_the_same_bits(tiny: P
     assert_same_run(tiny, whole, pieces)
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_writes_a_checkpoint_continues_to_the_same_bits(tiny: Path) -> None:
     code = f"""
 import os, pathlib, signal, torch

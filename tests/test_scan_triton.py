@@ -80,6 +80,7 @@ def assert_close(found: list[tuple[dict[str, Any], dict[str, float]]]) -> None:
             assert error < limit, (one, name, error)
 
 
+@pytest.mark.slow
 def test_outputs_and_gradients_equal_the_float64_loop(tmp_path: Path) -> None:
     cases = [
         case((2, 21, 5, 16)),

@@ -194,6 +194,7 @@ def test_cross_entropy_under_autocast_has_the_precision_of_its_products() -> Non
     torch.testing.assert_close(w.grad, v.grad, rtol=2e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not keep_memory(), reason="no glibc: there is nothing to tell its malloc")
 def test_a_process_that_keeps_its_memory_faults_no_page_twice() -> None:
     code = """if 1:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "story"))
 import data
 import tell
 
+pytestmark = pytest.mark.slow  # the documentation of every module is read
 PAGE = (ROOT / "docs" / "story.md").read_text(encoding="utf-8")
 
 

@@ -120,6 +120,7 @@ def head(folder: Path) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 def test_on_a_strange_day_the_sweep_goes_on(finished: Path, copied: Path, tmp_path: Path) -> None:
     """A login node, a cron job's environment and another repository's variables at once."""
     theirs = stranger_repository(tmp_path / "theirs")

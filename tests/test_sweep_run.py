@@ -587,6 +587,7 @@ def test_help_needs_no_torch() -> None:
     assert not imported("--help") & heavy
 
 
+@pytest.mark.slow
 def test_a_plan_needs_neither_lightning_nor_mlflow(tmp_path: Path) -> None:
     lab = Lab(tmp_path, SWEEP + SEARCH)
     found = imported(*lab.argv("--plan"))

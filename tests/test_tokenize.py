@@ -152,6 +152,7 @@ def test_order_is_that_of_the_text_and_units_change_nothing_but_files(tmp_path):
     assert made[0] == made[1] == made[2]
 
 
+@pytest.mark.slow
 def test_shards_end_at_their_size(tmp_path):
     index = make(
         config(tmp_path, parquet(tmp_path / "a.parquet", TEXTS * 200), shard_tokens=200_000)

@@ -177,6 +177,7 @@ def test_opening_a_store_changes_nothing_outside(tmp_path: Path, run: Run) -> No
     assert os.environ.get("MLFLOW_TRACKING_URI") == before
 
 
+@pytest.mark.slow
 def test_mlflow_may_stand_in_a_folder_with_a_percent_sign(tmp_path: Path) -> None:
     """As an environment does that was made in such a project."""
     import mlflow

@@ -192,6 +192,7 @@ def test_without_a_place_to_remember_all_else_works(
     assert load_config(write("own.yaml", text)).model.fusion.name == "stranger"
 
 
+@pytest.mark.slow
 def test_the_command_says_it_in_one_message(run: Path, tmp_path: Path) -> None:
     import os
 

@@ -112,6 +112,7 @@ def test_a_trial_is_compared_with_those_of_its_row_that_solved() -> None:
     assert lower.key != pruning.key
 
 
+@pytest.mark.slow
 def test_an_overtaken_trial_is_kept_and_goes_on_when_all_are_asked(lab: Lab) -> None:
     """Every model is at the level at its first validation but one that cannot move."""
     lab.edit(

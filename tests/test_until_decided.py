@@ -182,6 +182,7 @@ def test_what_cannot_work_is_refused_at_its_place(
         lab.session()
 
 
+@pytest.mark.slow
 def test_the_command_adds_seeds_tells_the_looks_and_runs_nothing_twice(lab: Lab) -> None:
     lab.with_store().edit(metric={"name": "val/loss", "goal": "minimize"})
     assert lab.run().code == 0
