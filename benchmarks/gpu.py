@@ -28,7 +28,7 @@ from hymba_lab.training.fit import fit
 
 SCANS = ((8, 2048, 2048, 16), (4, 8192, 3200, 16), (8, 2048, 2048, 64))  # B, T, D, N
 ATTENTION = (4, 25, 5, 2176, 64, 128, 1025, 128)  # B, H, K, T, P, V, window, meta tokens
-VOCAB, SEQ_LEN = 32001, 2048
+VOCAB, SEQ_LEN, N_STEPS = 32001, 2048, 6
 
 
 def main() -> None:
@@ -133,7 +133,7 @@ def scan_bytes(n_batch: int, n_time: int, n_channels: int, n_states: int) -> tup
     """The least bytes a forward pass, and one with its backward, reads and writes."""
     wide, narrow = 2 * n_batch * n_time * n_channels, 2 * n_batch * n_time * n_states
     forward = 4 * wide + 2 * narrow  # x, dt, z, y; B, C
-    chunks = -(-n_time // scan_triton.steps_at_once(n_states))
+    chunks = -(-n_time // scan_triton.CHUNK)
     states = 4 * n_batch * chunks * n_channels * n_states  # float32, written and read
     return forward, forward + 7 * wide + 6 * narrow + 2 * states
 
@@ -177,7 +177,7 @@ def training_lines(name: str) -> Iterator[str]:
     yield "| shape | blocks compiled | tokens/s | MFU | peak GB | estimate GB | rows at a time |"
     yield "|---|---|---|---|---|---|---|"
     for compiled in (False, True):
-        for shape in ("125m", "350m"):
+        for shape in ("350m", "125m"):
             config = experiment(shape, compiled)
             torch.cuda.reset_peak_memory_stats()
             with tempfile.TemporaryDirectory() as folder:
@@ -195,14 +195,15 @@ def training_lines(name: str) -> Iterator[str]:
 
 
 def experiment(shape: str, compiled: bool, rows: int = 8) -> Config:
-    """Return twelve steps of 64 rows on tokens by Zipf's law, `rows` at a time."""
+    """Return some steps of 64 rows on tokens by Zipf's law, `rows` at a time."""
     tokens = Path(tempfile.gettempdir()) / "hymba_lab_gpu_tokens.npy"
     if not tokens.exists():
         drawn = np.random.default_rng(0).zipf(1.2, 2_000_000) % VOCAB
         np.save(tokens, drawn.astype(np.uint16))
     data = f"{{name: shards, rows: 64, train: {tokens}, val: {tokens}, vocab: {VOCAB}, n_val: 1}}"
     training = {
-        "seq_len": SEQ_LEN, "tokens": 12 * 64 * SEQ_LEN, "micro_rows": rows, "val_every": 12,
+        "seq_len": SEQ_LEN, "tokens": N_STEPS * 64 * SEQ_LEN, "micro_rows": rows,
+        "val_every": N_STEPS,
         "checkpoint_every": 1000, "compile": str(compiled).lower(),
     }  # fmt: skip
     given = [f"training.{key}={value}" for key, value in training.items()]

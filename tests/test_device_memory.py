@@ -119,7 +119,7 @@ def test_cards_are_known_by_the_name_that_torch_gives_them() -> None:
 def test_a_plan_says_what_a_card_holds_and_how_long_it_takes(tmp_path: Path) -> None:
     sweep = ROOT / "sweeps" / "roadmap.yaml"
     found = plan(sweep, scale="125m", root=tmp_path)
-    assert found.devices is not None and found.devices.row_count == 8
+    assert found.devices is not None and found.devices.row_count == 9
     assert any("GPU-hours in all" in note and "assumed" in note for note in found.notes)
     assert not any("Will not fit" in note for note in found.notes)
     large = plan(sweep, scale="125m", root=tmp_path, overrides=["training.micro_rows=512"])

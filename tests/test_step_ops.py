@@ -156,7 +156,7 @@ def test_the_angles_of_a_first_call_without_gradients_serve_a_training_step() ->
 def test_cross_entropy_in_chunks_equals_that_of_all_logits(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", 1)
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", {"cpu": 1})
     monkeypatch.setattr(cross_entropy, "LEAST_ROWS", rows)
     x, w = random(11, 6, scale=3), random(9, 6, seed=1, scale=3)
     targets = torch.randint(9, (11,), generator=torch.Generator().manual_seed(2))

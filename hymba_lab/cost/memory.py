@@ -8,6 +8,7 @@ from hymba_lab.cost.layers import folded_model
 from hymba_lab.cost.model import count
 from hymba_lab.model import LanguageModel
 from hymba_lab.ops.cross_entropy import LEAST_ROWS
+from hymba_lab.ops.cross_entropy import rows_at_once as logit_rows
 
 EXACT = 4
 """Bytes of a float32 value: weight, gradient and AdamW's two moments are four of them."""
@@ -41,7 +42,11 @@ def device_memory(config: Config, vocab: int) -> DeviceMemory:
     rows = rows_at_once(config)
     shared = training.devices if training.shard or training.precision == "bf16-true" else 1
     sharded = training.shard or training.precision == "bf16-true"
-    working = EXACT * model.head_weight.numel() + EXACT * LEAST_ROWS * vocab
+    working = EXACT * model.head_weight.numel()
+    if low:  # logits, their float32 form and its softmax
+        working += (2 + 2 * EXACT) * vocab * min(rows * training.seq_len, logit_rows(vocab, "cuda"))
+    else:
+        working += EXACT * LEAST_ROWS * vocab
     if sharded:  # root and two blocks in one piece: the one computed and the one fetched ahead
         gathered = params - sum(blocks) + sum(blocks[-2:])
         working += (2 if training.precision == "bf16-true" else EXACT) * gathered

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hymba_lab.ops import kernels, one_token
+from hymba_lab.ops.fused import fused
 from hymba_lab.ops.masks import outlives
 from hymba_lab.ops.selection import Implementation, Operation
 
@@ -43,6 +44,19 @@ def _plain(
     # a copy: a view would keep the whole padded sequence alive in a decoding cache
     y = _depthwise(padded, weight, bias)
     return F.silu(y) if silu else y, padded[:, x.shape[1] :].clone()
+
+
+def _shifted(
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: None
+) -> tuple[Tensor, Tensor]:
+    """The sum over taps as it is written: one kernel, where torch's convolution copies x first."""
+    taps = weight.shape[1]
+    padded = F.pad(x, (0, 0, taps - 1, 0))
+    y: Tensor | float = 0.0 if bias is None else bias.float()
+    for k in range(taps):
+        y = y + weight[:, k].float() * padded[:, k : k + x.shape[1]].float()
+    assert isinstance(y, Tensor)
+    return (F.silu(y) if silu else y).to(x.dtype), _last(x, taps - 1)
 
 
 def causal_conv_step(
@@ -154,6 +168,11 @@ CAUSAL_CONV = Operation(
             kernels.missing,
             _compiled_takes,
             devices=("cpu",),
+        ),
+        "compiled": fused(
+            _shifted,
+            f" from the zero state, {MOST_TAPS} taps at most",
+            lambda x, weight, bias, silu, state: state is None and weight.shape[1] <= MOST_TAPS,
         ),
         "torch": Implementation(_plain, "plain torch"),
     },

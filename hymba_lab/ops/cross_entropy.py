@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_LOGITS = 2**20  # logits at a time: 4 MB stay in cache
+# logits at a time: 4 MB stay in a CPU's cache; a GPU wants few large products
+CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 LEAST_ROWS = 256  # fewer make slow matrix products
+ALIGNED = 64  # tokens: a vocabulary that is no multiple of it halves the speed of matrix units
 
 
 def linear_cross_entropy(
@@ -34,18 +36,29 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, share: Tensor
     ) -> tuple[Tensor, Tensor]:
-        dtype = _product_dtype(x)
-        low, w = x.to(dtype), weight.to(dtype)
-        each, dx, dw = torch.empty_like(share), torch.empty_like(x), torch.zeros_like(weight)
-        for rows in _chunks(len(targets), len(weight)):
+        low, w = x.to(_product_dtype(x)), _aligned(weight.to(_product_dtype(x)))
+        vocab = len(weight)
+        each, dx, dw = (
+            torch.empty_like(share),
+            torch.empty_like(x),
+            torch.zeros_like(w, dtype=weight.dtype),
+        )
+        for rows in _chunks(len(targets), vocab, x.device.type):
             target, part = targets[rows, None], share[rows, None]
-            log_p = F.linear(low[rows], w).float().log_softmax(-1)
+            logits = F.linear(low[rows], w)
+            log_p = logits[:, :vocab].float().log_softmax(-1)
             each[rows] = -log_p.gather(1, target).squeeze(1)
-            g = log_p.exp_().mul_(part).scatter_add_(1, target, -part).to(dtype)
+            g = log_p.exp_().mul_(part).scatter_add_(1, target, -part)
+            if w.shape == weight.shape:
+                g = g.to(w.dtype)
+            else:  # in the place of the logits, whose columns are aligned
+                logits[:, vocab:] = 0
+                logits[:, :vocab] = g
+                g = logits
             dx[rows] = g @ w
             _add_product(dw, g.T, low[rows])
         ctx.save_for_backward(dx)
-        ctx.dw = dw  # becomes the weight's gradient: no activation
+        ctx.dw = dw[:vocab]  # becomes the weight's gradient: no activation
         ctx.mark_non_differentiable(each)
         return share.dot(each), each
 
@@ -62,8 +75,19 @@ def _product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if casts else x.dtype
 
 
-def _chunks(n_rows: int, vocab: int) -> Iterator[slice]:
-    step = max(LEAST_ROWS, CHUNK_LOGITS // vocab)
+def _aligned(weight: Tensor) -> Tensor:
+    """The weight as it is, or for a GPU's matrix units with rows of zeros up to a multiple."""
+    missing = -len(weight) % ALIGNED if weight.is_cuda and weight.itemsize == 2 else 0
+    return F.pad(weight, (0, 0, 0, missing)) if missing else weight
+
+
+def rows_at_once(vocab: int, device: str) -> int:
+    """Return the rows of logits that a device of this type holds at a time."""
+    return max(LEAST_ROWS, CHUNK_LOGITS["cpu" if device == "cpu" else "cuda"] // vocab)
+
+
+def _chunks(n_rows: int, vocab: int, device: str) -> Iterator[slice]:
+    step = rows_at_once(vocab, device)
     return (slice(begin, begin + step) for begin in range(0, n_rows, step))
 
 

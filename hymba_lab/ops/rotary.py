@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hymba_lab.ops import kernels, one_token
+from hymba_lab.ops.fused import fused
 from hymba_lab.ops.masks import outlives
 from hymba_lab.ops.selection import Implementation, Operation
 
@@ -113,6 +114,7 @@ ROTATION = Operation(
             _compiled_takes,
             devices=("cpu",),
         ),
+        "compiled": fused(_plain, "", lambda x, cos: True),
         "torch": Implementation(_plain, "plain torch"),
     },
 )

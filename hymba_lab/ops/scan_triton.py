@@ -1,8 +1,9 @@
 """Selective scan on a GPU through Triton kernels of our own: no nvcc, every gradient.
 
 Inputs of 16 or 32 bits are read as they are and computed in float32. The state before every chunk
-is kept for the backward, which makes the others again; dB and dC are summed over blocks of channels
-by atomic additions, so on a GPU their last bits may differ from run to run.
+is kept for the backward, which makes the others again; dB and dC are summed over channels by the
+matrix unit, in TF32 where they are rounded to 16 bits afterwards, and over blocks of channels by
+atomic additions, so on a GPU their last bits may differ from run to run.
 With TRITON_INTERPRET=1, set before triton is imported, the same kernels run on CPU tensors.
 """
 
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from hymba_lab.ops.scan_gradient import attach, gradient_shapes
 
-# Tiles of one warp: of those tried on an H200 the fastest, forward and backward together.
-CHUNK = 8  # steps of a tile [tokens]
-LONG_STATE = 32  # states beyond which a tile has half as many steps: its registers are full
-AT_ONCE = {"forward": 1, "backward": 2}  # channels a thread: the backward sums over them for dB, dC
+CHUNK = 8  # steps between two states that are kept [tokens]
+WARP = 32  # threads; a program is one warp, so that its tiles stay in its registers
+STATES = 8  # of one channel that a thread holds, where it can
+PARTS = 2  # in which the backward takes a chunk: it holds all states of a part
 LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
 
 NO_TRITON = 'triton does not import; install it with `pip install "hymba-lab[gpu]"`'
@@ -58,24 +59,17 @@ def selective_scan(
     dt_bias: Tensor | None,
     h0: Tensor | None,
     *,
-    chunk: int | None = None,
+    chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
     """Return `(y, h_last)` of the scan; equation and shapes as in `hymba_lab.ops.scan`.
 
-    `chunk`, a power of two, is the number of steps computed at once, by default the fastest; the
-    result does not depend on it but for rounding.
+    `chunk`, a power of two from 4 on, is the number of steps between two states that are kept for
+    the backward, by default the fastest; the result does not depend on it but for rounding.
     """
-    if chunk is None:
-        chunk = steps_at_once(A.shape[1])
     inputs = (x, dt, A, B, C, D, z, dt_bias, h0)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     y, h_last, _ = torch.ops.hymba_lab.scan_triton(*inputs, keep, chunk)
     return y, h_last
-
-
-def steps_at_once(n_states: int) -> int:
-    """Return the steps of a tile [tokens]: the states are kept once for each such chunk."""
-    return CHUNK if n_states <= LONG_STATE else CHUNK // 2
 
 
 @torch.library.custom_op("hymba_lab::scan_triton", mutates_args=())
@@ -152,7 +146,7 @@ def _scan_backward(
             gy=gy, gh=grad_h.float().contiguous(), **given, starts=starts, **made,
             **_steps({"gy": gy, **ready}, ("gy", "x", "dt", "B", "C", "z")),
             **_sizes(x, A, chunk, "backward"), HAS_Z=z is not None, HAS_BIAS=dt_bias is not None,
-            **LAUNCH,
+            EXACT=B.dtype == torch.float32, **LAUNCH,
         )  # fmt: skip
     names = ("dx", "ddt", "dA", "dB", "dC", "dD", "dz", "dbias", "dh0")
     return [
@@ -211,17 +205,19 @@ def _steps(tensors: dict[str, Tensor | None], names: tuple[str, ...]) -> dict[st
 
 
 def tile(n_states: int, chunk: int, kernel: str) -> dict[str, int]:
-    """Return the sizes of a kernel's tile: BT steps, E channels a thread, BN states, BD channels.
+    """Return the sizes of a kernel's tile: BT steps, BN states, BD channels.
 
-    The more states, the fewer neighbouring channels: 4 to 32 of them share a warp with the states.
+    The backward holds all states of its BT steps. Of the tiles tried on an H200 the fastest.
     """
-    states = 1 << (n_states - 1).bit_length()
-    return {"BT": chunk, "E": AT_ONCE[kernel], "BN": states, "BD": min(32, max(4, 128 // states))}
+    states = max(8, 1 << (n_states - 1).bit_length())
+    channels = min(WARP, max(8, WARP * STATES // states))
+    if kernel == "forward":
+        return {"BT": chunk, "BN": states, "BD": channels}
+    return {"PARTS": PARTS, "BT": chunk // PARTS, "BN": states, "BD": channels}
 
 
 def _grid(x: Tensor, A: Tensor, kernel: str) -> tuple[int, int]:
-    sizes = tile(A.shape[1], CHUNK, kernel)
-    return -(-x.shape[2] // (sizes["E"] * sizes["BD"])), x.shape[0]
+    return -(-x.shape[2] // tile(A.shape[1], CHUNK, kernel)["BD"]), x.shape[0]
 
 
 def _sizes(x: Tensor, A: Tensor, chunk: int, kernel: str) -> dict[str, int]:
@@ -236,10 +232,9 @@ def _gradients(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, z: Tensor | None) ->
     exact = torch.float32
     per_row = {"dA": A.shape, "dD": A.shape[:1], "dbias": A.shape[:1], "dh0": A.shape}
     made = {k: x.new_empty(x.shape[0], *shape, dtype=exact) for k, shape in per_row.items()}
-    added = {k: torch.zeros(B.shape, dtype=exact, device=x.device) for k in ("dB", "dC")}
     return {
         **made,
-        **added,
+        **{k: torch.zeros(B.shape, dtype=exact, device=x.device) for k in ("dB", "dC")},
         "dx": x.new_empty(x.shape),
         "ddt": dt.new_empty(dt.shape),
         "dz": x.new_empty(0) if z is None else z.new_empty(z.shape),

@@ -1,92 +1,30 @@
 """The selective scan as Triton kernels: one program a batch row and block of channels.
 
-A program walks over the sequence chunk by chunk, and inside a chunk step by step: h = decay h +
-drive. Tiles are (BT steps, E, BN states, BD channels), E BD channels a program, all computed in
-float32. A warp's threads lie along channels and states, so a thread owns every step of its states
-and takes "rows" of a tile from its own registers; sums over states and channels cross few threads.
+A program walks over the sequence step by step: h = decay h + drive. Its tiles are (BN states,
+BD channels), BT steps of the inputs being read at once; all is computed in float32. A thread owns a
+channel, or few share it, so nearly all sums over states stay inside a thread.
 `hymba_lab.ops.scan_triton` calls these; importing this module needs triton.
 """
 
-import os
-
 import triton
 import triton.language as tl
-from triton.language.extra import libdevice
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-
-
-@triton.jit
-def _power(value):  # type: ignore[no-untyped-def]
-    """2^value by one instruction, 0 below 2^-126; the interpreter knows only the longer way."""
-    power = value
-    if INTERPRETED:
-        power = tl.exp2(value)
-    if not INTERPRETED:
-        power = libdevice.exp2(value)
-    return power
-
-
-@triton.jit
-def _softplus(raw):  # type: ignore[no-untyped-def]
-    """log(1 + e^raw); log(1 + e) = log(w) e / (w - 1) with w the rounded 1 + e keeps small e."""
-    e = tl.exp(-tl.abs(raw))
-    w = 1.0 + e
-    log1p = tl.where(w == 1.0, e, tl.log(w) * (e / tl.where(w == 1.0, 1.0, w - 1.0)))
-    return tl.maximum(raw, 0.0) + log1p
-
-
-@triton.jit
-def _sigmoid(value):  # type: ignore[no-untyped-def]
-    e = tl.exp(-tl.abs(value))
-    return tl.where(value >= 0.0, 1.0, e) / (1.0 + e)
-
-
-@triton.jit
-def _wide(base, t, step, d, inside):  # type: ignore[no-untyped-def]
-    """Elements (t, channels d) of one batch row in float32, 0 outside."""
-    place = base + t[:, None, None].to(tl.int64) * step + d[None, :, :]
-    return tl.load(place, mask=inside, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _narrow(base, t, step, n, inside):  # type: ignore[no-untyped-def]
-    """Elements (t, states n) of one batch row in float32, 0 outside."""
-    place = base + t[:, None].to(tl.int64) * step + n[None, :]
-    return tl.load(place, mask=inside, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _vector(base, d, has_d, PRESENT: tl.constexpr, E: tl.constexpr, BD: tl.constexpr):  # type: ignore[no-untyped-def]
-    """One value a channel in float32; 0 where the input is absent."""
-    value = tl.zeros((E, BD), tl.float32)
-    if PRESENT:
-        value = tl.load(base + d, mask=has_d, other=0.0).to(tl.float32)
-    return value
-
-
-@triton.jit
-def _row(tile, index, BT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The step `index` of a tile, by its bits as whole numbers: to add zeros to them is no work."""
-    here = (tl.arange(0, BT) == index)[:, None, None, None]
-    bits = tl.where(here, tile.to(tl.int32, bitcast=True), 0)
-    return tl.sum(bits, 0, keep_dims=True).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _put(tile, index, row, BT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The tile with `row` as its step `index`."""
-    return tl.where((tl.arange(0, BT) == index)[:, None, None, None], row, tile)
-
-
-@triton.jit
-def _gated(gy, ys, zs):  # type: ignore[no-untyped-def]
-    """What arrives before the gate y SiLU(z), and at z."""
-    gate = _sigmoid(zs)
-    return gy * zs * gate, gy * ys * gate * (1.0 + zs * (1.0 - gate))
+from hymba_lab.ops.scan_triton_tiles import (
+    LOG2_E,
+    across,
+    at_step,
+    channels,
+    far,
+    for_all,
+    power,
+    put,
+    put_state,
+    read,
+    sigmoid,
+    softplus,
+    states_at,
+    vector,
+)  # fmt: skip
 
 
 @triton.jit
@@ -95,45 +33,73 @@ def forward(  # type: ignore[no-untyped-def]
     x_b, x_t, dt_b, dt_t, B_b, B_t, C_b, C_t, z_b, z_t,
     T, n_channels, n_states, n_chunks,
     HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_H0: tl.constexpr, KEEP: tl.constexpr,
-    BT: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+    BT: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """Write y (B, T, D), h_last (B, D, N) and, if KEEP, the state (N, D) before every chunk."""
+    """Write y (B, T, D), h_last (B, D, N) and, if KEEP, the state (N, D) before every chunk.
+
+    The inputs of a chunk are asked for while the chunk before it is computed.
+    """
     row = tl.program_id(1).to(tl.int64)
-    d = tl.program_id(0) * E * BD + tl.arange(0, E)[:, None] * BD + tl.arange(0, BD)[None, :]
-    n = tl.arange(0, BN)
+    d, n, i = channels(BD), tl.max_contiguous(tl.arange(0, BN), [1]), tl.arange(0, BT)
     has_d, has_n, size = d < n_channels, n < n_states, n_channels * n_states
-    state = d[None, :, None, :] * n_states + n[None, None, :, None]
-    kept = n[None, None, :, None] * n_channels + d[None, :, None, :]
-    live = has_d[None, :, None, :] & has_n[None, None, :, None]
+    state = across(d[None, :] * n_states + n[:, None])
+    kept = n[:, None] * n_channels + d[None, :]
+    live = has_d[None, :] & has_n[:, None]
     a = tl.load(A + state, mask=live, other=0.0).to(tl.float32) * LOG2_E
-    skip, bias = _vector(D, d, has_d, True, E, BD), _vector(dt_bias, d, has_d, HAS_BIAS, E, BD)
-    h = tl.zeros((1, E, BN, BD), tl.float32)
+    skip, bias = vector(D, d, has_d, True, BD), vector(dt_bias, d, has_d, HAS_BIAS, BD)
+    h = tl.zeros((BN, BD), tl.float32)
     if HAS_H0:
         h = tl.load(h0 + row * size + state, mask=live, other=0.0).to(tl.float32)
+    x, dt, z, B, C = x + row * x_b, dt + row * dt_b, z + row * z_b, B + row * B_b, C + row * C_b
+    y += row * T * n_channels
+    at_x, at_dt = i[:, None] * x_t + d[None, :], i[:, None] * dt_t + d[None, :]
+    at_z, at_y = i[:, None] * z_t + d[None, :], i[:, None] * n_channels + d[None, :]
+    at_B, at_C = i[:, None] * B_t + n[None, :], i[:, None] * C_t + n[None, :]
+    chunk = 0
+    wide = (i < T)[:, None] & has_d[None, :]
+    narrow = (i < T)[:, None] & has_n[None, :]
+    next_x, next_dt = (
+        tl.load(x + at_x, mask=wide, other=0.0),
+        tl.load(dt + at_dt, mask=wide, other=0.0),
+    )
+    next_B, next_C = (
+        tl.load(B + at_B, mask=narrow, other=0.0),
+        tl.load(C + at_C, mask=narrow, other=0.0),
+    )
+    next_z = next_x
+    if HAS_Z:
+        next_z = tl.load(z + at_z, mask=wide, other=0.0)
     for chunk in range(n_chunks):
         if KEEP:
             tl.store(starts + (row * n_chunks + chunk) * size + kept, h, mask=live)
-        t = chunk * BT + tl.arange(0, BT)
-        wide = (t < T)[:, None, None] & has_d[None, :, :]
-        narrow = (t < T)[:, None] & has_n[None, :]
-        xs = _wide(x + row * x_b, t, x_t, d, wide)
-        raw = _wide(dt + row * dt_b, t, dt_t, d, wide) + bias[None, :, :]
+        inside = wide
+        xs, raw = next_x.to(tl.float32), next_dt.to(tl.float32) + bias[None, :]
+        Bs, Cs, zs = (
+            for_all(next_B, BT, BN, BD),
+            for_all(next_C, BT, BN, BD),
+            next_z.to(tl.float32),
+        )
+        left = T - (chunk + 1) * BT
+        wide = (i < left)[:, None] & has_d[None, :]
+        narrow = (i < left)[:, None] & has_n[None, :]
+        next_x = read(x, chunk + 1, x_t, at_x, wide, BT)
+        next_dt = read(dt, chunk + 1, dt_t, at_dt, wide, BT)
+        next_B = read(B, chunk + 1, B_t, at_B, narrow, BT)
+        next_C = read(C, chunk + 1, C_t, at_C, narrow, BT)
         if HAS_Z:
-            zs = _wide(z + row * z_b, t, z_t, d, wide)
-        Bs = _narrow(B + row * B_b, t, B_t, n, narrow)
-        Cs = _narrow(C + row * C_b, t, C_t, n, narrow)
-        delta = tl.where(wide, _softplus(raw), 0.0)
-        decay = _power(delta[:, :, None, :] * a)
-        driven = (delta * xs)[:, :, None, :] * Bs[:, None, :, None]
-        H = tl.zeros((BT, E, BN, BD), tl.float32)
-        for i in tl.static_range(BT):
-            h = _row(decay, i, BT) * h + _row(driven, i, BT)
-            H = _put(H, i, h, BT)
-        ys = tl.sum(H * Cs[:, None, :, None], 2) + skip[None, :, :] * xs
+            next_z = read(z, chunk + 1, z_t, at_z, wide, BT)
+        delta = tl.where(inside, softplus(raw), 0.0)
+        drive = delta * xs
+        ys = skip[None, :] * xs
+        for step in tl.static_range(BT):
+            decay = power(at_step(delta, step, BT)[None, :] * a)
+            h = decay * h + at_step(drive, step, BT)[None, :] * states_at(Bs, step, BT)
+            seen = tl.sum(h * states_at(Cs, step, BT), 0)
+            ys += tl.where((i == step)[:, None], seen[None, :], 0.0)
         if HAS_Z:
-            ys *= zs * _sigmoid(zs)
-        place = (row * T + t[:, None, None]) * n_channels + d[None, :, :]
-        tl.store(y + place, ys.to(y.dtype.element_ty), mask=wide)
+            ys *= zs * sigmoid(zs)
+        place = y + far(chunk, BT * n_channels) + at_y
+        tl.store(place, ys.to(y.dtype.element_ty), mask=inside)
     tl.store(h_last + row * size + state, h, mask=live)
 
 
@@ -143,76 +109,117 @@ def backward(  # type: ignore[no-untyped-def]
     dx, ddt, dz, dB, dC, dA, dD, dbias, dh0,
     gy_b, gy_t, x_b, x_t, dt_b, dt_t, B_b, B_t, C_b, C_t, z_b, z_t,
     T, n_channels, n_states, n_chunks,
-    HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
-    BT: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+    HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, EXACT: tl.constexpr,
+    PARTS: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients; dA, dD, dbias per batch row, dB and dC added to by every block.
 
-    States h are made again from the state before the chunk. Their adjoints run backwards in time:
-    g_t = C_t gy_t + carry, with carry = exp(delta_{t+1} A) g_{t+1}. States are read in three
-    dimensions: read in four, they would bring a layout of their own and all would be done twice.
+    A chunk is taken in PARTS of BT steps. States h are made again from the state before the chunk.
+    Their adjoints run backwards in time: g_t = C_t gy_t + carry, with
+    carry = exp(delta_{t+1} A) g_{t+1}.
     """
     row = tl.program_id(1).to(tl.int64)
-    d = tl.program_id(0) * E * BD + tl.arange(0, E)[:, None] * BD + tl.arange(0, BD)[None, :]
-    n = tl.arange(0, BN)
+    d, n, i = channels(BD), tl.max_contiguous(tl.arange(0, BN), [1]), tl.arange(0, BT)
     has_d, has_n, size = d < n_channels, n < n_states, n_channels * n_states
-    state = d[:, None, :] * n_states + n[None, :, None]
-    kept = n[None, :, None] * n_channels + d[:, None, :]
-    live = has_d[:, None, :] & has_n[None, :, None]
-    a = tl.load(A + state, mask=live, other=0.0).to(tl.float32)[None, :, :, :]
-    skip, bias = _vector(D, d, has_d, True, E, BD), _vector(dt_bias, d, has_d, HAS_BIAS, E, BD)
-    carry = tl.load(gh + row * size + state, mask=live, other=0.0)[None, :, :, :]
-    sum_A = tl.zeros((1, E, BN, BD), tl.float32)
-    sum_D, sum_bias = tl.zeros((E, BD), tl.float32), tl.zeros((E, BD), tl.float32)
-    for back in range(n_chunks):
-        chunk = n_chunks - 1 - back
-        t = chunk * BT + tl.arange(0, BT)
-        wide = (t < T)[:, None, None] & has_d[None, :, :]
-        narrow = (t < T)[:, None] & has_n[None, :]
-        xs = _wide(x + row * x_b, t, x_t, d, wide)
-        raw = _wide(dt + row * dt_b, t, dt_t, d, wide) + bias[None, :, :]
-        gys = _wide(gy + row * gy_b, t, gy_t, d, wide)
-        Bs = _narrow(B + row * B_b, t, B_t, n, narrow)
-        Cs = _narrow(C + row * C_b, t, C_t, n, narrow)
-        start = starts + (row * n_chunks + chunk) * size
-        h = tl.load(start + kept, mask=live, other=0.0)[None, :, :, :]
-        delta = tl.where(wide, _softplus(raw), 0.0)
-        drive = delta * xs
-        # the states before and after every step
-        decay = _power(delta[:, :, None, :] * (a * LOG2_E))
-        driven = drive[:, :, None, :] * Bs[:, None, :, None]
-        before = tl.zeros((BT, E, BN, BD), tl.float32)
-        for i in tl.static_range(BT):
-            before = _put(before, i, h, BT)
-            h = _row(decay, i, BT) * h + _row(driven, i, BT)
-        H = decay * before + driven
-        # what arrives at y, the adjoint of the state after every step, and what both make of it
-        place = (row * T + t[:, None, None]) * n_channels + d[None, :, :]
+    state = across(d[None, :] * n_states + n[:, None])
+    kept = n[:, None] * n_channels + d[None, :]
+    live = has_d[None, :] & has_n[:, None]
+    a = tl.load(A + state, mask=live, other=0.0).to(tl.float32)
+    skip, bias = vector(D, d, has_d, True, BD), vector(dt_bias, d, has_d, HAS_BIAS, BD)
+    carry = tl.load(gh + row * size + state, mask=live, other=0.0)
+    sum_A = tl.zeros((BN, BD), tl.float32)
+    sum_D, sum_bias = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
+    gy, x, dt, z = gy + row * gy_b, x + row * x_b, dt + row * dt_b, z + row * z_b
+    B, C, starts = B + row * B_b, C + row * C_b, starts + row * n_chunks * size
+    dx, ddt, dz = dx + row * T * n_channels, ddt + row * T * n_channels, dz + row * T * n_channels
+    at_x, at_dt = i[:, None] * x_t + d[None, :], i[:, None] * dt_t + d[None, :]
+    at_z, at_gy = i[:, None] * z_t + d[None, :], i[:, None] * gy_t + d[None, :]
+    at_B, at_C = i[:, None] * B_t + n[None, :], i[:, None] * C_t + n[None, :]
+    at_wide = i[:, None] * n_channels + d[None, :]
+    # sums over channels, which lie across threads, as products with ones: column 0 sums for dB,
+    # column 1 for dC
+    column, of_pair, m = tl.arange(0, 8), tl.arange(0, 2 * BD) % 2, tl.arange(0, BT * BN)
+    ones = tl.where(column[None, :] == of_pair[:, None], 1.0, 0.0)
+    at_sums = row * T * n_states + (m // BN * n_states + m % BN)[:, None]
+    sums_to = tl.where(column[None, :] == 0, dB + at_sums, dC + at_sums)
+    has_sum = (column < 2)[None, :] & (m % BN < n_states)[:, None]
+    n_parts = tl.cdiv(T, BT)
+    for back in range(n_parts):
+        part = n_parts - 1 - back
+        left = T - part * BT
+        wide = (i < left)[:, None] & has_d[None, :]
+        narrow = (i < left)[:, None] & has_n[None, :]
+        chunk = part // PARTS
+        start = tl.load(starts + far(chunk, size) + kept, mask=live, other=0.0)
+        # asked for before the first of them is needed
+        asked_x = read(x, part, x_t, at_x, wide, BT)
+        asked_dt = read(dt, part, dt_t, at_dt, wide, BT)
+        asked_B = read(B, part, B_t, at_B, narrow, BT)
+        asked_C = read(C, part, C_t, at_C, narrow, BT)
+        asked_gy = read(gy, part, gy_t, at_gy, wide, BT)
+        asked_z = asked_x
         if HAS_Z:
-            ys = tl.sum(H * Cs[:, None, :, None], 2) + skip[None, :, :] * xs
-            gys, dzs = _gated(gys, ys, _wide(z + row * z_b, t, z_t, d, wide))
+            asked_z = read(z, part, z_t, at_z, wide, BT)
+        for earlier in range(chunk * PARTS, part):
+            near = has_d[None, :] & (i >= 0)[:, None]
+            raw = read(dt, earlier, dt_t, at_dt, near, BT).to(tl.float32) + bias[None, :]
+            delta = softplus(raw)
+            drive = delta * read(x, earlier, x_t, at_x, near, BT).to(tl.float32)
+            Bs = for_all(
+                read(B, earlier, B_t, at_B, has_n[None, :] & (i >= 0)[:, None], BT), BT, BN, BD
+            )
+            for step in tl.static_range(BT):
+                decay = power(at_step(delta, step, BT)[None, :] * (a * LOG2_E))
+                start = decay * start + at_step(drive, step, BT)[None, :] * states_at(Bs, step, BT)
+        xs, gys = asked_x.to(tl.float32), asked_gy.to(tl.float32)
+        raw = asked_dt.to(tl.float32) + bias[None, :]
+        Bs, Cs = for_all(asked_B, BT, BN, BD), for_all(asked_C, BT, BN, BD)
+        delta = tl.where(wide, softplus(raw), 0.0)
+        drive = delta * xs
+        # the states after every step, and what they are multiplied with in the next
+        h, ys = start, skip[None, :] * xs
+        H, decays = tl.zeros((BT, BN, BD), tl.float32), tl.zeros((BT, BN, BD), tl.float32)
+        for step in tl.static_range(BT):
+            decay = power(at_step(delta, step, BT)[None, :] * (a * LOG2_E))
+            h = decay * h + at_step(drive, step, BT)[None, :] * states_at(Bs, step, BT)
+            H, decays = put_state(H, step, h, BT), put_state(decays, step, decay, BT)
+            if HAS_Z:
+                seen = tl.sum(h * states_at(Cs, step, BT), 0)
+                ys += tl.where((i == step)[:, None], seen[None, :], 0.0)
+        place = far(part, BT * n_channels) + at_wide
+        if HAS_Z:  # what arrives before the gate y SiLU(z), and at z
+            zs = asked_z.to(tl.float32)
+            gate = sigmoid(zs)
+            dzs = gys * ys * gate * (1.0 + zs * (1.0 - gate))
             tl.store(dz + place, dzs.to(dz.dtype.element_ty), mask=wide)
-        seen = gys[:, :, None, :] * Cs[:, None, :, None]
-        g = tl.zeros((BT, E, BN, BD), tl.float32)
-        for back_i in tl.static_range(BT):
-            here = _row(seen, BT - 1 - back_i, BT) + carry
-            g = _put(g, BT - 1 - back_i, here, BT)
-            carry = _row(decay, BT - 1 - back_i, BT) * here
-        d_log = g * decay * before  # gradient of delta A
-        d_drive = tl.sum(g * Bs[:, None, :, None], 2)
-        d_raw = (tl.sum(d_log * a, 2) + d_drive * xs) * _sigmoid(raw)
-        d_x = d_drive * delta + gys * skip[None, :, :]
+            gys *= zs * gate
+        # the adjoint of the state after every step, and what it makes of it
+        d_delta, d_drive = tl.zeros((BT, BD), tl.float32), tl.zeros((BT, BD), tl.float32)
+        to_B, to_C = tl.zeros((BT, BN, BD), tl.float32), tl.zeros((BT, BN, BD), tl.float32)
+        for step in tl.static_range(BT - 1, -1, -1):
+            before = start
+            if step > 0:
+                before = states_at(H, step - 1, BT)
+            gy_step = at_step(gys, step, BT)[None, :]
+            g = gy_step * states_at(Cs, step, BT) + carry
+            carry = states_at(decays, step, BT) * g
+            d_log = carry * before  # gradient of delta A
+            sum_A += d_log * at_step(delta, step, BT)[None, :]
+            d_delta = put(d_delta, step, tl.sum(d_log * a, 0), BT)
+            d_drive = put(d_drive, step, tl.sum(g * states_at(Bs, step, BT), 0), BT)
+            to_B = put_state(to_B, step, g * at_step(drive, step, BT)[None, :], BT)
+            to_C = put_state(to_C, step, states_at(H, step, BT) * gy_step, BT)
+        pairs = tl.reshape(tl.join(to_B, to_C), (BT * BN, 2 * BD))
+        sums = tl.dot(pairs, ones, input_precision="tf32x3" if EXACT else "tf32")
+        spot = sums_to + far(part, BT * n_states)
+        tl.atomic_add(spot, sums, mask=has_sum & (m // BN < left)[:, None], sem="relaxed")
+        d_raw = (d_delta + d_drive * xs) * sigmoid(raw)
+        d_x = d_drive * delta + gys * skip[None, :]
         tl.store(dx + place, d_x.to(dx.dtype.element_ty), mask=wide)
         tl.store(ddt + place, d_raw.to(ddt.dtype.element_ty), mask=wide)
-        spot = (row * T + t[:, None]) * n_states + n[None, :]
-        to_B = tl.sum(tl.sum(g * drive[:, :, None, :], 1), 2)
-        to_C = tl.sum(tl.sum(H * gys[:, :, None, :], 1), 2)
-        tl.atomic_add(dB + spot, to_B, mask=narrow, sem="relaxed")
-        tl.atomic_add(dC + spot, to_C, mask=narrow, sem="relaxed")
-        sum_A += tl.sum(d_log * delta[:, :, None, :], 0, keep_dims=True)
         sum_D += tl.sum(tl.where(wide, gys * xs, 0.0), 0)
         sum_bias += tl.sum(tl.where(wide, d_raw, 0.0), 0)
-    tl.store(dh0 + row * size + state, tl.reshape(carry, (E, BN, BD)), mask=live)
-    tl.store(dA + row * size + state, tl.reshape(sum_A, (E, BN, BD)), mask=live)
+    tl.store(dh0 + row * size + state, carry, mask=live)
+    tl.store(dA + row * size + state, sum_A, mask=live)
     tl.store(dD + row * n_channels + d, sum_D, mask=has_d)
     tl.store(dbias + row * n_channels + d, sum_bias, mask=has_d)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hymba_lab.ops import kernels
+from hymba_lab.ops.fused import fused
 from hymba_lab.ops.masks import outlives
 from hymba_lab.ops.selection import Implementation, Operation
 
@@ -22,6 +23,10 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """
     y: Tensor = SWIGLU.run(gate, up)(gate, up)
     return y
+
+
+def _plain(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate) * up
 
 
 def _compiled_takes(gate: Tensor, up: Tensor) -> bool:
@@ -85,6 +90,7 @@ SWIGLU = Operation(
             _compiled_takes,
             devices=("cpu",),
         ),
-        "torch": Implementation(lambda gate, up: F.silu(gate) * up, "plain torch"),
+        "compiled": fused(_plain, "", lambda gate, up: True),
+        "torch": Implementation(_plain, "plain torch"),
     },
 )
