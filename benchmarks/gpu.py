@@ -179,6 +179,7 @@ def training_lines(name: str) -> Iterator[str]:
     for compiled in (False, True):
         for shape in ("350m", "125m"):
             config = experiment(shape, compiled)
+            torch.compiler.reset()  # a second shape would get kernels for any shape
             torch.cuda.reset_peak_memory_stats()
             with tempfile.TemporaryDirectory() as folder:
                 found = fit(config, seed=0, folder=Path(folder))

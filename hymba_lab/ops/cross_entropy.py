@@ -38,11 +38,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         low, w = x.to(_product_dtype(x)), _aligned(weight.to(_product_dtype(x)))
         vocab = len(weight)
-        each, dx, dw = (
-            torch.empty_like(share),
-            torch.empty_like(x),
-            torch.zeros_like(w, dtype=weight.dtype),
-        )
+        each, dx = torch.empty_like(share), torch.empty_like(x)
+        dw = torch.zeros_like(w, dtype=weight.dtype)
         for rows in _chunks(len(targets), vocab, x.device.type):
             target, part = targets[rows, None], share[rows, None]
             logits = F.linear(low[rows], w)
