@@ -13,7 +13,7 @@ from torch import Tensor
 from hymba_lab.ops import scan_triton
 from hymba_lab.ops.selection import Implementation
 
-LEAST = 2**16  # elements below which a kernel takes no longer to start than torch's few
+LEAST = 2**16  # elements below which starting a kernel is all the time there is; not tuned
 
 
 def fused(function: Callable[..., Any], inputs: str, takes: Callable[..., bool]) -> Implementation:

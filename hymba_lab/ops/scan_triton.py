@@ -63,8 +63,8 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """Return `(y, h_last)` of the scan; equation and shapes as in `hymba_lab.ops.scan`.
 
-    `chunk`, a power of two from 4 on, is the number of steps between two states that are kept for
-    the backward, by default the fastest; the result does not depend on it but for rounding.
+    `chunk`, 4, 8 or 16, is the number of steps between two states that are kept for the backward,
+    by default the fastest; the result does not depend on it but for rounding.
     """
     inputs = (x, dt, A, B, C, D, z, dt_bias, h0)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)

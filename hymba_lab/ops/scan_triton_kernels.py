@@ -55,30 +55,20 @@ def forward(  # type: ignore[no-untyped-def]
     at_x, at_dt = i[:, None] * x_t + d[None, :], i[:, None] * dt_t + d[None, :]
     at_z, at_y = i[:, None] * z_t + d[None, :], i[:, None] * n_channels + d[None, :]
     at_B, at_C = i[:, None] * B_t + n[None, :], i[:, None] * C_t + n[None, :]
-    chunk = 0
     wide = (i < T)[:, None] & has_d[None, :]
     narrow = (i < T)[:, None] & has_n[None, :]
-    next_x, next_dt = (
-        tl.load(x + at_x, mask=wide, other=0.0),
-        tl.load(dt + at_dt, mask=wide, other=0.0),
-    )
-    next_B, next_C = (
-        tl.load(B + at_B, mask=narrow, other=0.0),
-        tl.load(C + at_C, mask=narrow, other=0.0),
-    )
+    next_x, next_dt = read(x, 0, x_t, at_x, wide, BT), read(dt, 0, dt_t, at_dt, wide, BT)
+    next_B, next_C = read(B, 0, B_t, at_B, narrow, BT), read(C, 0, C_t, at_C, narrow, BT)
     next_z = next_x
     if HAS_Z:
-        next_z = tl.load(z + at_z, mask=wide, other=0.0)
+        next_z = read(z, 0, z_t, at_z, wide, BT)
     for chunk in range(n_chunks):
         if KEEP:
             tl.store(starts + (row * n_chunks + chunk) * size + kept, h, mask=live)
         inside = wide
         xs, raw = next_x.to(tl.float32), next_dt.to(tl.float32) + bias[None, :]
-        Bs, Cs, zs = (
-            for_all(next_B, BT, BN, BD),
-            for_all(next_C, BT, BN, BD),
-            next_z.to(tl.float32),
-        )
+        Bs, Cs = for_all(next_B, BT, BN, BD), for_all(next_C, BT, BN, BD)
+        zs = next_z.to(tl.float32)
         left = T - (chunk + 1) * BT
         wide = (i < left)[:, None] & has_d[None, :]
         narrow = (i < left)[:, None] & has_n[None, :]

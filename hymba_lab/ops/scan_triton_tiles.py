@@ -41,8 +41,8 @@ def over(value, divisor):  # type: ignore[no-untyped-def]
 def softplus(raw):  # type: ignore[no-untyped-def]
     """log(1 + e^raw) = max(raw, 0) + log(1 + e), e = e^-|raw|.
 
-    log(1 + e) / e is a polynomial, the best of its degree on [0, 1] (Remez): 2e-7 off at most, and
-    a third of the instructions of a logarithm and a division.
+    log(1 + e) / e is a polynomial, the best of its degree on [0, 1] (Remez): 2e-7 off at most,
+    in fewer instructions than a logarithm and a division.
     """
     e = power(-tl.abs(raw) * LOG2_E)
     p = e * 0.0052326940931379795 - 0.02950523979961872
