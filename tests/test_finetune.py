@@ -52,7 +52,7 @@ class Losses:
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        ("sft", {"packing": "bfd"}),
+        pytest.param("sft", {"packing": "bfd"}, marks=pytest.mark.slow),
         pytest.param(
             "sft", {"packing": "wrapped", "loss_on": "everything"}, marks=pytest.mark.slow
         ),
@@ -88,7 +88,9 @@ def test_full_trains_every_tensor(tmp_path: Path) -> None:
     assert changed(tmp_path / "out", tmp_path / "model") == set(tensors(tmp_path / "model"))
 
 
-@pytest.mark.parametrize("method", [LORA, DORA], ids=["LoRA", "DoRA"])
+@pytest.mark.parametrize(
+    "method", [LORA, pytest.param(DORA, marks=pytest.mark.slow)], ids=["LoRA", "DoRA"]
+)
 def test_adapters_change_their_targets_alone_and_merge(
     method: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -117,6 +119,7 @@ def test_adapters_change_their_targets_alone_and_merge(
     assert changed(tmp_path / "merged", out) == set()
 
 
+@pytest.mark.slow
 def test_lisa_trains_the_blocks_drawn_and_what_is_outside(tmp_path: Path) -> None:
     stage, out = stage_of("sft", tmp_path, max_steps=3, **LISA), tmp_path / "out"
     result = tuned(stage, out)

@@ -265,7 +265,11 @@ def test_a_trial_goes_on_when_the_server_that_began_it_is_killed(tmp_path: Path)
         ("odd", "crash: RuntimeError: Odd: 1 and 2"),
         ("exits", "crash: the worker ended with exit code 7"),
         ("leaves", "preempted: asked to leave before it trained"),
-        ("sleeps", "timeout: the trial's time limit passed; raise trial_timeout_minutes"),
+        pytest.param(
+            "sleeps",
+            "timeout: the trial's time limit passed; raise trial_timeout_minutes",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_how_a_worker_ends_is_told_as_it_was(function: str, said: str, tmp_path: Path) -> None:

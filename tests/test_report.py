@@ -69,6 +69,7 @@ def test_the_committed_readme_lists_every_sweep() -> None:
 # --- the whole way, on a small export
 
 
+@pytest.mark.slow
 def test_a_second_report_gives_the_same_bytes_without_torch(made: Path) -> None:
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     code = (

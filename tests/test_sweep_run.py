@@ -384,7 +384,11 @@ def killed() -> Exception:
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(killed, "crash"), (TimeoutError, "timeout"), (MemoryError, "out_of_memory")],
+    [
+        (killed, "crash"),
+        pytest.param(TimeoutError, "timeout", marks=pytest.mark.slow),
+        (MemoryError, "out_of_memory"),
+    ],
 )
 def test_a_crash_is_retried_and_costs_one_trial(
     lab: Lab, error: Callable[[], Exception], reason: str

@@ -176,14 +176,14 @@ def test_a_control_that_fails_is_said_before_anything_else() -> None:
 def test_a_winner_at_the_edge_of_the_grid_is_said() -> None:
     runs = pd.DataFrame({"row": ["a", "b", "c"], "lr": [1e-3, 2e-3, 4e-3]})
     (said,) = edge_notes(runs, {"lr": [1e-3, 2e-3, 4e-3]})
-    assert said.endswith("the best may lie beyond: a, c.")
+    assert said.endswith("the best may lie beyond (`widen: true` goes on): a, c.")
 
 
 def test_two_choices_have_no_inside() -> None:
     """Every winner of two is at an edge: the table says it of every row."""
     runs = pd.DataFrame({"row": ["a", "b"], "lr": [4e-3, 8e-3]})
     (said,) = edge_notes(runs, {"lr": [4e-3, 8e-3]})
-    assert said.endswith("the best may lie beyond: a, b.")
+    assert said.endswith("the best may lie beyond (`widen: true` goes on): a, b.")
 
 
 ENTROPY = """\

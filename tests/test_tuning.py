@@ -13,7 +13,8 @@ from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, winner
 from hymba_lab.sweep.pruning import make_pruning
 from hymba_lab.sweep.question.file import Metric, Pruner, Stop
 from hymba_lab.sweep.session import Session
-from hymba_lab.sweep.widening import MOST, at_edge, one_further, reachable
+from hymba_lab.sweep.tuning_notes import tuning_notes
+from hymba_lab.sweep.widening import MOST, at_edge, never_widened, one_further, reachable
 
 METRIC = Metric(name="val/recall_accuracy", goal="maximize")
 STOP = Stop(metric=METRIC.name, at=0.9)
@@ -192,6 +193,33 @@ def test_widening_goes_on_until_the_winner_is_inside_and_not_for_ever(lab: Lab) 
     assert {p["optimizer.lr"] for p in winners(session, outcomes).values()} == {8e-3 * 2**MOST}
     span = session.sweep.file.search["optimizer.lr"]
     assert set(tried) <= set(reachable(span).choices or [])
+
+
+@pytest.mark.parametrize(
+    ("widen", "span", "sides"),
+    [
+        (False, {"choices": [2e-3, 4e-3, 1e-3, 8e-3]}, ["table"]),
+        (True, {"choices": [2e-3, 4e-3, 1e-3, 8e-3]}, ["sweep"]),
+        (False, {"low": 1e-3, "high": 8e-3}, ["sweep"]),
+    ],
+)
+def test_a_winner_at_an_edge_is_said_once(
+    lab: Lab, widen: bool, span: Mapping[str, Any], sides: list[str]
+) -> None:
+    """By the table, of choices that its export names; by the sweep, of what only it knows."""
+    sampler = {"name": "grid" if "choices" in span else "random"}
+    lab.edit(**{**TUNED, "search": {"optimizer.lr": span}, "sampler": sampler, "widen": widen})
+    session = lab.session()
+    outcomes: dict[str, Outcome] = {}
+    while waiting := [j for j in session.planner.jobs(outcomes) if j.identity not in outcomes]:
+        for job in waiting:  # the lower the rate, the sooner
+            step = 1 + round(10_000 * job.params["optimizer.lr"])
+            metrics = {METRIC.name: 1.0}
+            record = {"history": [[step, metrics]], "n_steps": step, "metrics": metrics}
+            outcomes[job.identity] = Outcome("finished", record)
+    notes = tuning_notes(session.sweep.file, list(session.planner.jobs(outcomes)), outcomes)
+    by_sweep = ["sweep" for note in notes if note.startswith("At an edge of what was tried")]
+    assert by_sweep + ["table" for _ in never_widened(session.sweep.file)] == sides
 
 
 def test_the_soonest_wins_and_a_pruned_trial_is_nobodys_winner(lab: Lab) -> None:

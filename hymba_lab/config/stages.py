@@ -43,28 +43,32 @@ class StageSpec(Spec):
         return data
 
 
-class SftStage(StageSpec, SftKeys):
-    """Supervised fine-tuning of the model so far."""
-
-    name: Literal["sft"]
+class _Tuning(StageSpec):
+    """A stage that trains: names of its files decide nothing, what is in them does."""
 
     def canonical(self) -> dict[str, Any]:
         """Return what decides the outcome: contents, not the paths that they are found at."""
-        return _tuning_facts(super().canonical())
+        data = super().canonical()
+        data["data"] = {key: value for key, value in data["data"].items() if key != "paths"}
+        if data.get("template") not in (None, "plain"):
+            data["template"] = "own"
+        return data
+
+
+class SftStage(_Tuning, SftKeys):
+    """Supervised fine-tuning of the model so far."""
+
+    name: Literal["sft"]
 
     def of(self, label: str, model: Path, seed: int) -> Sft:
         """Return the stage on the model in a folder."""
         return Sft(name=label, model=str(model), seed=seed % 2**32, **_keys(self))
 
 
-class DpoStage(StageSpec, DpoKeys):
+class DpoStage(_Tuning, DpoKeys):
     """Direct preference optimization of the model so far."""
 
     name: Literal["dpo"]
-
-    def canonical(self) -> dict[str, Any]:
-        """Return what decides the outcome: contents, not the paths that they are found at."""
-        return _tuning_facts(super().canonical())
 
     def of(self, label: str, model: Path, seed: int) -> Dpo:
         """Return the stage on the model in a folder."""
@@ -219,14 +223,6 @@ def files_of(path: Path) -> list[Path]:
     else:
         return []
     return sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts)
-
-
-def _tuning_facts(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of a tuned stage with names of files left out."""
-    data["data"] = {key: value for key, value in data["data"].items() if key != "paths"}
-    if data.get("template") not in (None, "plain"):
-        data["template"] = "own"
-    return data
 
 
 def _keys(stage: TunedStage) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.errors import StoreError, UserError, suggest
 from hymba_lab.report.find import is_called
-from hymba_lab.runs.tracking import Store, param_name
+from hymba_lab.runs.tracking import STAGE, Store, param_name
 from hymba_lab.sweep.export import (
     Facts,
     Resolved,
@@ -92,7 +92,7 @@ def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
     found = [
         (line, history)
         for run in trials
-        if run.data.params.get("stage") == "seed"
+        if run.data.tags.get(STAGE) == "seed"
         for line, history in [_read(store, file, run, per_step)]
     ]
     lines = [line for line, _ in found]
@@ -196,7 +196,7 @@ def _facts(
     seconds: dict[str, float] = {}
     for run in trials:
         if "hymba_lab.seconds" in run.data.tags:
-            compared = run.data.params.get("stage") == "seed"
+            compared = run.data.tags.get(STAGE) == "seed"
             stage = "of compared runs" if compared else "of tuning"
             told = float(run.data.tags["hymba_lab.seconds"])
             seconds[stage] = seconds.get(stage, 0.0) + told

@@ -28,6 +28,7 @@ from hymba_lab.runs.store_uri import is_server, remembered, whole
 T = TypeVar("T")
 
 IDENTITY = "hymba_lab.identity"
+STAGE = "hymba_lab.stage"  # "tune", "race" (compared runs of values that lost) or "seed"
 ROLE = "hymba_lab.role"  # "sweep" (parent) or "trial" (child)
 SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained in another sweep
 

@@ -19,6 +19,7 @@ from hymba_lab.sweep.launchers.base import Launcher
 from hymba_lab.sweep.observers.base import Observer
 from hymba_lab.sweep.planner import Planner
 from hymba_lab.sweep.pruning import Pruning, make_pruning
+from hymba_lab.sweep.race import GIVEN_UP_AT
 from hymba_lab.sweep.task import Task, whole_enough
 
 _TICK_S = 0.5
@@ -136,10 +137,11 @@ class Coordinator:
     def pruning(self, job: Job) -> Pruning | None:
         """Return how a tuning trial is pruned; the compared runs never are."""
         file = self.planner.sweep.file
-        if job.stage != "tune":
+        if job.stage == "seed":
             return None
         records = [past.record for past in job.history if past.record]
-        return make_pruning(file.pruner, file.metric, records, file.stop)
+        slack = GIVEN_UP_AT if job.stage == "race" else 1.0
+        return make_pruning(file.pruner, file.metric, records, file.stop, slack)
 
     def _open_jobs(self) -> list[Job]:
         if self._open is None:

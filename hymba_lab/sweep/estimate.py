@@ -142,6 +142,11 @@ def _runs_note(session: Session, outcomes: Outcomes) -> str:
             f"{file.n_trials} trials over the axes, then {len(file.seeds)} seeds of each that no "
             f"other beats; {done}."
         )
+    if file.tuning == "race":
+        return (
+            f"About {session.planner.total()} runs: in each of {len(session.cells)} rows "
+            f"{file.trials_per_cell} values race over {len(file.seeds)} seeds, {done}."
+        )
     return (
         f"{session.planner.total()} runs ({len(session.cells)} rows x ({file.trials_per_cell} "
         f"tuning trials + {len(file.seeds)} seeds)), {done}."
@@ -179,7 +184,7 @@ def _time_note(
     if missing or not speeds:
         return "Expected time: not known; --plan --calibrate measures a few steps of every row."
     file, n_steps = session.sweep.file, session.sweep.base.n_steps
-    per_row = file.trials_per_cell + len(file.seeds)
+    per_row = file.runs_per_row
     seconds = sum(speeds[cell.label] * n_steps * per_row for cell in session.cells)
     share = 1 - min(1.0, len(outcomes) / max(1, session.planner.total()))
     minutes = seconds * share / n_workers / 60
@@ -197,7 +202,7 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
         column.no_wrap, column.justify = True, "right"
     table.columns[0].overflow = "fold"
     file = session.sweep.file
-    planned = f"/{file.trials_per_cell + len(file.seeds)}" if file.design != "search" else ""
+    planned = f"/{file.runs_per_row}" if file.design != "search" else ""
     finished: dict[str, int] = {}
     for job in session.planner.jobs(outcomes):
         if job.identity in outcomes and outcomes[job.identity].status != "failed":

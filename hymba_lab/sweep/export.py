@@ -21,6 +21,7 @@ from hymba_lab.errors import StoreError
 from hymba_lab.registry import Section
 from hymba_lab.sweep.question.file import Range, SweepFile
 from hymba_lab.sweep.question.level import level_of
+from hymba_lab.sweep.widening import never_widened
 from hymba_lab.tables.columns import CURVE, CURVE_NUMBERS, CURVE_TEXT, TEXT
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.solving import Task, task_of
@@ -152,7 +153,7 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         factorial=list(sweep.axes) if sweep.design == "factorial" else (),
         task=task,
         control=sweep.control,
-        choices=_tuned_numbers(sweep),
+        choices=never_widened(sweep),
     )
     bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
     question, source = (tables.markdown_text(said) for said in (sweep.question, sweep.source))
@@ -171,21 +172,6 @@ def task_of_export(export: Export) -> Task | None:
     if level is None or level.metric not in set(export.curves["metric"]):
         return None
     return task_of(export.runs, export.curves, level.metric, level.at, level.guess)
-
-
-def _tuned_numbers(sweep: SweepFile) -> dict[str, list[float]]:
-    """Return the numbers among which every row's best was sought, by path.
-
-    None where the search was widened row by row: the export's own notes say how far, and to what.
-    """
-    if sweep.widen:
-        return {}
-    given = {path: span.choices or [] for path, span in sweep.search.items()}
-    numbers = {
-        path: [float(value) for value in values if isinstance(value, int | float)]
-        for path, values in given.items()
-    }
-    return {path: values for path, values in numbers.items() if len(values) == len(given[path]) > 1}
 
 
 def origin(export: Export) -> list[str]:

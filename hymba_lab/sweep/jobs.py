@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from hymba_lab.config import Config
 from hymba_lab.sweep.cells import Cell
+from hymba_lab.sweep.question.designs import shown
 from hymba_lab.sweep.question.file import Metric, Stop
 from hymba_lab.sweep.solving import solving_facts, tokens_per_step
 
 Params = dict[str, Any]  # path in the configuration (or axis) -> value
-Stage = Literal["tune", "seed"]
+Stage = Literal["tune", "race", "seed"]  # race: compared runs of values that may not win
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,13 @@ class Job:
     @property
     def name(self) -> str:
         """Return the run's name in MLflow: its labels."""
-        what = f"trial {self.index}" if self.stage == "tune" else f"seed {self.seed}"
-        return f"{self.cell.label}, {what}"
+        values = ", ".join(shown(value) for value in self.params.values())
+        what = {
+            "tune": f"trial {self.index}",
+            "race": f"{values}, seed {self.seed}",
+            "seed": f"seed {self.seed}",
+        }
+        return f"{self.cell.label}, {what[self.stage]}"
 
     @property
     def chain(self) -> tuple[str, ...]:

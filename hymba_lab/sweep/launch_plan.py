@@ -13,7 +13,7 @@ from hymba_lab.sweep.session import Session
 def jobs_left(session: Session, outcomes: Outcomes) -> dict[str, int]:
     """Return how many runs each row has left; seeds of rows that are still tuned included."""
     file = session.sweep.file
-    per_row = file.trials_per_cell + len(file.seeds)
+    per_row = file.runs_per_row
     done: dict[str, int] = {}
     for job in session.planner.jobs(outcomes):
         if job.identity in outcomes:

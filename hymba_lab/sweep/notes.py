@@ -1,14 +1,13 @@
 """What stands under a table beside the statistics: data, tuning, ends before their time."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from hymba_lab.sweep.jobs import Job, Outcomes
-from hymba_lab.sweep.question.designs import shown
 from hymba_lab.sweep.references import data_notes
 from hymba_lab.sweep.session import Session
-from hymba_lab.sweep.widening import at_edge
+from hymba_lab.sweep.tuning_notes import tuning_notes
 
 _MOST_TOLD = 8  # runs that a note names
 
@@ -19,7 +18,7 @@ def table_notes(session: Session, jobs: Sequence[Job], outcomes: Outcomes) -> li
         *data_notes(session),
         *set_notes(session),
         *stop_notes(session),
-        *tuning_notes(session, jobs, outcomes),
+        *tuning_notes(session.sweep.file, jobs, outcomes),
         *axis_notes(session, jobs, outcomes),
         *ending_notes(session, jobs),
     ]
@@ -30,53 +29,6 @@ def set_notes(session: Session) -> list[str]:
     fixed = session.sweep.file.set
     told = "; ".join(f"{path} = {json.dumps(value)}" for path, value in fixed.items())
     return [f"Set for every row, in place of {session.sweep.file.base}: {told}."] if fixed else []
-
-
-def tuning_notes(session: Session, jobs: Sequence[Job], outcomes: Outcomes) -> list[str]:
-    """Say how every row was tuned, which values won, and which of them stand at an edge."""
-    file = session.sweep.file
-    if not file.search:
-        return []
-    chosen = {job.cell.label: job for job in jobs if job.stage == "seed"}
-    tuning: dict[str, list[Job]] = defaultdict(list)
-    for job in jobs:
-        if job.stage == "tune":
-            tuning[job.cell.label].append(job)
-    won = "; ".join(
-        f"{label}: {', '.join(map(shown, job.params.values()))}" for label, job in chosen.items()
-    )
-    trials = file.n_trials or file.trials_per_cell
-    compared = sorted({job.seed for job in jobs if job.stage == "seed"} or file.seeds)
-    notes = [
-        f"Tuned alike: {trials} trials of {', '.join(file.search)} "
-        f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
-        f"the compared seeds {compared}. Won: {won}."
-    ]
-    if file.stop is not None:
-        notes[0] += " The soonest to solve the task wins, where any does."
-        tried = {job.identity for own in tuning.values() for job in own} & outcomes.keys()
-        if n := sum(outcomes[run].status == "pruned" for run in tried):
-            notes[0] += f" {n} that had not by then {'was' if n == 1 else 'were'} given up."
-    widened = [
-        f"{label} to {shown(job.params[path])}"
-        for path in file.search
-        for label in chosen
-        for job in tuning[label][trials:]
-    ]
-    if widened and file.widen:
-        notes[0] += f" Widened where the best stood at an edge: {'; '.join(widened)}."
-    edges = [
-        f"{label} ({path} {shown(value)})"
-        for label, job in chosen.items()
-        for path, value in job.params.items()
-        if at_edge([one.params[path] for one in tuning[label] if path in one.params], value)
-    ]
-    if edges:
-        notes.append(
-            f"At an edge of what was tried, and perhaps better beyond it: {'; '.join(edges)}"
-            + ("." if file.widen else "; widen: true goes on.")
-        )
-    return notes
 
 
 def stop_notes(session: Session) -> list[str]:

@@ -1,13 +1,15 @@
 """What to run next, as a pure function of what has finished.
 
 A cell first tunes its hyperparameters on a seed of its own (`tune_seed`), then repeats the winner
-over `seeds`, and over further ones until it is decided where that is asked for. No state survives a
+over `seeds`, or all of them race over `seeds`; where that is asked for, further seeds follow until
+it is decided. No state survives a
 process: whoever starts again derives the same jobs from the same results, whatever the order in
 which they came in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from hymba_lab.config import resolve
 from hymba_lab.cost.many import Meter
@@ -26,6 +28,7 @@ from hymba_lab.sweep.jobs import (
 )
 from hymba_lab.sweep.judging import judged
 from hymba_lab.sweep.question.file import Metric, Range, Sweep
+from hymba_lab.sweep.race import race_jobs
 from hymba_lab.sweep.suggest import suggest
 from hymba_lab.sweep.widening import MOST, one_further
 
@@ -38,6 +41,7 @@ class Planner:
         self._meter = meter
         self._jobs: dict[tuple[str, str, int, str], Job] = {}
         self._suggestions: dict[tuple[str, int], Params] = {}
+        self._n_raced: dict[str, int] = {}  # of the rows whose race is over
         self._planned: dict[str, tuple[list[Outcome], list[Job]]] = {}
 
     def jobs(self, outcomes: Outcomes) -> list[Job]:
@@ -52,11 +56,15 @@ class Planner:
         file = self.sweep.file
         if file.design == "search":
             return (file.n_trials or 0) + len(file.seeds)
-        planned = len(self.cells) * (file.trials_per_cell + len(file.seeds))
-        return max(planned, len(self._jobs))  # looks may have added seeds
+        known = {job.identity for job in self._jobs.values()}  # looks may have added seeds
+        if file.tuning == "one_seed":
+            return max(len(self.cells) * file.runs_per_row, len(known))
+        return sum(self._n_raced.get(cell.label, file.runs_per_row) for cell in self.cells)
 
     def _jobs_of(self, cell: Cell, outcomes: Outcomes) -> list[Job]:
         """Return a cell's jobs; once its seeds are planned, the outcomes of its tuning decide."""
+        if self.sweep.file.tuning == "race":
+            return self._race(cell, outcomes)
         if cell.label in self._planned:
             seen, jobs = self._planned[cell.label]
             tuned = (job for job in jobs if job.stage == "tune")
@@ -96,6 +104,17 @@ class Planner:
         params = best.params if best else {}
         for index, seed in enumerate(file.seeds):
             yield self._job(cell, "seed", index, seed, params)
+
+    def _race(self, cell: Cell, outcomes: Outcomes) -> list[Job]:
+        file = self.sweep.file
+        values = [
+            self._suggested(cell.label, file.search, index, [], [file.metric])
+            for index in range(file.trials_per_cell)
+        ]
+        jobs = race_jobs(file, values, outcomes, partial(self._job, cell))
+        if jobs[-1].stage == "seed":
+            self._n_raced[cell.label] = len(jobs)
+        return jobs
 
     def _widened(self, cell: Cell, tuned: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
         """Further trials past the edge of the choices, until the winner is inside."""
@@ -137,7 +156,7 @@ class Planner:
 
         A row of which no seed finished is given up.
         """
-        params = {job.cell.label: job.params for job in jobs}
+        params = {job.cell.label: job.params for job in jobs if job.stage == "seed"}
         labels = [cell.label for cell in self.cells]
         found = judged(self.sweep, labels, jobs, outcomes, looks)
         rows = [one.label for one in found if not one.decided and one.n]

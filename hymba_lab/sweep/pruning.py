@@ -37,7 +37,7 @@ class Pruning(Protocol):
 
 @dataclass(frozen=True)
 class Overtaken:
-    """A trial of the row solved the task at `step`; who comes later is not its winner."""
+    """A trial of the row solved the task so soon that who has not by `step` is not its winner."""
 
     step: float
     stop: Stop
@@ -115,23 +115,25 @@ def make_pruning(
     metric: Metric,
     records: Sequence[Mapping[str, Any]],
     stop: Stop | None = None,
+    slack: float = 1.0,
 ) -> Pruning | None:
     """Return the pruning of one trial, or None where nothing is pruned.
 
-    `records` are of the earlier trials that it is compared with, `stop` says what solved means.
+    `records` are of the earlier trials that it is compared with, `stop` says what solved means;
+    a trial is overtaken at `slack` times the step of the soonest.
     """
     if options.name == "overtaken":
-        return _overtaken(records, stop) if stop is not None else None
+        return _overtaken(records, stop, slack) if stop is not None else None
     if options.name == "none" or metric.name.startswith("cost/"):
         return None
     past = ((curve_of(record, metric.name), record["stopped_by"] is None) for record in records)
     return CurvePruning(options, metric, tuple((curve, whole) for curve, whole in past if curve))
 
 
-def _overtaken(records: Sequence[Mapping[str, Any]], stop: Stop) -> Overtaken | None:
+def _overtaken(records: Sequence[Mapping[str, Any]], stop: Stop, slack: float) -> Overtaken | None:
     steps = [step_of_solving(record["history"], stop) for record in records]
     solved = [step for step in steps if not math.isnan(step)]
-    return Overtaken(min(solved), stop) if solved else None
+    return Overtaken(slack * min(solved), stop) if solved else None
 
 
 def _make(options: Pruner) -> "optuna.pruners.BasePruner":

@@ -70,7 +70,7 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
         hardware=sorted({str(found["hardware"]) for found in _records(jobs, outcomes)}),
         hours={
             "of compared runs": _hours(_records(jobs, outcomes, "seed")),
-            "of tuning": _hours(_records(jobs, outcomes, "tune")),
+            "of tuning": _hours(_records(jobs, outcomes, "tune", "race")),
         },
         notes=table_notes(session, jobs, outcomes),
     )
@@ -106,11 +106,9 @@ def curve_lines(
             )
 
 
-def _records(
-    jobs: Sequence[Job], outcomes: Outcomes, stage: Stage | None = None
-) -> list[Mapping[str, Any]]:
-    """Return the records of what was trained, of one stage or of both."""
-    ended = [outcomes.get(job.identity) for job in jobs if stage in (None, job.stage)]
+def _records(jobs: Sequence[Job], outcomes: Outcomes, *stages: Stage) -> list[Mapping[str, Any]]:
+    """Return the records of what was trained, of some stages or of all."""
+    ended = [outcomes.get(job.identity) for job in jobs if not stages or job.stage in stages]
     return [outcome.record for outcome in ended if outcome and "hardware" in outcome.record]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from hymba_lab.sweep.question.file import Range
+from hymba_lab.sweep.question.file import Range, SweepFile
 
 MOST = 3  # values tried past the choices of a row
 
@@ -39,6 +39,18 @@ def reachable(span: Range) -> Range:
     for _ in range(MOST):
         numbers = [_beyond(numbers, numbers[0]), *numbers, _beyond(numbers, numbers[-1])]
     return span.model_copy(update={"choices": numbers})
+
+
+def never_widened(sweep: SweepFile) -> dict[str, list[Number]]:
+    """Return the numbers among which every row's best was sought, by path.
+
+    A table tells by itself who won at an edge of these. Of a range, and of choices widened row by
+    row, only the sweep knows what was tried, and says so in its own notes.
+    """
+    if sweep.widen:
+        return {}
+    found = {path: _numbers(span.choices or []) for path, span in sweep.search.items()}
+    return {path: numbers for path, numbers in found.items() if len(numbers) > 1}
 
 
 def _beyond(numbers: list[Number], edge: float) -> Number:

@@ -120,6 +120,6 @@ def edge_notes(runs: pd.DataFrame, choices: Mapping[str, Sequence[float]]) -> li
         if at:
             found.append(
                 f"Tuned to an edge of its choices ({name}, {min(values):g} to {max(values):g}), "
-                f"the best may lie beyond: {', '.join(at)}."
+                f"the best may lie beyond (`widen: true` goes on): {', '.join(at)}."
             )
     return found

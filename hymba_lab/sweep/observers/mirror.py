@@ -15,6 +15,7 @@ from hymba_lab.runs.tracking import (
     IDENTITY,
     ROLE,
     SHARED_FROM,
+    STAGE,
     Store,
     default_uri,
     param_name,
@@ -200,6 +201,8 @@ class Mirror:
         """Attach the table to the parent run, say its verdicts and close it."""
         self._look()
         with self._told_once():
+            self._mark_winners(report)
+        with self._told_once():
             for name, text in report.files.items():
                 self.parent.artifact(name, text)
         with self._told_once():
@@ -208,6 +211,18 @@ class Mirror:
             self.parent.describe({}, {**tags, **verdict_tags(report.table)})
             self.parent.log(verdict_metrics(report.table), 0)
             self.parent.end()
+
+    def _mark_winners(self, report: "Report") -> None:
+        """Tell the compared runs of a race from those that it left behind."""
+        if self.session.sweep.file.tuning != "race":
+            return
+        compared = set(report.runs["identity"])
+        for identity, found in self.store.runs_by_identity(self.experiment).items():
+            stage = "seed" if identity in compared else "race"
+            if found.data.tags.get(STAGE) != stage:
+                Run(self.store, found.info.run_id, found.info.artifact_uri).describe(
+                    {}, {STAGE: stage}
+                )
 
     def interrupted(self) -> None:
         """Say that the sweep and what it was training have stopped, if the store still answers."""
@@ -262,7 +277,7 @@ class Mirror:
             IDENTITY: job.identity,
             "hymba_lab.sweep": self.session.name,
             "hymba_lab.cell": job.cell.label,
-            "hymba_lab.stage": job.stage,
+            STAGE: job.stage,
             "hymba_lab.seed": str(job.seed),
             "hymba_lab.digest": job.digest,
             "hymba_lab.data": self.session.mixture.fingerprint,

@@ -109,6 +109,8 @@ def _check_design(sweep: Sweep) -> None:
     """`design: search` counts its trials over all rows, every other design within each row."""
     file, wrong = sweep.file, sweep.wrong
     if file.design == "search":
+        if file.tuning == "race":
+            raise wrong(["tuning"], "race is for designs with named rows, not for search.")
         if not file.n_trials:
             raise wrong(["design"], "search chooses over the axes; say how often with n_trials.")
         if file.trials_per_cell:
@@ -123,6 +125,14 @@ def _check_design(sweep: Sweep) -> None:
     if file.search and not file.trials_per_cell:
         raise wrong(
             ["search"], "is never tried: trials_per_cell is 0; say how many trials to make."
+        )
+    if file.tuning == "race" and (
+        file.stop is None or not file.search or file.sampler.name != "grid"
+    ):
+        raise wrong(
+            ["tuning"],
+            "race compares when the values of a row solve their task; give stop: {metric, at}, "
+            "search with choices: [...] and sampler: {name: grid}.",
         )
     if file.trials_per_cell and not file.search:
         raise wrong(["trials_per_cell"], "there is nothing to try: search is missing or empty.")

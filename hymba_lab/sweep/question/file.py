@@ -114,6 +114,7 @@ class SweepFile(Section):
     stop: Stop | None = None  # end a run that has solved its task; no part of its identity
     search: dict[str, Range] = {}  # path -> values tried alike in every row
     trials_per_cell: Annotated[int, Field(ge=0)] = 0  # tuning trials of each row
+    tuning: Literal["one_seed", "race"] = "one_seed"  # trials on tune_seed alone, or on all seeds
     widen: bool = False  # go on past an edge of the choices until the winner is inside
     n_trials: Count | None = None  # design search: trials over all axes
     sampler: Sampler = Sampler()  # how `search` is sampled
@@ -133,6 +134,13 @@ class SweepFile(Section):
         if self.until_decided is None:
             return None
         return plan_looks(self.seeds, self.until_decided, reserved=[self.tune_seed])
+
+    @property
+    def runs_per_row(self) -> int:
+        """How many runs a row comes to; of a race, about: two values after the first seed."""
+        if self.tuning == "race":
+            return self.trials_per_cell + 2 * (len(self.seeds) - 1)
+        return self.trials_per_cell + len(self.seeds)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""What stands under a table of how its rows were tuned: alike, on what, and who won."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from hymba_lab.sweep.jobs import Job, Outcomes
+from hymba_lab.sweep.question.designs import shown
+from hymba_lab.sweep.question.file import SweepFile
+from hymba_lab.sweep.race import BEHIND, standing
+from hymba_lab.sweep.widening import at_edge, never_widened
+
+Rows = Mapping[str, Sequence[Job]]
+
+
+def tuning_notes(file: SweepFile, jobs: Sequence[Job], outcomes: Outcomes) -> list[str]:
+    """Say how every row was tuned, which values won, and which of them stand at an edge."""
+    if not file.search:
+        return []
+    race = file.tuning == "race"
+    chosen = {job.cell.label: job for job in jobs if job.stage == "seed"}
+    tuning: dict[str, list[Job]] = {label: [] for label in chosen}
+    for job in jobs:
+        if race or job.stage == "tune":
+            tuning.setdefault(job.cell.label, []).append(job)
+    if race:
+        first = _race_note(file, chosen, tuning, outcomes)
+    else:
+        first = _trials_note(file, chosen, jobs)
+        if file.stop is not None:
+            first += " The soonest to solve the task wins, where any does." + _given_up(
+                tuning, outcomes
+            )
+    return [first + _widened(file, tuning), *_edges(file, chosen, tuning)]
+
+
+def _trials_note(file: SweepFile, chosen: Mapping[str, Job], jobs: Sequence[Job]) -> str:
+    compared = sorted({job.seed for job in jobs if job.stage == "seed"} or file.seeds)
+    won = "; ".join(f"{label}: {_values(job)}" for label, job in chosen.items())
+    return (
+        f"Tuned alike: {file.n_trials or file.trials_per_cell} trials of {', '.join(file.search)} "
+        f"{'in all' if file.n_trials else 'per row'} on seed {file.tune_seed}, which is not among "
+        f"the compared seeds {compared}. Won: {won}."
+    )
+
+
+def _race_note(file: SweepFile, chosen: Mapping[str, Job], tuning: Rows, outcomes: Outcomes) -> str:
+    won = (
+        f"{label}: {_values(job)}{_next_best(file, job, tuning[label], outcomes)}"
+        for label, job in chosen.items()
+    )
+    n_runs = len({job.identity for own in tuning.values() for job in own})
+    return (
+        f"Tuned alike, by a race: {file.trials_per_cell} values of {', '.join(file.search)} train "
+        f"on the compared seeds {file.seeds}, {n_runs} runs in all. After k seeds those are given "
+        f"up whose geometric mean of tokens until solved is over exp({BEHIND:g} / sqrt(k)) times "
+        f"the best's; the best over all seeds stands in the table. Won: {'; '.join(won)}."
+    )
+
+
+def _next_best(file: SweepFile, best: Job, own: Sequence[Job], outcomes: Outcomes) -> str:
+    """Say who came to the end of a race beside the winner, and how much later."""
+    rivals: dict[str, list[Job]] = {}
+    for job in own:
+        if job.identity in outcomes:
+            rivals.setdefault(_values(job), []).append(job)
+    times = {
+        values: standing(file, [(job, outcomes[job.identity]) for job in jobs]).log_time
+        for values, jobs in rivals.items()
+        if len(jobs) == len(file.seeds)
+    }
+    mine = times.pop(_values(best), math.inf)
+    late = sorted((time, values) for values, time in times.items() if math.isfinite(time - mine))
+    return f" (next {late[0][1]}, {math.exp(late[0][0] - mine):.2f} times)" if late else ""
+
+
+def _values(job: Job) -> str:
+    return ", ".join(map(shown, job.params.values()))
+
+
+def _given_up(tuning: Rows, outcomes: Outcomes) -> str:
+    tried = {job.identity for own in tuning.values() for job in own} & outcomes.keys()
+    n = sum(outcomes[run].status == "pruned" for run in tried)
+    return f" {n} that had not by then {'was' if n == 1 else 'were'} given up." if n else ""
+
+
+def _widened(file: SweepFile, tuning: Rows) -> str:
+    """Say how far past its choices a row went."""
+    further = dict.fromkeys(
+        f"{label} to {shown(job.params[path])}"
+        for path, span in file.search.items()
+        for label, own in tuning.items()
+        for job in own
+        if file.widen and job.params[path] not in (span.choices or [])
+    )
+    return f" Widened where the best stood at an edge: {'; '.join(further)}." if further else ""
+
+
+def _edges(file: SweepFile, chosen: Mapping[str, Job], tuning: Rows) -> list[str]:
+    told = never_widened(file)  # by the table itself
+    edges = [
+        f"{label} ({path} {shown(value)})"
+        for label, job in chosen.items()
+        for path, value in job.params.items()
+        if path not in told
+        and at_edge([one.params[path] for one in tuning[label] if path in one.params], value)
+    ]
+    said = "At an edge of what was tried, and perhaps better beyond it"
+    return [f"{said}: {'; '.join(edges)}."] if edges else []
