@@ -35,6 +35,7 @@ EXAMPLES = {  # of every key of a sweep file, as YAML
     "search": "search: {optimizer.lr: {choices: [2.0e-3, 4.0e-3]}}",
     "trials_per_cell": "trials_per_cell: 2",
     "widen": "widen: true",
+    "tuning": "tuning: race",
     "n_trials": "n_trials: 40",
     "sampler": "sampler: {name: grid}",
     "pruner": "pruner: {name: median, n_warmup_steps: 100}",

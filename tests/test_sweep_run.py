@@ -140,7 +140,7 @@ def test_the_parent_run_holds_question_file_and_answer(done: tuple[Lab, Ended]) 
     assert sum(n for key, n in metrics.items() if key.startswith("verdicts/")) == 1
     experiment = lab.store().client.get_experiment(run.info.experiment_id)
     assert "Does a gate recall more" in experiment.tags["mlflow.note.content"]
-    assert "`params.stage = 'seed'`" in experiment.tags["mlflow.note.content"]
+    assert "tags.`hymba_lab.stage` = 'seed'" in experiment.tags["mlflow.note.content"]
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     files = {file.path for file in lab.store().client.list_artifacts(run.info.run_id)}
     assert files >= {"table.md", "table.csv", "table.tex", "runs.csv", "sweep.resolved.json"}

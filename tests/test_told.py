@@ -68,7 +68,7 @@ def test_the_note_says_question_answer_and_verdicts(table: Table) -> None:
 def test_the_experiment_says_what_is_asked_and_where_to_look() -> None:
     note = experiment_note(EXPORT.sweep, "head_ratio-nano")
     assert EXPORT.sweep.question in note and "`head_ratio-nano` holds the answer" in note
-    assert "`params.stage = 'seed'`" in note
+    assert "tags.`hymba_lab.stage` = 'seed'" in note
 
 
 def test_a_tag_is_cut_where_stores_would_refuse_it() -> None:

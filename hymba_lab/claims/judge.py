@@ -57,6 +57,7 @@ class Answer:
     metric: str
     comparisons: tuple[Compared, ...]
     missing: str = ""
+    by_one_run: bool = False  # the rows' values were chosen by one run of each
 
     @property
     def status(self) -> Status:
@@ -85,7 +86,9 @@ def _answer(name: str, claim: Claim, claims: Claims, asked: Asked) -> Answer:
     if task is not None and claim.probe is None:
         metric = f"tokens to {task.metric} of {task.at:.3g}"
     compared = tuple(_compared(claim, pair, claims.file.alpha, asked, task) for pair in pairs)
-    return Answer(name, claim, claims, folder, metric, compared)
+    return Answer(
+        name, claim, claims, folder, metric, compared, by_one_run=asked.tuned_by_one_run(claim)
+    )
 
 
 def _compared(claim: Claim, pair: Pair, alpha: float, asked: Asked, task: Task | None) -> Compared:

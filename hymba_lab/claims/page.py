@@ -58,6 +58,7 @@ def headline(count: Count, scale: str) -> str:
 def _notes(answers: Sequence[Answer], count: Count, scale: str) -> list[str]:
     alpha = min((answer.claims.file.alpha for answer in answers), default=0.05)
     return [
+        *_luck_note(answers),
         "What follows is about models of this scale, trained on this scale's data and budget. "
         "The papers' effects are of other models, metrics and tasks: compare signs, not sizes.",
         "Recall is learned in a jump, so its level at the end says when a run was stopped. Where "
@@ -75,6 +76,17 @@ def _notes(answers: Sequence[Answer], count: Count, scale: str) -> list[str]:
         "what holds.",
         f"Written by `python -m hymba_lab.claims --scale {scale}` from `analysis/claims/` and the "
         f"exports beside this file; `claims-{scale}.csv` has every number and every run.",
+    ]
+
+
+def _luck_note(answers: Sequence[Answer]) -> list[str]:
+    names = dict.fromkeys(one.folder for one in answers if one.by_one_run)
+    if not names:
+        return []
+    return [
+        f"In {', '.join(names)} each row's values were tuned by one run of each. That choice's "
+        "luck is in no interval, and by simulation tells rows of one architecture apart in up to "
+        "a third of comparisons: what is decided there awaits runs with `tuning: race`."
     ]
 
 

@@ -195,6 +195,10 @@ class Asked:
         runs = self._export(claim).runs
         return runs[runs["status"] == "finished"]
 
+    def tuned_by_one_run(self, claim: Claim) -> bool:
+        """Whether the values of the claim's rows were chosen by one run of each."""
+        return self._export(claim).sweep.tuned_by_one_run
+
     def _export(self, claim: Claim) -> Export:
         return self.results.export(self.folder(claim))
 

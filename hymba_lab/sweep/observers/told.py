@@ -60,8 +60,8 @@ def experiment_note(file: "SweepFile", name: str) -> str:
     return cut(
         f"{file.question}\n\n{file.source}\n\nThe run `{name}` holds the answer: its note, its "
         "metrics `verdict/...` and tags `verdict....`, and the table as artifacts. Its children "
-        "are the trials: group them by the parameter `row`; `params.stage = 'seed'` filters those "
-        "that are compared."
+        "are the trials: group them by the parameter `row`; ``tags.`hymba_lab.stage` = 'seed'`` "
+        "filters those that are compared."
     )
 
 

@@ -136,6 +136,11 @@ class SweepFile(Section):
         return plan_looks(self.seeds, self.until_decided, reserved=[self.tune_seed])
 
     @property
+    def tuned_by_one_run(self) -> bool:
+        """Whether every row's values were chosen by one run of each: no interval has that luck."""
+        return bool(self.search) and self.tuning == "one_seed" and self.design != "search"
+
+    @property
     def runs_per_row(self) -> int:
         """How many runs a row comes to; of a race, about: two values after the first seed."""
         if self.tuning == "race":
