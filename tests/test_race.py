@@ -212,7 +212,7 @@ def raced(landscape: Sequence[float], sd: float, luck: np.random.Generator) -> n
     for k in range(1, 7):
         means = [float(times[rate, :k].mean()) for rate in racing]
         racing = [racing[n] for n in still_racing(means, k)]
-    return times[min(racing, key=lambda rate: times[rate].mean())]
+    return np.asarray(times[min(racing, key=lambda rate: float(times[rate].mean()))])
 
 
 def table_of(rows: Sequence[np.ndarray]) -> list[Comparison]:
@@ -236,7 +236,7 @@ def told_apart(tuned: Any, landscape: Sequence[float], sd: float, n: int) -> flo
 
 
 CRITICAL = float(student.ppf(0.975, 40))
-LANDSCAPES = [  # log times of four rates over the best's; 9: never solves
+LANDSCAPES: list[list[float]] = [  # log times of four rates over the best's; 9: never solves
     [0, 9, 9, 9],
     [0, 0, 9, 9],
     [0, 0.3, 0.3, 9],
@@ -268,7 +268,7 @@ def test_every_rate_of_error() -> None:
             f"{landscape}, sd {sd}: two rows told apart after one run {once:.3f}, a race {race:.3f}"
         )
         assert race <= 0.055 + 2.3 * math.sqrt(0.055 * 0.945 / 4000)
-    unlike = [[0, 9, 9, 9], [0, 0, 0, 9], [0, 0.15, 0.25, 0.7], [0, 0.3, 0.3, 9]]
+    unlike: list[list[float]] = [[0, 9, 9, 9], [0, 0, 0, 9], [0, 0.15, 0.25, 0.7], [0, 0.3, 0.3, 9]]
     later = [*[LANDSCAPES[3]] * 3, [time + math.log(1.3) for time in LANDSCAPES[3]]]
     for tuned, sd in product((one_seed, raced), (0.15, 0.28)):
         luck, n = np.random.default_rng(1), 500

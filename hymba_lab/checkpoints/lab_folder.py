@@ -5,12 +5,14 @@ have the lab's names below `model.net.`, and an untied head is `lm_head.weight`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hymba_lab.atomic import json_of
+from hymba_lab.checkpoints.filled import filled
 from hymba_lab.checkpoints.tensor_files import TensorFolder
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.errors import CheckpointError
@@ -50,17 +52,16 @@ def load_lab_folder(
     """Return the model in evaluation mode; raises `CheckpointError` for tensors of another."""
     config, content = read_lab(folder, plugins)
     vocab = content["vocab_size"]
-    with torch.device("meta"):
-        model = build_model(config.model.model_copy(update={"vocab": vocab}), vocab)
+    build = partial(build_model, config.model.model_copy(update={"vocab": vocab}), vocab)
     tensors = TensorFolder(folder)
     ours = {
         name: "head.weight" if name == _HEAD else name.removeprefix(_PREFIX)
         for name in tensors.shapes
-        if name != _HEAD or model.head is not None
+        if name != _HEAD or not config.model.tie_embeddings
     }
     state = {name: tensors.read(theirs, dtype) for theirs, name in ours.items()}
     try:
-        model.load_state_dict(state, assign=True)
+        model = filled(build, state)
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: not the tensors of config.json: {error}") from None
     return model.eval()

@@ -1,6 +1,7 @@
 """A model and its codec from a folder: a run of ours, or a checkpoint in the released format."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from hymba_lab.atomic import json_of
 from hymba_lab.checkpoints.codec import Codec, TokenizerFile, text_source
+from hymba_lab.checkpoints.filled import filled
 from hymba_lab.checkpoints.hf_checkpoint import load_pretrained, precision_of
 from hymba_lab.checkpoints.lab_folder import is_lab_folder, load_lab_folder
 from hymba_lab.checkpoints.weights import described, load_weights
@@ -100,10 +102,8 @@ def _load_run(
     weights, facts = load_weights(file)
     resolved, vocab = described(file, facts)
     config = from_resolved(resolved, plugins=plugins, source=str(file))
-    with torch.device("meta"):
-        model = build_model(config.model, vocab)
     try:
-        model.load_state_dict(weights, assign=True)
+        model = filled(partial(build_model, config.model, vocab), weights)
     except RuntimeError as error:
         raise CheckpointError(f"{file}: not the weights of its configuration: {error}") from None
     codec = text_source(config, file) if texts else None

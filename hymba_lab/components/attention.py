@@ -87,12 +87,8 @@ class SoftmaxAttention(nn.Module):
                 widths |= {"k": self.k.out_features, "v": self.v.out_features}
             convs = {name: ShortConv(width, qkv_conv) for name, width in widths.items()}
             self.convs = nn.ModuleDict(convs)
-        self.sink: Tensor | None
-        if sink == "learned":
-            self.sink = nn.Parameter(torch.zeros(heads.n_heads))
-        else:
-            zeros = torch.zeros(heads.n_heads) if sink else None
-            self.register_buffer("sink", zeros, persistent=False)
+        self.sink = nn.Parameter(torch.zeros(heads.n_heads)) if sink == "learned" else None
+        self.off_by_one = sink == "off_by_one"
         d_gate = {None: 0, "per_head": heads.n_heads, "elementwise": d_out}[output_gate]
         self.gate = nn.Linear(d_model, d_gate, bias=False) if d_gate else None
 
@@ -102,7 +98,8 @@ class SoftmaxAttention(nn.Module):
         q = _split(self._conv("q", self.q(x), past), self.heads.d_head)
         q = self._rotate(self.q_norm(q) if self.q_norm else q, past)
         k, v = kv if kv is not None else past.extend(*self.keys_values(x, past))
-        o = past.attend(q, k, v, window=self.window, n_meta=self.n_meta, sink=self.sink)
+        sink = q.new_zeros(q.shape[1]) if self.off_by_one else self.sink
+        o = past.attend(q, k, v, window=self.window, n_meta=self.n_meta, sink=sink)
         o = o.transpose(1, 2)
         if self.gate is not None:
             share = torch.sigmoid(self.gate(x))
