@@ -18,7 +18,7 @@ from hymba_lab.errors import UserError
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
 from hymba_lab.report.pictures import paper_costs, pictures
-from hymba_lab.runs.tracking import ROLE, Store, default_uri
+from hymba_lab.runs.tracking import ROLE, STAGE, Store, default_uri
 from hymba_lab.sweep.export import documents, read_export
 from hymba_lab.tables.sentence import sentence
 
@@ -345,7 +345,7 @@ def test_two_runs_for_one_place_are_refused(trained: Lab, tmp_path: Path) -> Non
     experiment = store.experiment("sweep-tiny")
     found = store.runs_by_identity(experiment).values()
     (whole,) = [one for one in found if one.info.run_name == "gate, seed 1"]
-    copy = store.open_run(experiment, "gate, seed 1", "another", {ROLE: "trial"})
+    copy = store.open_run(experiment, "gate, seed 1", "another", {ROLE: "trial", STAGE: "seed"})
     copy.describe(whole.data.params)
     try:
         with pytest.raises(UserError, match=r"two runs of 'gate' seed 1, identities .*another"):
