@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from scipy.stats import t as student
@@ -313,4 +314,8 @@ def test_the_command_races_and_tells_its_winners_apart_in_the_store(lab: Lab) ->
     store = Store(default_uri(lab.folder), lab.folder)
     found = export_texts(store, store.sweeps()["sweep-tiny"], "sweep-tiny")
     assert set(pd.read_csv(io.StringIO(found["runs.csv"]))["identity"]) == set(own["identity"])
+    (study,) = optuna.get_all_study_names(
+        f"sqlite:///{lab.folder}/runs/sweeps/sweep-tiny/optuna.db"
+    )
+    assert study == "sweep-tiny"  # every run is a trial of one study
     assert lab.run().code == 0  # again: nothing is trained, nothing told otherwise

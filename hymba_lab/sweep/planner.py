@@ -2,9 +2,8 @@
 
 A cell first tunes its hyperparameters on a seed of its own (`tune_seed`), then repeats the winner
 over `seeds`, or all of them race over `seeds`; where that is asked for, further seeds follow until
-it is decided. No state survives a
-process: whoever starts again derives the same jobs from the same results, whatever the order in
-which they came in.
+it is decided. No state survives a process: whoever starts again derives the same jobs from the same
+results, whatever the order in which they came in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,8 +5,8 @@ values differ by the noise of a run, rows of one and the same architecture are t
 third of all tables. In a race every value trains on the compared seeds, in their order. After k of
 them a value is given up whose geometric mean of tokens until solved is more than
 exp(0.6 / sqrt(k)) times the best's: 1.8, 1.5, 1.4, 1.35, 1.3 times. What is best over all seeds
-stands in the table. Every row chooses by the same runs that it is judged by, so none gains by it
-(simulated in tests/test_race.py), and it takes fewer runs than tuning on as many seeds apart.
+stands in the table. Every row chooses by the runs that it is judged by, so that none gains more by
+it than a few percent (tests/test_race.py); it takes fewer runs than tuning on as many seeds apart.
 
 Source: races of configurations, Birattari et al. 2002 (F-Race, GECCO); the bound is our own.
 """

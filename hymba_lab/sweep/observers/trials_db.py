@@ -2,9 +2,9 @@
 
 Tuning trials and the compared seeds are two studies, `<sweep>-<scale>` and the same with ` seeds`:
 in one they would share a history, and an importance computed from both would be of neither. In a
-race every run is a trial, and there is one study. The
-studies are a record: what to run next is derived from the runs' folders (`planner.Planner`), so a
-lost, damaged or half-written file loses nothing, stops nothing and is filled again.
+race every run is a trial, and there is one study. The studies are a record: what to run next is
+derived from the runs' folders (`planner.Planner`), so a lost, damaged or half-written file loses
+nothing, stops nothing and is filled again.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -61,10 +61,10 @@ class TrialsDB:
             storage = self._storage(session.name)
             names: dict[Stage, str] = {"tune": session.name, "seed": f"{session.name} seeds"}
             for stage, name in names.items():
-                if stage == "seed" or file.trials_per_cell or file.n_trials:
+                if file.tuning == "race" and stage == "seed":
+                    self.studies |= {"race": self.studies["tune"], "seed": self.studies["tune"]}
+                elif stage == "seed" or file.trials_per_cell or file.n_trials:
                     self.studies[stage] = self._study(name, storage)
-            if file.tuning == "race":  # every run is a trial
-                self.studies = dict.fromkeys(("race", "seed"), self.studies["tune"])
             self._known = {
                 (trial.user_attrs.get("run", {}).get("identity"), trial.state)
                 for study in self.studies.values()
