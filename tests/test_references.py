@@ -9,8 +9,8 @@ from sweeping import SEARCH, SWEEP, Lab, finished
 
 from hymba_lab.stats.position_guess import position_guess
 from hymba_lab.sweep.jobs import Job, Outcome
-from hymba_lab.sweep.notes import tuning_notes
 from hymba_lab.sweep.references import data_notes
+from hymba_lab.sweep.tuning_notes import tuning_notes
 
 RECALL = """\
 data:
@@ -60,7 +60,7 @@ def test_the_tuning_note_names_every_compared_seed(lab: Lab) -> None:
         if not new:
             break
         outcomes |= {job.identity: alike(job) for job in new}
-    (note, *_) = tuning_notes(session, session.planner.jobs(outcomes), outcomes)
+    (note, *_) = tuning_notes(session.sweep.file, session.planner.jobs(outcomes), outcomes)
     assert "not among the compared seeds [0, 1, 2, 3, 4, 5]. Won:" in note
 
 
