@@ -147,6 +147,26 @@ def test_who_leads_at_an_edge_brings_one_more_into_the_race(lab: Lab) -> None:
     assert "mean to 0.064" in note and "At an edge" in edge
 
 
+def test_further_seeds_are_the_winners_alone_and_are_counted(lab: Lab) -> None:
+    """Rows that cannot be told apart go on until the last look, each at the rate that won."""
+    lab.edit(**{**RACE, "seeds": [0, 1, 2]}, until_decided=6)
+    session = lab.session()
+    luck = random.Random(5)
+    times = {
+        (rate, seed): 300 * math.exp(luck.gauss(0, 0.2)) for rate in RATES for seed in range(6)
+    }
+    steps = {
+        (cell.label, rate, seed): time
+        for cell in session.cells
+        for (rate, seed), time in times.items()
+    }
+    outcomes = play(session, steps, random.Random(0))
+    assert session.planner.total() == len(outcomes)
+    for jobs in compared(session, outcomes).values():
+        assert sorted(job.seed for job in jobs) == [0, 1, 2, 3, 4, 5]
+        assert len({job.params["optimizer.lr"] for job in jobs}) == 1
+
+
 def test_where_no_rate_solves_the_task_the_metric_decides_on_the_first_seed(lab: Lab) -> None:
     """Nothing is known of when; five further seeds of every rate would not tell."""
     lab.edit(**RACE)

@@ -12,10 +12,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from claiming import HYBRID, Desk
+from conftest import ROOT
 from judging import judged
 
 from hymba_lab.errors import UserError
 from hymba_lab.stats import Run
+from hymba_lab.sweep.export import documents, read_export
 from hymba_lab.tables.solving import Task, control_note, edge_notes
 from hymba_lab.tables.verdict import Verdicts, verdict
 
@@ -184,6 +186,17 @@ def test_two_choices_have_no_inside() -> None:
     runs = pd.DataFrame({"row": ["a", "b"], "lr": [4e-3, 8e-3]})
     (said,) = edge_notes(runs, {"lr": [4e-3, 8e-3]})
     assert said.endswith("the best may lie beyond (`widen: true` goes on): a, b.")
+
+
+@pytest.mark.parametrize("folder", ["one_run/sinks-nano", "sinks-nano"])
+def test_a_rate_that_one_run_chose_is_said_first(folder: str) -> None:
+    """Of one question by the same seeds, three rows were better by such rates, none by a race."""
+    export = read_export(ROOT / "results" / folder)
+    table, files = documents(export)
+    by_luck = folder.startswith("one_run")
+    assert ("was chosen by one run a value" in table.notes[0]) == by_luck
+    assert sum(table.frame["verdict"] == "better") == (3 if by_luck else 0)
+    assert files["table.md"] == (ROOT / "results" / folder / "table.md").read_text()
 
 
 ENTROPY = """\

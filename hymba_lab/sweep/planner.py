@@ -55,10 +55,11 @@ class Planner:
         file = self.sweep.file
         if file.design == "search":
             return (file.n_trials or 0) + len(file.seeds)
-        known = {job.identity for job in self._jobs.values()}  # looks may have added seeds
-        if file.tuning == "one_seed":
-            return max(len(self.cells) * file.runs_per_row, len(known))
-        return sum(self._n_raced.get(cell.label, file.runs_per_row) for cell in self.cells)
+        if file.tuning == "one_seed":  # looks may have added seeds
+            return max(len(self.cells) * file.runs_per_row, len(self._jobs))
+        raced = sum(self._n_raced.get(cell.label, file.runs_per_row) for cell in self.cells)
+        added = (j.stage == "seed" and j.index >= len(file.seeds) for j in self._jobs.values())
+        return raced + sum(added)
 
     def _jobs_of(self, cell: Cell, outcomes: Outcomes) -> list[Job]:
         """Return a cell's jobs; once its seeds are planned, the outcomes of its tuning decide."""

@@ -2,7 +2,7 @@
 
 Who chooses a value by one run chooses by luck, and every run of the row then pays for it: where two
 values differ by the noise of a run, rows of one and the same architecture are told apart in up to a
-third of all tables. In a race every value trains on the compared seeds, in their order. After k of
+third of comparisons. In a race every value trains on the compared seeds, in their order. After k of
 them a value is given up whose geometric mean of tokens until solved is more than
 exp(0.6 / sqrt(k)) times the best's: 1.8, 1.5, 1.4, 1.35, 1.3 times. What is best over all seeds
 stands in the table. Every row chooses by the runs that it is judged by, so that none gains more by
@@ -12,9 +12,8 @@ Source: races of configurations, Birattari et al. 2002 (F-Race, GECCO); the boun
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Params, Stage, winner
 from hymba_lab.sweep.question.file import SweepFile
@@ -25,19 +24,8 @@ BEHIND = 0.6  # of the logarithm of a time, after one seed
 GIVEN_UP_AT = math.exp(BEHIND)  # times the soonest, on the first seed
 
 
-class Make(Protocol):
-    """What makes a job of the row that races."""
-
-    def __call__(
-        self,
-        stage: Stage,
-        index: int,
-        seed: int,
-        params: Params,
-        past: Sequence[tuple[Job, Outcome]] = (),
-    ) -> Job:
-        """Return the job; `past` is what its pruner compares it with."""
-        ...
+Make = Callable[[Stage, int, int, Params, Sequence[tuple[Job, Outcome]]], Job]
+"""Makes a job of the row: stage, number, seed, values, and what its pruner compares it with."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,7 @@ def _raced(
         racing, leader = left, left[0]
     losers = [job for job in jobs if job.params != leader]
     assert leader is not None
-    return [*losers, *(make("seed", n, s, leader) for n, s in enumerate(file.seeds))], leader
+    return [*losers, *(make("seed", n, s, leader, ()) for n, s in enumerate(file.seeds))], leader
 
 
 def _heat(
