@@ -21,7 +21,7 @@ def to_markdown(answers: Sequence[Answer], count: Count, scale: str) -> str:
     absent = [one for one in answers if not one.comparisons]
     parts = [
         f"# What the papers claim, and what was found at scale {scale}",
-        headline(count, scale),
+        headline(count, scale) + ("" if not _lucky(answers) else _CAUTION),
         "\n".join(f"- {note}" for note in _notes(answers, count, scale)),
     ]
     for title, own in groupby(judged, lambda one: one.claims.file.title):
@@ -79,8 +79,16 @@ def _notes(answers: Sequence[Answer], count: Count, scale: str) -> list[str]:
     ]
 
 
+_CAUTION = " One run a value tuned rows of many: what is decided there may be the luck of that."
+
+
+def _lucky(answers: Sequence[Answer]) -> list[str]:
+    """The sweeps whose rows were tuned by one run of each value."""
+    return list(dict.fromkeys(one.folder for one in answers if one.by_one_run))
+
+
 def _luck_note(answers: Sequence[Answer]) -> list[str]:
-    names = dict.fromkeys(one.folder for one in answers if one.by_one_run)
+    names = _lucky(answers)
     if not names:
         return []
     return [

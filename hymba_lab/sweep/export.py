@@ -155,7 +155,8 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         control=sweep.control,
         choices=never_widened(sweep),
     )
-    table = replace(table, notes=[*_luck_note(sweep), *table.notes])
+    if sweep.tuned_by_one_run:
+        table = replace(table, notes=[_luck_note(sweep), *table.notes], caution=_LUCK)
     bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
     question, source = (tables.markdown_text(said) for said in (sweep.question, sweep.source))
     head = f"# {question}\n\n{source}\n\n"
@@ -167,18 +168,19 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
     }
 
 
-def _luck_note(sweep: SweepFile) -> list[str]:
+_LUCK = "One run a value tuned each row: this may be the luck of that."
+
+
+def _luck_note(sweep: SweepFile) -> str:
     """What stands first under a table whose rows were tuned by one run of each value."""
-    if not sweep.tuned_by_one_run:
-        return []
     told = f"Each row's {', '.join(sweep.search)} was chosen by one run a value: the luck of that "
     if sweep.stop is None:
-        return [f"{told}choice is in no interval."]
-    return [
+        return f"{told}choice is in no interval."
+    return (
         f"{told}choice is in no interval, and by simulation tells rows of one architecture apart "
         "in up to a third of such comparisons (docs/how_a_verdict_is_made.md). tuning: race "
         "chooses over the compared seeds."
-    ]
+    )
 
 
 def task_of_export(export: Export) -> Task | None:

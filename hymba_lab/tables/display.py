@@ -62,6 +62,7 @@ class Table:
     also: tuple[str, ...]
     notes: list[str]
     more: Sequence[Second] = ()
+    caution: str = ""  # beside whatever its answer in one sentence decides
 
 
 def display(table: Table) -> list[Column]:

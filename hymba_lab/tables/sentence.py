@@ -22,7 +22,9 @@ def sentence(table: Table) -> str:
     said = [_clause(name, groups[name], table.baseline) for name in _ORDER if name in groups]
     what = metric_words(table.metric)
     what = f"when {what} was learned" if "solved" in table.frame else what
-    return f"By {what}, {'; '.join(said)}."
+    answer = f"By {what}, {'; '.join(said)}."
+    decided = groups.keys() & {"better", "worse", "equivalent"}
+    return f"{answer} {table.caution}" if decided and table.caution else answer
 
 
 def kind(line: dict[str, Any]) -> str:

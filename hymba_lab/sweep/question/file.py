@@ -138,7 +138,8 @@ class SweepFile(Section):
     @property
     def tuned_by_one_run(self) -> bool:
         """Whether every row's values were chosen by one run of each: no interval has that luck."""
-        return bool(self.search) and self.tuning == "one_seed" and self.design != "search"
+        chosen = self.trials_per_cell > 1 and self.design != "search"
+        return chosen and self.tuning == "one_seed"
 
     @property
     def runs_per_row(self) -> int:
