@@ -28,6 +28,7 @@ from hymba_lab.sweep.export import (
 from hymba_lab.sweep.question.designs import design_choices, row_label
 from hymba_lab.sweep.question.file import SweepFile
 from hymba_lab.sweep.solving import batch_tokens, solving_facts
+from hymba_lab.sweep.tuned import NAME as TUNING
 from hymba_lab.tables.columns import COSTS
 
 _TAGS = {  # column of the frame -> tag of the run
@@ -79,7 +80,7 @@ def _scale(store: Store, experiment: str) -> str:
 
 def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
     """Return the export's files, made from the experiment's runs and what its sweep attached."""
-    attached = store.attached(experiment, ("sweep.resolved.json", "export.json"))
+    attached = store.attached(experiment, ("sweep.resolved.json", "export.json", TUNING))
     if "sweep.resolved.json" not in attached:
         raise StoreError(f"experiment {name!r}: its sweep attached no sweep.resolved.json.")
     where = Path(name) / "sweep.resolved.json"
@@ -109,6 +110,7 @@ def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
         "sweep.resolved.json": attached["sweep.resolved.json"],
         "runs.csv": to_csv(pd.DataFrame(runs)),
         "curves.csv": curves_csv(curves),
+        **({TUNING: attached[TUNING]} if TUNING in attached else {}),
     }
     parse_export(Path(name), texts)
     return texts

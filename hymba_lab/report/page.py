@@ -18,7 +18,9 @@ from hymba_lab.report.sections import (
     unmeasured,
 )
 from hymba_lab.report.tables_html import result_html, table_html
+from hymba_lab.report.tuned import tuning_table
 from hymba_lab.sweep.export import Export
+from hymba_lab.sweep.tuned import NAME as TUNING
 from hymba_lab.tables.display import Table
 from hymba_lab.tables.sentence import sentence
 
@@ -63,11 +65,16 @@ def report_html(export: Export, table: Table, drawn: Sequence[Drawn], others: Se
 {bullets(unmeasured(export, table, bool(others), [one.picture for one in drawn]))}
 <h2 id="runs">Every compared run</h2>
 {runs_table(export)}
-<h2 id="provenance">Provenance</h2>
+{_tuned(export)}<h2 id="provenance">Provenance</h2>
 {origin_list(export)}
 </main>
-<footer>{file_links(table, drawn)}</footer>"""
+<footer>{file_links(export, table, drawn)}</footer>"""
     return document(f"{export.name}: {question}", body)
+
+
+def _tuned(export: Export) -> str:
+    table = tuning_table(export)
+    return f'<h2 id="tuned">How each row was tuned</h2>\n{table}\n' if table else ""
 
 
 def document(title: str, body: str) -> str:
@@ -118,10 +125,11 @@ def embedded(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(short.encode()).decode()
 
 
-def file_links(table: Table, drawn: Sequence[Drawn]) -> str:
+def file_links(export: Export, table: Table, drawn: Sequence[Drawn]) -> str:
     """Return links to the files that stand beside the page."""
     more = [f"{one.name}.csv" for one in table.more]
-    texts = ["table.csv", *more, "table.md", "table.tex", "runs.csv", "curves.csv", *_TEXTS]
+    runs = ["runs.csv", "curves.csv", *([TUNING] if export.tuning is not None else [])]
+    texts = ["table.csv", *more, "table.md", "table.tex", *runs, *_TEXTS]
     tables = ", ".join(f'<a href="{name}">{name}</a>' for name in texts)
     lines = [f"<p>Beside this page: {tables}.</p>"]
     if drawn:

@@ -1,8 +1,9 @@
 """A sweep's results as a folder of small text files, enough to make every table and figure again.
 
-    <name>/  export.json  sweep.resolved.json  runs.csv  curves.csv
+    <name>/  export.json  sweep.resolved.json  runs.csv  curves.csv  tuning.csv
 
-`name` is the sweep and its scale. Neither torch nor the trained runs are needed to read it.
+`name` is the sweep and its scale; `tuning.csv` is there where it searched. Neither torch nor the
+trained runs are needed to read it.
 """
 
 import json
@@ -21,6 +22,8 @@ from hymba_lab.errors import StoreError
 from hymba_lab.registry import Section
 from hymba_lab.sweep.question.file import Range, SweepFile
 from hymba_lab.sweep.question.level import level_of
+from hymba_lab.sweep.tuned import NAME as TUNING
+from hymba_lab.sweep.tuned import tuning_columns
 from hymba_lab.sweep.widening import never_widened
 from hymba_lab.tables.columns import CURVE, CURVE_NUMBERS, CURVE_TEXT, TEXT
 from hymba_lab.tables.csv_frame import read_csv
@@ -46,8 +49,9 @@ class Facts(Section):
 class Export:
     """One sweep's results: `runs` as `tables` wants it, `curves` a line per validation.
 
-    `curves` has the columns row, seed, step, tokens, metric, value. `base` is the experiment that
-    the rows vary, resolved. `files` are the four texts, as they stand in the folder.
+    `curves` has the columns row, seed, step, tokens, metric, value; `tuning` those of
+    `sweep.tuned`, None where nothing was searched, or before such a file was written. `base` is the
+    experiment that the rows vary, resolved. `files` are the texts, as they stand in the folder.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Export:
     facts: Facts
     runs: pd.DataFrame
     curves: pd.DataFrame
+    tuning: pd.DataFrame | None
     files: Mapping[str, str]
 
     @property
@@ -109,7 +114,7 @@ def scale_of(resolved: str) -> str:
 def read_export(folder: Path) -> Export:
     """Return the export in a folder; a `StoreError` names the file and what is wrong with it."""
     files = {}
-    for name in FILES:
+    for name in [*FILES, *([TUNING] if (folder / TUNING).exists() else [])]:
         try:
             files[name] = (folder / name).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -133,7 +138,11 @@ def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
     curves = read_csv(folder / "curves.csv", files["curves.csv"], CURVE_TEXT)
     _require(folder / "runs.csv", runs, ["row", *sweep.axes])
     _require(folder / "curves.csv", curves, [*CURVE_TEXT, *CURVE_NUMBERS])
-    return Export(folder.name, sweep, resolved.base, facts, runs, curves, dict(files))
+    tuning = None
+    if TUNING in files:
+        tuning = read_csv(folder / TUNING, files[TUNING], text)
+        _require(folder / TUNING, tuning, tuning_columns(sweep))
+    return Export(folder.name, sweep, resolved.base, facts, runs, curves, tuning, dict(files))
 
 
 def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:

@@ -25,6 +25,7 @@ from hymba_lab.sweep.notes import table_notes
 from hymba_lab.sweep.question.designs import row_label
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.solving import solving_facts, tokens_per_step
+from hymba_lab.sweep.tuned import NAME, tuning_csv
 from hymba_lab.tables.columns import COSTS, SHARED, WHENCE
 
 _RECORDED = (*SHARED, *WHENCE)
@@ -80,6 +81,9 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
         "runs.csv": to_csv(runs),
         "curves.csv": curves_csv(curve_lines(session, jobs, outcomes)),
     }
+    file = session.sweep.file
+    if file.search:
+        texts[NAME] = tuning_csv(file, tuning_lines(session, jobs, outcomes), runs)
     export = parse_export(session.folder, texts)
     table, tables_by_name = documents(export)
     files = {**texts, **tables_by_name}
@@ -104,6 +108,27 @@ def curve_lines(
                 curve_metrics(session.sweep.file),
                 tokens_per_step(job.config),
             )
+
+
+def tuning_lines(
+    session: Session, jobs: Sequence[Job], outcomes: Outcomes
+) -> Iterator[dict[str, Any]]:
+    """Yield a line for every run that ended and chose values; in a race compared runs choose."""
+    file = session.sweep.file
+    choosing = ("race", "seed") if file.tuning == "race" else ("tune",)
+    for job in jobs:
+        outcome = outcomes.get(job.identity)
+        if outcome is not None and job.stage in choosing:
+            yield {
+                "row": row_label(file.design, job.cell.label, job.params),
+                "seed": job.seed,
+                "status": outcome.status,
+                **job.params,
+                **solving_facts(outcome.record, tokens_per_step(job.config), file.stop),
+                **outcome.record.get("metrics", {}),
+                **{key: outcome.record.get(key) for key in ("seconds", "commit")},
+                "identity": job.identity,
+            }
 
 
 def _records(jobs: Sequence[Job], outcomes: Outcomes, *stages: Stage) -> list[Mapping[str, Any]]:

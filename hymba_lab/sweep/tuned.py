@@ -1,0 +1,43 @@
+"""Every run that chose a row's values, as `tuning.csv` beside an export: the choice, to be checked.
+
+A line is a run: `row`, `seed`, the values it tried, `chosen` (1: these values stand in the table),
+how it ended, the metric at its end, and, where a task is solved, when that was. Of a race the
+compared runs are lines, too, since they chose; otherwise tuning has runs of its own.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from hymba_lab.sweep.question.file import SweepFile
+from hymba_lab.tables.columns import SOLVING
+
+NAME = "tuning.csv"
+Line = Mapping[str, Any]
+
+
+def tuning_csv(file: SweepFile, lines: Iterable[Line], runs: pd.DataFrame) -> str:
+    """Return `tuning.csv`: rows in the order of the table, values ascending, then seeds.
+
+    `runs` is the frame of the compared runs: the values that stand there are the chosen ones.
+    """
+    tuned = ["row", *file.search]
+    won = set(runs.reindex(columns=tuned).itertuples(index=False, name=None))
+    place = {row: number for number, row in enumerate(dict.fromkeys(runs["row"]))}
+    found = [{**line, "chosen": int(tuple(map(line.get, tuned)) in won)} for line in lines]
+    found.sort(key=lambda line: (place.get(line["row"], len(place)), *_order(file, line)))
+    frame = pd.DataFrame(found, columns=tuning_columns(file))
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def tuning_columns(file: SweepFile) -> list[str]:
+    """Return the columns of `tuning.csv`."""
+    ended = [file.metric.name, *(SOLVING if file.stop else ()), "seconds"]
+    return ["row", "seed", *file.search, "chosen", "status", *ended, "identity", "commit"]
+
+
+def _order(file: SweepFile, line: Line) -> tuple[Any, ...]:
+    """Numbers before words."""
+    values = (line[path] for path in file.search)
+    return (*((isinstance(value, str), value) for value in values), line["seed"], line["identity"])
