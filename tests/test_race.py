@@ -17,7 +17,7 @@ from sweeping import SWEEP, Lab
 
 from hymba_lab.report.mlflow_runs import export_texts
 from hymba_lab.runs.tracking import Store, default_uri
-from hymba_lab.stats import Comparison, Run, compare_times
+from hymba_lab.stats import Comparison, Looks, Run, compare_times
 from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.pruning import make_pruning
 from hymba_lab.sweep.question.file import Metric, Stop
@@ -107,15 +107,8 @@ def test_the_same_winner_in_whatever_order_and_by_its_own_rule(lab: Lab, luck: i
     again = play(lab.session(), steps, random.Random(luck + 100), at_once=5)
     assert {k: v.record for k, v in outcomes.items()} == {k: v.record for k, v in again.items()}
     for cell in session.cells:
-        racing = list(RATES)
-        for k in range(1, 7):
-            mean = {
-                rate: np.mean([math.log(min(LAST, steps[cell.label, rate, s])) for s in range(k)])
-                for rate in racing
-            }
-            best = min(mean.values())
-            racing = [rate for rate in racing if mean[rate] <= best + 0.6 / math.sqrt(k)]
-        winner = min(racing, key=lambda rate: mean[rate])
+        own = {(rate, s): step for (row, rate, s), step in steps.items() if row == cell.label}
+        winner, _ = chosen_by_rule(own, 6)
         jobs = compared(session, outcomes)[cell.label]
         assert [job.params["optimizer.lr"] for job in jobs] == [winner] * 6
         assert [job.seed for job in jobs] == [0, 1, 2, 3, 4, 5]
@@ -147,24 +140,67 @@ def test_who_leads_at_an_edge_brings_one_more_into_the_race(lab: Lab) -> None:
     assert "mean to 0.064" in note and "At an edge" in edge
 
 
-def test_further_seeds_are_the_winners_alone_and_are_counted(lab: Lab) -> None:
-    """Rows that cannot be told apart go on until the last look, each at the rate that won."""
-    lab.edit(**{**RACE, "seeds": [0, 1, 2]}, until_decided=6)
+def chosen_by_rule(times: Mapping[tuple[float, int], float], n_seeds: int) -> tuple[float, int]:
+    """The race written out: who wins over so many seeds, and how many runs that takes."""
+    racing, n_runs = list(RATES), 0
+    mean: dict[float, float] = {}
+    for k in range(1, n_seeds + 1):
+        n_runs += len(racing)
+        for rate in racing:
+            mean[rate] = np.mean([math.log(min(LAST, times[rate, s])) for s in range(k)]).item()
+        best = min(mean[rate] for rate in racing)
+        racing = [rate for rate in racing if mean[rate] <= best + 0.6 / math.sqrt(k)]
+        if len(racing) == 1:
+            n_runs += n_seeds - k
+            break
+    return min(racing, key=lambda rate: mean[rate]), n_runs
+
+
+@pytest.mark.parametrize(
+    "luck", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 12))]
+)
+def test_the_race_goes_on_over_further_seeds(lab: Lab, luck: int) -> None:
+    """Rows that cannot be told apart go on until the last look, and so do all rates in reach."""
+    lab.edit(**{**RACE, "seeds": [0, 1, 2]}, until_decided=6, margin=1.001)
     session = lab.session()
-    luck = random.Random(5)
+    draw = random.Random(luck)
     times = {
-        (rate, seed): 300 * math.exp(luck.gauss(0, 0.2)) for rate in RATES for seed in range(6)
+        (rate, seed): 300 * math.exp(draw.gauss(0, 0.2)) for rate in RATES for seed in range(6)
     }
-    steps = {
-        (cell.label, rate, seed): time
-        for cell in session.cells
-        for (rate, seed), time in times.items()
-    }
-    outcomes = play(session, steps, random.Random(0))
-    assert session.planner.total() == len(outcomes)
+    steps = {(cell.label, *at): time for cell in session.cells for at, time in times.items()}
+    outcomes = play(session, steps, random.Random(luck))
+    again = play(lab.session(), steps, random.Random(luck + 100), at_once=3)
+    assert outcomes.keys() == again.keys()
+    winner, n_runs = chosen_by_rule(times, 6)
+    assert session.planner.total() == len(outcomes) == 2 * n_runs
     for jobs in compared(session, outcomes).values():
         assert sorted(job.seed for job in jobs) == [0, 1, 2, 3, 4, 5]
-        assert len({job.params["optimizer.lr"] for job in jobs}) == 1
+        assert {job.params["optimizer.lr"] for job in jobs} == {winner}
+
+
+def test_until_a_further_race_is_over_the_table_of_fewer_seeds_stands(lab: Lab) -> None:
+    lab.edit(**{**RACE, "seeds": [0, 1, 2]}, until_decided=6, margin=1.001)
+    session = lab.session()
+    luck = random.Random(5)
+    steps = {
+        (cell.label, rate, seed): 300 * math.exp(luck.gauss(0, 0.2))
+        for cell in session.cells
+        for rate in RATES
+        for seed in range(6)
+    }
+    outcomes = play(session, steps, random.Random(0))
+    late = [run for run, one in outcomes.items() if one.record and run in _of_seeds(session, 4, 5)]
+    early = {run: one for run, one in outcomes.items() if run not in late}
+    jobs = session.planner.jobs(early)
+    waiting = {job.identity for job in jobs if job.identity not in early}
+    assert waiting and waiting <= set(late)
+    found = compared(session, early)
+    assert len(found) == 2
+    assert all(sorted(job.seed for job in own)[:3] == [0, 1, 2] for own in found.values())
+
+
+def _of_seeds(session: Session, *seeds: int) -> set[str]:
+    return {job.identity for job in session.planner._jobs.values() if job.seed in seeds}
 
 
 def test_where_no_rate_solves_the_task_the_metric_decides_on_the_first_seed(lab: Lab) -> None:
@@ -226,23 +262,25 @@ def one_seed(landscape: Sequence[float], sd: float, luck: np.random.Generator) -
     return luck.normal(landscape[best], sd, 6)
 
 
-def raced(landscape: Sequence[float], sd: float, luck: np.random.Generator) -> np.ndarray:
+def raced(
+    landscape: Sequence[float], sd: float, luck: np.random.Generator, n_seeds: int = 6
+) -> np.ndarray:
     """The same at the rate that a race over those seeds leaves."""
-    times = luck.normal(np.array(landscape)[:, None], sd, (len(landscape), 6))
+    times = luck.normal(np.array(landscape)[:, None], sd, (len(landscape), n_seeds))
     racing = list(range(len(landscape)))
-    for k in range(1, 7):
+    for k in range(1, n_seeds + 1):
         means = [float(times[rate, :k].mean()) for rate in racing]
         racing = [racing[n] for n in still_racing(means, k)]
     return np.asarray(times[min(racing, key=lambda rate: float(times[rate].mean()))])
 
 
-def table_of(rows: Sequence[np.ndarray]) -> list[Comparison]:
+def table_of(rows: Sequence[np.ndarray], looks: Looks | None = None) -> list[Comparison]:
     """The comparisons of a table whose rows took these log times, one for each seed."""
     runs = {
         str(n): {seed: Run(math.exp(time), True) for seed, time in enumerate(row)}
         for n, row in enumerate(rows)
     }
-    return [one.comparison for one in compare_times(runs, "0")]
+    return [one.comparison for one in compare_times(runs, "0", looks=looks)]
 
 
 def told_apart(tuned: Any, landscape: Sequence[float], sd: float, n: int) -> float:
@@ -264,6 +302,7 @@ LANDSCAPES: list[list[float]] = [  # log times of four rates over the best's; 9:
     [0, 0.15, 0.25, 0.7],
     [0, 0.4, 0.4, 0.4],
 ]
+UNLIKE: list[list[float]] = [[0, 9, 9, 9], [0, 0, 0, 9], [0, 0.15, 0.25, 0.7], [0, 0.3, 0.3, 9]]
 
 
 @pytest.mark.parametrize("sd", [0.15, 0.28])  # least and most of a row that solves, at nano
@@ -289,11 +328,10 @@ def test_every_rate_of_error() -> None:
             f"{landscape}, sd {sd}: two rows told apart after one run {once:.3f}, a race {race:.3f}"
         )
         assert race <= 0.055 + 2.3 * math.sqrt(0.055 * 0.945 / 4000)
-    unlike: list[list[float]] = [[0, 9, 9, 9], [0, 0, 0, 9], [0, 0.15, 0.25, 0.7], [0, 0.3, 0.3, 9]]
     later = [*[LANDSCAPES[3]] * 3, [time + math.log(1.3) for time in LANDSCAPES[3]]]
     for tuned, sd in product((one_seed, raced), (0.15, 0.28)):
         luck, n = np.random.default_rng(1), 500
-        tables = [table_of([tuned(row, sd, luck) for row in unlike]) for _ in range(n)]
+        tables = [table_of([tuned(row, sd, luck) for row in UNLIKE]) for _ in range(n)]
         wrong = sum(any(one.kind in ("better", "worse") for one in found) for found in tables)
         held = sum(all(one.low <= 1 <= one.high for one in found) for found in tables)
         found = sum(
@@ -301,6 +339,24 @@ def test_every_rate_of_error() -> None:
         )
         print(f"{tuned.__name__}, sd {sd}, tables of four rows: rows of unlike landscapes told ")
         print(f"  apart {wrong / n:.3f}, intervals hold {held / n:.3f}; 1.3 times {found / n:.3f}")
+
+
+@pytest.mark.campaign
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(6, 12), (6, 12, 24)])
+@pytest.mark.parametrize("sd", [0.15, 0.28])
+def test_looks_after_a_race_that_goes_on_hold_their_level(
+    sd: float, sizes: tuple[int, ...]
+) -> None:
+    """Whole tables of four equal rows with unlike landscapes, looked at two and three times."""
+    luck, n, looks = np.random.default_rng(1), 1000, Looks(tuple(range(24)), sizes)
+    tables = [
+        table_of([raced(row, sd, luck, sizes[-1]) for row in UNLIKE], looks) for _ in range(n)
+    ]
+    wrong = sum(any(one.kind in ("better", "worse") for one in found) for found in tables) / n
+    held = sum(all(one.low <= 1 <= one.high for one in found) for found in tables) / n
+    print(f"sd {sd}, looks at {sizes}: told apart {wrong:.3f}, intervals hold {held:.3f}")
+    assert wrong <= 0.055 + 2.3 * math.sqrt(0.055 * 0.945 / n)
 
 
 def test_the_bound_of_the_first_seed_is_what_gives_a_run_up() -> None:

@@ -2,8 +2,8 @@
 
 A cell first tunes its hyperparameters on a seed of its own (`tune_seed`), then repeats the winner
 over `seeds`, or all of them race over `seeds`; where that is asked for, further seeds follow until
-it is decided. No state survives a process: whoever starts again derives the same jobs from the same
-results, whatever the order in which they came in.
+it is decided, and a race goes on over them. No state survives a process: whoever starts again
+derives the same jobs from the same results, whatever the order in which they came in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,15 +40,21 @@ class Planner:
         self._meter = meter
         self._jobs: dict[tuple[str, str, int, str], Job] = {}
         self._suggestions: dict[tuple[str, int], Params] = {}
-        self._n_raced: dict[str, int] = {}  # of the rows whose race is over
+        self._n_chosen: dict[str, int] = {}  # jobs of the rows whose values are chosen
         self._planned: dict[str, tuple[list[Outcome], list[Job]]] = {}
 
     def jobs(self, outcomes: Outcomes) -> list[Job]:
         """Return every job that the outcomes so far determine, finished ones included."""
         if self.sweep.file.design == "search":
             return list(self._search_jobs(outcomes))
-        jobs = [job for cell in self.cells for job in self._jobs_of(cell, outcomes)]
-        return [*jobs, *self._later_looks(jobs, outcomes)]
+        rows = {cell.label: self._jobs_of(cell, outcomes) for cell in self.cells}
+        self._look_on(rows, outcomes)
+        self._n_chosen = {
+            label: len(own)
+            for label, own in rows.items()
+            if any(job.stage == "seed" for job in own)
+        }
+        return [job for own in rows.values() for job in own]
 
     def total(self) -> int:
         """Return how many jobs the sweep comes to (design search, until decided: at least)."""
@@ -57,9 +63,7 @@ class Planner:
             return (file.n_trials or 0) + len(file.seeds)
         if file.tuning == "one_seed":  # looks may have added seeds
             return max(len(self.cells) * file.runs_per_row, len(self._jobs))
-        raced = sum(self._n_raced.get(cell.label, file.runs_per_row) for cell in self.cells)
-        added = (j.stage == "seed" and j.index >= len(file.seeds) for j in self._jobs.values())
-        return raced + sum(added)
+        return sum(self._n_chosen.get(cell.label, file.runs_per_row) for cell in self.cells)
 
     def _jobs_of(self, cell: Cell, outcomes: Outcomes) -> list[Job]:
         """Return a cell's jobs; once its seeds are planned, the outcomes of its tuning decide."""
@@ -105,16 +109,13 @@ class Planner:
         for index, seed in enumerate(file.seeds):
             yield self._job(cell, "seed", index, seed, params)
 
-    def _race(self, cell: Cell, outcomes: Outcomes) -> list[Job]:
+    def _race(self, cell: Cell, outcomes: Outcomes, seeds: Sequence[int] = ()) -> list[Job]:
         file = self.sweep.file
         values = [
             self._suggested(cell.label, file.search, index, [], [file.metric])
             for index in range(file.trials_per_cell)
         ]
-        jobs = race_jobs(file, values, outcomes, partial(self._job, cell))
-        if jobs[-1].stage == "seed":
-            self._n_raced[cell.label] = len(jobs)
-        return jobs
+        return race_jobs(file, values, outcomes, partial(self._job, cell), seeds)
 
     def _widened(self, cell: Cell, tuned: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
         """Further trials past the edge of the choices, until the winner is inside."""
@@ -132,22 +133,40 @@ class Planner:
             jobs.append(self._job(cell, "tune", len(jobs), file.tune_seed, params, shown))
             yield jobs[-1]
 
-    def _later_looks(self, jobs: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
-        """Further seeds of the baseline and of the rows that the looks so far left undecided."""
+    def _look_on(self, rows: dict[str, list[Job]], outcomes: Outcomes) -> None:
+        """Give further seeds to the baseline and to the rows that the looks left undecided."""
         looks = self.sweep.file.looks
-        jobs = list(jobs)
         for number in range(1, len(looks.sizes) if looks else 1):
+            jobs = [job for own in rows.values() for job in own]
             if looks is None or known(jobs, outcomes) is None:
                 return
             going_on = self._undecided(jobs, outcomes, looks.first(number))
-            added = [
-                self._job(cell, "seed", index, looks.seeds[index], going_on[cell.label])
-                for cell in self.cells
-                if cell.label in going_on
-                for index in range(*looks.sizes[number - 1 : number + 1])
-            ]
-            yield from added
-            jobs += added
+            seeds = looks.seeds[: looks.sizes[number]]
+            for cell in self.cells:
+                if cell.label in going_on:
+                    own, params = rows[cell.label], going_on[cell.label]
+                    rows[cell.label] = self._with_seeds(cell, own, params, seeds, outcomes)
+
+    def _with_seeds(
+        self,
+        cell: Cell,
+        own: Sequence[Job],
+        params: Params,
+        seeds: Sequence[int],
+        outcomes: Outcomes,
+    ) -> list[Job]:
+        """Return a row's jobs with more seeds; until a race that goes on is over, its old end holds.
+
+        A choice by fewer seeds, carried on, would be luck that more seeds mistake for an effect.
+        """
+        if self.sweep.file.tuning == "race":
+            further = self._race(cell, outcomes, seeds)
+            if further[-1].stage == "seed":
+                return further
+        else:
+            further = [self._job(cell, "seed", n, seed, params) for n, seed in enumerate(seeds)]
+        there = {job.identity for job in own}
+        return [*own, *(job for job in further if job.identity not in there)]
 
     def _undecided(
         self, jobs: Sequence[Job], outcomes: Outcomes, looks: Looks

@@ -50,16 +50,21 @@ def still_racing(log_times: Sequence[float], k: int) -> list[int]:
 
 
 def race_jobs(
-    file: SweepFile, values: Sequence[Params], outcomes: Outcomes, make: Make
+    file: SweepFile,
+    values: Sequence[Params],
+    outcomes: Outcomes,
+    make: Make,
+    seeds: Sequence[int] = (),
 ) -> list[Job]:
     """Return the jobs of one row that the outcomes so far determine: a pure function of them.
 
+    `seeds`, by default the file's, may be more of them: who was in reach at the end goes on.
     The winner's are of stage "seed", all others of stage "race"; while several are in the race, all
     are. With `widen`, a leader at an edge of what was tried brings one value more into the race.
     """
     entered = list(values)
     for _ in range(MOST + 1):
-        jobs, leader = _raced(file, entered, outcomes, make)
+        jobs, leader = _raced(file, entered, outcomes, make, seeds or file.seeds)
         if not file.widen or leader is None or len(entered) == len(values) + MOST:
             break
         tried = {path: [params[path] for params in entered] for path in file.search}
@@ -71,12 +76,16 @@ def race_jobs(
 
 
 def _raced(
-    file: SweepFile, values: Sequence[Params], outcomes: Outcomes, make: Make
+    file: SweepFile,
+    values: Sequence[Params],
+    outcomes: Outcomes,
+    make: Make,
+    seeds: Sequence[int],
 ) -> tuple[list[Job], Params | None]:
     """Return the jobs, and who leads after the last seed that all have run; None before that."""
     jobs: list[Job] = []
     racing, leader = list(values), None
-    for k, seed in enumerate(file.seeds, start=1):
+    for k, seed in enumerate(seeds, start=1):
         if len(racing) == 1 and leader is not None:
             break
         heat = list(_heat(file, racing, k, seed, outcomes, make))
@@ -84,6 +93,8 @@ def _raced(
         if len(heat) < len(racing) or any(job.identity not in outcomes for job in heat):
             return jobs, leader
         left = _left(file, racing, jobs, outcomes, k)
+        if k == len(seeds):
+            left = left[:1]
         if not left:  # all failed: the first seed leaves no result, a later one says so
             left = [leader] if leader is not None else []
         if not left:
@@ -91,7 +102,7 @@ def _raced(
         racing, leader = left, left[0]
     losers = [job for job in jobs if job.params != leader]
     assert leader is not None
-    return [*losers, *(make("seed", n, s, leader, ()) for n, s in enumerate(file.seeds))], leader
+    return [*losers, *(make("seed", n, s, leader, ()) for n, s in enumerate(seeds))], leader
 
 
 def _heat(
@@ -111,7 +122,7 @@ def _heat(
 def _left(
     file: SweepFile, racing: Sequence[Params], jobs: Sequence[Job], outcomes: Outcomes, k: int
 ) -> list[Params]:
-    """Return who is still racing after `k` seeds, the best first; at the end the best alone."""
+    """Return who is still racing after `k` seeds, the best first."""
     own = [[(j, outcomes[j.identity]) for j in jobs if j.params == params] for params in racing]
     standings = [standing(file, runs) for runs in own]
     if k == 1 and not any(one.unsolved == 0 and math.isfinite(one.log_time) for one in standings):
@@ -119,8 +130,7 @@ def _left(
         return [best.params] if best is not None else []
     order = sorted(range(len(racing)), key=lambda n: standings[n].rank)
     within = still_racing([standings[n].log_time for n in order], k)
-    left = [racing[order[n]] for n in within]
-    return left[:1] if k == len(file.seeds) else left
+    return [racing[order[n]] for n in within]
 
 
 def standing(file: SweepFile, runs: Sequence[tuple[Job, Outcome]]) -> Standing:

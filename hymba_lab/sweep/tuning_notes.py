@@ -53,8 +53,13 @@ def _race_note(file: SweepFile, chosen: Mapping[str, Job], tuning: Rows, outcome
         f"Tuned alike, by a race: {file.trials_per_cell} values of {', '.join(file.search)} train "
         f"on the compared seeds {file.seeds}, {n_runs} runs in all. After k seeds those are given "
         f"up whose geometric mean of tokens until solved is over exp({BEHIND:g} / sqrt(k)) times "
-        f"the best's; the best over all seeds stands in the table. Won: {'; '.join(won)}."
+        f"the best's; the best over all seeds stands in the table.{_went_on(file)} "
+        f"Won: {'; '.join(won)}."
     )
+
+
+def _went_on(file: SweepFile) -> str:
+    return " Over further seeds went all that were in reach till then." if file.looks else ""
 
 
 def _next_best(file: SweepFile, best: Job, own: Sequence[Job], outcomes: Outcomes) -> str:
@@ -66,7 +71,7 @@ def _next_best(file: SweepFile, best: Job, own: Sequence[Job], outcomes: Outcome
     times = {
         values: standing(file, [(job, outcomes[job.identity]) for job in jobs]).log_time
         for values, jobs in rivals.items()
-        if len(jobs) == len(file.seeds)
+        if len(jobs) == len(rivals[_values(best)])
     }
     mine = times.pop(_values(best), math.inf)
     late = sorted((time, values) for values, time in times.items() if math.isfinite(time - mine))
