@@ -36,6 +36,7 @@ EXAMPLES = {  # of every key of a sweep file, as YAML
     "trials_per_cell": "trials_per_cell: 2",
     "widen": "widen: true",
     "tuning": "tuning: race",
+    "behind": "behind: 0.006",
     "n_trials": "n_trials: 40",
     "sampler": "sampler: {name: grid}",
     "pruner": "pruner: {name: median, n_warmup_steps: 100}",

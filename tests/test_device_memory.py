@@ -120,7 +120,7 @@ def test_a_plan_says_what_a_card_holds_and_how_long_it_takes(tmp_path: Path) -> 
     sweep = ROOT / "sweeps" / "roadmap.yaml"
     found = plan(sweep, scale="125m", root=tmp_path)
     assert found.devices is not None and found.devices.row_count == 9
-    assert any("GPU-hours in all" in note and "assumed" in note for note in found.notes)
+    assert any("GPU-hours in all" in note and "measured" in note for note in found.notes)
     assert not any("Will not fit" in note for note in found.notes)
     large = plan(sweep, scale="125m", root=tmp_path, overrides=["training.micro_rows=512"])
-    assert any(f"into {USABLE * 80:.0f} GB" in note for note in large.notes)
+    assert any(f"into {USABLE * 141:.0f} GB" in note for note in large.notes)

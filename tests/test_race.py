@@ -39,6 +39,11 @@ RACE = {
     "seeds": [0, 1, 2, 3, 4, 5],
     "pruner": {"name": "overtaken"},
 }
+LOSS = {  # no task: what is reached in the end decides
+    "metric": {"name": "val/loss", "goal": "minimize"},
+    "stop": None,
+    "pruner": {"name": "none"},
+}
 Steps = Mapping[tuple[str, float, int], float]  # row, rate, seed -> step of solving
 
 
@@ -136,7 +141,7 @@ def test_who_leads_at_an_edge_brings_one_more_into_the_race(lab: Lab) -> None:
     outcomes = play(session, steps, random.Random(0))
     for jobs in compared(session, outcomes).values():
         assert {job.params["optimizer.lr"] for job in jobs} == {8e-3 * 2**MOST}
-    (note, edge) = tuning_notes(session.sweep.file, session.planner.jobs(outcomes), outcomes)
+    (note, edge) = tuning_notes(session.sweep, session.planner.jobs(outcomes), outcomes)
     assert "mean to 0.064" in note and "At an edge" in edge
 
 
@@ -221,6 +226,55 @@ def test_where_no_rate_solves_the_task_the_metric_decides_on_the_first_seed(lab:
         assert {job.params["optimizer.lr"] for job in jobs} == {8e-3}
 
 
+def ends(session: Session, of: Any) -> tuple[dict[str, Outcome], dict[str, set[float]]]:
+    """Play a sweep of runs that use up their budget, `of(rate, seed)` a record; and who won."""
+    outcomes: dict[str, Outcome] = {}
+    while waiting := [j for j in session.planner.jobs(outcomes) if j.identity not in outcomes]:
+        for job in waiting:
+            record = {"n_steps": LAST, **of(job.params["optimizer.lr"], job.seed)}
+            outcomes[job.identity] = Outcome("finished", record)
+    found = compared(session, outcomes)
+    return outcomes, {row: {j.params["optimizer.lr"] for j in own} for row, own in found.items()}
+
+
+def test_without_a_task_the_metric_races_within_its_own_bound(lab: Lab) -> None:
+    """Against its table: 2e-3 leads on the first seed, 4e-3 over all; 8e-3 is out after one."""
+    lab.edit(**{**RACE, **LOSS}, behind=0.01)
+    session = lab.session()
+    loss = {
+        4e-3: [2.005, 1.990, 1.990, 1.990, 1.990, 1.990],
+        2e-3: [2.000, 1.993, 1.993, 1.993, 1.993, 1.993],
+        8e-3: [2.011, 1.000, 1.000, 1.000, 1.000, 1.000],
+        1e-3: [2.008, 2.000, 2.000, 2.000, 2.000, 2.000],
+    }
+
+    def record(rate: float, seed: int) -> dict[str, Any]:
+        metrics = {"val/loss": loss[rate][seed]}
+        return {"history": [[LAST, metrics]], "metrics": metrics}
+
+    outcomes, won = ends(session, record)
+    assert set(map(frozenset, won.values())) == {frozenset({4e-3})} and len(won) == 2
+    assert len(outcomes) == 2 * (6 + 6 + 1 + 2)  # 1e-3: 0.0075 behind after two, 0.007 allowed
+    (note, *_) = tuning_notes(session.sweep, session.planner.jobs(outcomes), outcomes)
+    assert "whose mean val/loss is over 0.01 / sqrt(k) behind the best" in note
+    assert "mean: 0.004 (next 0.002, 0.00167 behind)" in note
+
+
+def test_a_recall_task_without_a_stop_is_raced_by_when_it_was_learned(lab: Lab) -> None:
+    """The table judges such rows by tokens to a level: 4e-3 ends lower here, but learned sooner."""
+    lab.edit(**{**RACE, "stop": None, "pruner": {"name": "none"}})
+    session = lab.session()
+
+    def record(rate: float, seed: int) -> dict[str, Any]:
+        step = {4e-3: 1000, 2e-3: 1200}.get(rate, LAST)
+        high, low = {METRIC.name: 0.9 if rate == 4e-3 else 0.99}, {METRIC.name: 0.1}
+        history = [[100, low], [step - 1, low], [step, high], [LAST + 1, high]]
+        return {"history": history if step < LAST else [[LAST, low]], "metrics": high}
+
+    _, won = ends(session, record)
+    assert set(map(frozenset, won.values())) == {frozenset({4e-3})} and len(won) == 2
+
+
 def test_a_rate_that_fails_is_out_and_a_lone_one_that_fails_is_told(lab: Lab) -> None:
     lab.edit(**RACE)
     session = lab.session()
@@ -243,14 +297,22 @@ def test_a_rate_that_fails_is_out_and_a_lone_one_that_fails_is_told(lab: Lab) ->
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"stop": None, "pruner": {"name": "none"}}, {"sampler": {"name": "random"}}, {"search": {}}],
+    ("wrong", "said"),
+    [
+        ({"sampler": {"name": "random"}}, "tuning: race needs search"),
+        ({"search": {}}, "search"),
+        ({"behind": 0.1}, "behind: is for tuning: race without a task"),
+        ({"tuning": "one_seed", "behind": 0.1}, "behind: is for tuning: race"),
+        (LOSS, "say with behind: how far behind the best, in its unit"),
+    ],
 )
-def test_a_race_needs_a_task_and_named_values(lab: Lab, wrong: dict[str, Any]) -> None:
+def test_a_race_needs_named_values_and_a_task_or_a_bound(
+    lab: Lab, wrong: dict[str, Any], said: str
+) -> None:
     lab.edit(**{**RACE, **wrong})
     ended = lab.run("--plan")
     assert ended.code == 2
-    assert "tuning" in ended.err or "search" in ended.err
+    assert said in " ".join(ended.err.split())
 
 
 # --- how often it is wrong

@@ -60,7 +60,7 @@ def test_the_tuning_note_names_every_compared_seed(lab: Lab) -> None:
         if not new:
             break
         outcomes |= {job.identity: alike(job) for job in new}
-    (note, *_) = tuning_notes(session.sweep.file, session.planner.jobs(outcomes), outcomes)
+    (note, *_) = tuning_notes(session.sweep, session.planner.jobs(outcomes), outcomes)
     assert "not among the compared seeds [0, 1, 2, 3, 4, 5]. Won:" in note
 
 

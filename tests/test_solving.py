@@ -34,6 +34,8 @@ def test_the_guess_from_position_is_what_drawn_rows_give() -> None:
 
 def test_the_guess_is_one_of_n_where_slots_are_alike_and_more_where_order_leaks() -> None:
     assert position_guess(32, [1, 2, 4, 8], 1.0) == pytest.approx(4 / 15, rel=1e-9)
+    assert position_guess(32, [1, 2, 4, 8], 1 + 1e-12) == pytest.approx(4 / 15, rel=1e-9)  # summed
+    assert position_guess(1024, [16, 32, 64, 128], 1.0) == pytest.approx(4 / 240)  # of any length
     assert position_guess(32, [1, 2, 4, 8], 0.01) == pytest.approx(0.337, abs=5e-4)
     places = order_of_slots(np.arange(1.0, 9.0) ** -0.5, 8)
     assert places.sum(axis=0) == pytest.approx(np.ones(8))

@@ -51,8 +51,8 @@ def test_every_raced_run_is_a_line_and_the_compared_ones_are_marked(tmp_path: Pa
         if job.stage == "seed"
     ]
     path = tmp_path / NAME
-    lines = tuning_lines(session, jobs, outcomes)
-    path.write_text(tuning_csv(file, lines, pd.DataFrame(compared)))
+    lines = tuning_lines(session, file.stop, jobs, outcomes)
+    path.write_text(tuning_csv(file, file.stop, lines, pd.DataFrame(compared)))
     found = pd.read_csv(path)
     assert set(found["identity"]) == set(outcomes) and len(found) == len(outcomes)
     own = found[found["chosen"] == 1]

@@ -9,6 +9,7 @@ import pandas as pd
 from hymba_lab.report.tables_html import table_html
 from hymba_lab.sweep.export import Export
 from hymba_lab.sweep.question.designs import shown
+from hymba_lab.sweep.tuned import chosen_by
 from hymba_lab.tables.display import Column, metric_heading
 from hymba_lab.tables.numbers import MISSING, number
 
@@ -34,7 +35,7 @@ def tuning_table(export: Export) -> str:
 
 def _caption(export: Export) -> str:
     what = f"{metric_heading(export.sweep.metric.name)} at the end, mean"
-    if export.sweep.stop is not None:
+    if _by_task(export):
         what = "thousand tokens until solved, geometric mean; >: a run ended before it had solved"
     return f"{what}; in brackets the runs; ✓ stands in the table above"
 
@@ -51,8 +52,12 @@ def _cell(export: Export, own: pd.DataFrame) -> str:
     """`✓ 790 (6)`; `> 1,310 (1)` where a run ended before it had solved the task."""
     if own.empty:
         return MISSING
-    value = _solved_at(own) if export.sweep.stop is not None else _level(export, own)
+    value = _solved_at(own) if _by_task(export) else _level(export, own)
     return f"{'✓ ' if own['chosen'].any() else ''}{value} ({len(own)})"
+
+
+def _by_task(export: Export) -> bool:
+    return chosen_by(export.sweep, export.base) is not None
 
 
 def _solved_at(own: pd.DataFrame) -> str:

@@ -23,7 +23,7 @@ def position_guess(seq_len: int, n_pairs: Sequence[int], power: float) -> float:
 
     NaN where there are too many slots to sum over.
     """
-    if max((seq_len - 2 * n) // 2 for n in n_pairs) > MOST_SLOTS:
+    if power != 1 and max((seq_len - 2 * n) // 2 for n in n_pairs) > MOST_SLOTS:
         return float("nan")
     right = sum(n * guess_of(seq_len, n, power) for n in n_pairs)
     return right / sum(n_pairs)
@@ -33,8 +33,8 @@ def position_guess(seq_len: int, n_pairs: Sequence[int], power: float) -> float:
 def guess_of(seq_len: int, n: int, power: float) -> float:
     """Return the accuracy on rows with n pairs."""
     slots = (seq_len - 2 * n) // 2
-    if slots <= n == 1:
-        return 1.0
+    if power == 1 or n == 1:  # every pair is as likely in every slot
+        return 1 / n
     places = order_of_slots(np.arange(1, slots + 1, dtype=np.float64) ** (power - 1), n)
     return float(places.max(axis=0).sum()) / n
 

@@ -23,7 +23,7 @@ from hymba_lab.registry import Section
 from hymba_lab.sweep.question.file import Range, SweepFile
 from hymba_lab.sweep.question.level import level_of
 from hymba_lab.sweep.tuned import NAME as TUNING
-from hymba_lab.sweep.tuned import tuning_columns
+from hymba_lab.sweep.tuned import chosen_by, tuning_columns
 from hymba_lab.sweep.widening import never_widened
 from hymba_lab.tables.columns import CURVE, CURVE_NUMBERS, CURVE_TEXT, TEXT
 from hymba_lab.tables.csv_frame import read_csv
@@ -141,7 +141,8 @@ def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
     tuning = None
     if TUNING in files:
         tuning = read_csv(folder / TUNING, files[TUNING], text)
-        _require(folder / TUNING, tuning, tuning_columns(sweep))
+        columns = tuning_columns(sweep, chosen_by(sweep, resolved.base))
+        _require(folder / TUNING, tuning, columns)
     return Export(folder.name, sweep, resolved.base, facts, runs, curves, tuning, dict(files))
 
 
@@ -182,11 +183,9 @@ _LUCK = "One run a value tuned each row: this may be the luck of that."
 
 def _luck_note(sweep: SweepFile) -> str:
     """What stands first under a table whose rows were tuned by one run of each value."""
-    told = f"Each row's {', '.join(sweep.search)} was chosen by one run a value: the luck of that "
-    if sweep.stop is None:
-        return f"{told}choice is in no interval."
     return (
-        f"{told}choice is in no interval, and by simulation tells rows of one architecture apart "
+        f"Each row's {', '.join(sweep.search)} was chosen by one run a value: the luck of that "
+        "choice is in no interval, and by simulation tells rows of one architecture apart "
         "in up to a third of such comparisons (docs/how_a_verdict_is_made.md). tuning: race "
         "chooses over the compared seeds."
     )

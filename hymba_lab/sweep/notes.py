@@ -18,7 +18,7 @@ def table_notes(session: Session, jobs: Sequence[Job], outcomes: Outcomes) -> li
         *data_notes(session),
         *set_notes(session),
         *stop_notes(session),
-        *tuning_notes(session.sweep.file, jobs, outcomes),
+        *tuning_notes(session.sweep, jobs, outcomes),
         *axis_notes(session, jobs, outcomes),
         *ending_notes(session, jobs),
     ]

@@ -27,7 +27,7 @@ from hymba_lab.sweep.jobs import (
 )
 from hymba_lab.sweep.judging import judged
 from hymba_lab.sweep.question.file import Metric, Range, Sweep
-from hymba_lab.sweep.race import race_jobs
+from hymba_lab.sweep.race import race_jobs, race_of
 from hymba_lab.sweep.suggest import suggest
 from hymba_lab.sweep.widening import MOST, one_further
 
@@ -38,6 +38,7 @@ class Planner:
     def __init__(self, sweep: Sweep, cells: Sequence[Cell], fingerprint: str, meter: Meter) -> None:
         self.sweep, self.cells, self.fingerprint = sweep, list(cells), fingerprint
         self._meter = meter
+        self._race_for = race_of(sweep)
         self._jobs: dict[tuple[str, str, int, str], Job] = {}
         self._suggestions: dict[tuple[str, int], Params] = {}
         self._n_chosen: dict[str, int] = {}  # jobs of the rows whose values are chosen
@@ -115,7 +116,7 @@ class Planner:
             self._suggested(cell.label, file.search, index, [], [file.metric])
             for index in range(file.trials_per_cell)
         ]
-        return race_jobs(file, values, outcomes, partial(self._job, cell), seeds)
+        return race_jobs(self._race_for, values, outcomes, partial(self._job, cell), seeds)
 
     def _widened(self, cell: Cell, tuned: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
         """Further trials past the edge of the choices, until the winner is inside."""
@@ -155,7 +156,7 @@ class Planner:
         seeds: Sequence[int],
         outcomes: Outcomes,
     ) -> list[Job]:
-        """Return a row's jobs with more seeds; until a race that goes on is over, its old end holds.
+        """Return a row's jobs with more seeds; a race goes on; till it is over its old end holds.
 
         A choice by fewer seeds, carried on, would be luck that more seeds mistake for an effect.
         """

@@ -3,20 +3,22 @@
 Who chooses a value by one run chooses by luck, and every run of the row then pays for it: where two
 values differ by the noise of a run, rows of one and the same architecture are told apart in up to a
 third of comparisons. In a race every value trains on the compared seeds, in their order. After k of
-them a value is given up whose geometric mean of tokens until solved is more than
-exp(0.6 / sqrt(k)) times the best's: 1.8, 1.5, 1.4, 1.35, 1.3 times. What is best over all seeds
-stands in the table. Every row chooses by the runs that it is judged by, so that none gains more by
-it than a few percent (tests/test_race.py); it takes fewer runs than tuning on as many seeds apart.
+them a value is given up whose geometric mean of tokens until solved is more than exp(0.6 / sqrt(k))
+times the best's: 1.8, 1.5, 1.4, 1.35, 1.3 times. Without a task to solve it is the metric's mean,
+and `behind` / sqrt(k). What is best over all seeds stands in the table. Every row chooses by the
+runs that it is judged by, so that none gains more by it than a few percent (tests/test_race.py); it
+takes fewer runs than tuning on as many seeds apart.
 
 Source: races of configurations, Birattari et al. 2002 (F-Race, GECCO); the bound is our own.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Params, Stage, winner
-from hymba_lab.sweep.question.file import SweepFile
+from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Params, Stage, value_of, winner
+from hymba_lab.sweep.question.file import Metric, Stop, Sweep, SweepFile
+from hymba_lab.sweep.question.level import task_of_sweep
 from hymba_lab.sweep.solving import solving_facts, tokens_per_step
 from hymba_lab.sweep.widening import MOST, one_further
 
@@ -33,24 +35,64 @@ class Standing:
     """Where a value stands: infinite once a run of it failed or was given up."""
 
     unsolved: int  # runs that came to the end of their budget
-    log_time: float  # mean over its runs; what was not solved counts as solved at its end
+    mean: float  # over its runs, smaller is better: of the log time (unsolved: its end), or metric
 
     @property
     def rank(self) -> tuple[float, int, float]:
         """Smaller is better at the end: whoever solves oftener, then who is sooner."""
-        return (math.inf if math.isinf(self.log_time) else 0, self.unsolved, self.log_time)
+        return (math.inf if math.isinf(self.mean) else 0, self.unsolved, self.mean)
 
 
-def still_racing(log_times: Sequence[float], k: int) -> list[int]:
-    """Return which of the mean log times after `k` seeds are within reach of the best."""
-    best = min(log_times)
+@dataclass(frozen=True)
+class Race:
+    """What values race for: to solve a task sooner, or without one to end with a better metric."""
+
+    file: SweepFile
+    task: Stop | None
+
+    @property
+    def metric(self) -> Metric:
+        """What decides where nothing solves."""
+        return self.file.metric
+
+    @property
+    def behind(self) -> float:
+        """How far behind the best a value is given up after one seed."""
+        return BEHIND if self.task else self.file.behind or math.inf
+
+    def standing(self, runs: Sequence[tuple[Job, Outcome]]) -> Standing:
+        """Return where a value stands by its runs so far."""
+        marks = [self._mark(job, outcome) for job, outcome in runs]
+        mean = math.fsum(mark for mark, _ in marks) / len(marks)
+        return Standing(sum(not solved for _, solved in marks), mean)
+
+    def _mark(self, job: Job, outcome: Outcome) -> tuple[float, bool]:
+        if outcome.status != "finished":
+            return math.inf, False
+        if self.task is None:
+            value = value_of(job, outcome, self.metric)
+            sign = -1 if self.metric.goal == "maximize" else 1
+            return (math.inf, False) if math.isnan(value) else (sign * value, True)
+        facts = solving_facts(outcome.record, tokens_per_step(job.config), self.task)
+        solved = bool(facts["solved"])
+        return math.log(facts["tokens_to_solve" if solved else "censored_at"]), solved
+
+
+def race_of(sweep: Sweep) -> Race:
+    """Return what the values of this sweep's rows race for."""
+    return Race(sweep.file, task_of_sweep(sweep.file, sweep.base.resolved()))
+
+
+def still_racing(means: Sequence[float], k: int, behind: float = BEHIND) -> list[int]:
+    """Return which of the means after `k` seeds are within reach of the best."""
+    best = min(means)
     if math.isinf(best):
         return []
-    return [n for n, time in enumerate(log_times) if time - best <= BEHIND / math.sqrt(k)]
+    return [n for n, mean in enumerate(means) if mean - best <= behind / math.sqrt(k)]
 
 
 def race_jobs(
-    file: SweepFile,
+    race: Race,
     values: Sequence[Params],
     outcomes: Outcomes,
     make: Make,
@@ -62,9 +104,9 @@ def race_jobs(
     The winner's are of stage "seed", all others of stage "race"; while several are in the race, all
     are. With `widen`, a leader at an edge of what was tried brings one value more into the race.
     """
-    entered = list(values)
+    file, entered = race.file, list(values)
     for _ in range(MOST + 1):
-        jobs, leader = _raced(file, entered, outcomes, make, seeds or file.seeds)
+        jobs, leader = _raced(race, entered, outcomes, make, seeds or file.seeds)
         if not file.widen or leader is None or len(entered) == len(values) + MOST:
             break
         tried = {path: [params[path] for params in entered] for path in file.search}
@@ -76,7 +118,7 @@ def race_jobs(
 
 
 def _raced(
-    file: SweepFile,
+    race: Race,
     values: Sequence[Params],
     outcomes: Outcomes,
     make: Make,
@@ -88,11 +130,11 @@ def _raced(
     for k, seed in enumerate(seeds, start=1):
         if len(racing) == 1 and leader is not None:
             break
-        heat = list(_heat(file, racing, k, seed, outcomes, make))
+        heat = list(_heat(race.file, racing, k, seed, outcomes, make))
         jobs += heat
         if len(heat) < len(racing) or any(job.identity not in outcomes for job in heat):
             return jobs, leader
-        left = _left(file, racing, jobs, outcomes, k)
+        left = _left(race, racing, jobs, outcomes, k)
         if k == len(seeds):
             left = left[:1]
         if not left:  # all failed: the first seed leaves no result, a later one says so
@@ -120,29 +162,14 @@ def _heat(
 
 
 def _left(
-    file: SweepFile, racing: Sequence[Params], jobs: Sequence[Job], outcomes: Outcomes, k: int
+    race: Race, racing: Sequence[Params], jobs: Sequence[Job], outcomes: Outcomes, k: int
 ) -> list[Params]:
     """Return who is still racing after `k` seeds, the best first."""
     own = [[(j, outcomes[j.identity]) for j in jobs if j.params == params] for params in racing]
-    standings = [standing(file, runs) for runs in own]
-    if k == 1 and not any(one.unsolved == 0 and math.isfinite(one.log_time) for one in standings):
-        best = winner([run for runs in own for run in runs], file.metric)
+    standings = [race.standing(runs) for runs in own]
+    if k == 1 and not any(one.unsolved == 0 and math.isfinite(one.mean) for one in standings):
+        best = winner([run for runs in own for run in runs], race.metric)
         return [best.params] if best is not None else []
     order = sorted(range(len(racing)), key=lambda n: standings[n].rank)
-    within = still_racing([standings[n].log_time for n in order], k)
+    within = still_racing([standings[n].mean for n in order], k, race.behind)
     return [racing[order[n]] for n in within]
-
-
-def standing(file: SweepFile, runs: Sequence[tuple[Job, Outcome]]) -> Standing:
-    """Return where a value stands by its runs so far."""
-    times, unsolved = [], 0
-    for job, outcome in runs:
-        facts: Mapping[str, float] = {}
-        if outcome.status == "finished":
-            facts = solving_facts(outcome.record, tokens_per_step(job.config), file.stop)
-        if not facts:
-            return Standing(len(runs), math.inf)
-        solved = bool(facts["solved"])
-        unsolved += not solved
-        times.append(math.log(facts["tokens_to_solve"] if solved else facts["censored_at"]))
-    return Standing(unsolved, math.fsum(times) / len(times))

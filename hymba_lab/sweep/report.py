@@ -23,9 +23,10 @@ from hymba_lab.sweep.export import (
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Stage
 from hymba_lab.sweep.notes import table_notes
 from hymba_lab.sweep.question.designs import row_label
+from hymba_lab.sweep.question.file import Stop
 from hymba_lab.sweep.session import Session, resolved_sweep
 from hymba_lab.sweep.solving import solving_facts, tokens_per_step
-from hymba_lab.sweep.tuned import NAME, tuning_csv
+from hymba_lab.sweep.tuned import NAME, chosen_by, tuning_csv
 from hymba_lab.tables.columns import COSTS, SHARED, WHENCE
 
 _RECORDED = (*SHARED, *WHENCE)
@@ -83,7 +84,8 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
     }
     file = session.sweep.file
     if file.search:
-        texts[NAME] = tuning_csv(file, tuning_lines(session, jobs, outcomes), runs)
+        task = chosen_by(file, session.sweep.base.resolved())
+        texts[NAME] = tuning_csv(file, task, tuning_lines(session, task, jobs, outcomes), runs)
     export = parse_export(session.folder, texts)
     table, tables_by_name = documents(export)
     files = {**texts, **tables_by_name}
@@ -111,7 +113,7 @@ def curve_lines(
 
 
 def tuning_lines(
-    session: Session, jobs: Sequence[Job], outcomes: Outcomes
+    session: Session, task: Stop | None, jobs: Sequence[Job], outcomes: Outcomes
 ) -> Iterator[dict[str, Any]]:
     """Yield a line for every run that ended and chose values; in a race compared runs choose."""
     file = session.sweep.file
@@ -124,7 +126,7 @@ def tuning_lines(
                 "seed": job.seed,
                 "status": outcome.status,
                 **job.params,
-                **solving_facts(outcome.record, tokens_per_step(job.config), file.stop),
+                **solving_facts(outcome.record, tokens_per_step(job.config), task),
                 **outcome.record.get("metrics", {}),
                 **{key: outcome.record.get(key) for key in ("seconds", "commit")},
                 "identity": job.identity,

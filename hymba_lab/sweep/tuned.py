@@ -10,14 +10,22 @@ from typing import Any
 
 import pandas as pd
 
-from hymba_lab.sweep.question.file import SweepFile
+from hymba_lab.sweep.question.file import Stop, SweepFile
+from hymba_lab.sweep.question.level import task_of_sweep
 from hymba_lab.tables.columns import SOLVING
 
 NAME = "tuning.csv"
 Line = Mapping[str, Any]
 
 
-def tuning_csv(file: SweepFile, lines: Iterable[Line], runs: pd.DataFrame) -> str:
+def chosen_by(file: SweepFile, base: Mapping[str, Any]) -> Stop | None:
+    """Return the task by which values were chosen; None where the metric chose. `base`: resolved"""
+    return task_of_sweep(file, base) if file.tuning == "race" else file.stop
+
+
+def tuning_csv(
+    file: SweepFile, task: Stop | None, lines: Iterable[Line], runs: pd.DataFrame
+) -> str:
     """Return `tuning.csv`: rows in the order of the table, values ascending, then seeds.
 
     `runs` is the frame of the compared runs: the values that stand there are the chosen ones.
@@ -27,13 +35,13 @@ def tuning_csv(file: SweepFile, lines: Iterable[Line], runs: pd.DataFrame) -> st
     place = {row: number for number, row in enumerate(dict.fromkeys(runs["row"]))}
     found = [{**line, "chosen": int(tuple(map(line.get, tuned)) in won)} for line in lines]
     found.sort(key=lambda line: (place.get(line["row"], len(place)), *_order(file, line)))
-    frame = pd.DataFrame(found, columns=tuning_columns(file))
+    frame = pd.DataFrame(found, columns=tuning_columns(file, task))
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def tuning_columns(file: SweepFile) -> list[str]:
+def tuning_columns(file: SweepFile, task: Stop | None) -> list[str]:
     """Return the columns of `tuning.csv`."""
-    ended = [file.metric.name, *(SOLVING if file.stop else ()), "seconds"]
+    ended = [file.metric.name, *(SOLVING if task else ()), "seconds"]
     return ["row", "seed", *file.search, "chosen", "status", *ended, "identity", "commit"]
 
 

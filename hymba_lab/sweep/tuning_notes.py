@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from hymba_lab.sweep.jobs import Job, Outcomes
 from hymba_lab.sweep.question.designs import shown
-from hymba_lab.sweep.question.file import SweepFile
-from hymba_lab.sweep.race import BEHIND, standing
+from hymba_lab.sweep.question.file import Sweep, SweepFile
+from hymba_lab.sweep.race import Race, race_of
 from hymba_lab.sweep.widening import at_edge, never_widened
 
 Rows = Mapping[str, Sequence[Job]]
 
 
-def tuning_notes(file: SweepFile, jobs: Sequence[Job], outcomes: Outcomes) -> list[str]:
+def tuning_notes(sweep: Sweep, jobs: Sequence[Job], outcomes: Outcomes) -> list[str]:
     """Say how every row was tuned, which values won, and which of them stand at an edge."""
+    file = sweep.file
     if not file.search:
         return []
     race = file.tuning == "race"
@@ -23,7 +24,7 @@ def tuning_notes(file: SweepFile, jobs: Sequence[Job], outcomes: Outcomes) -> li
         if race or job.stage == "tune":
             tuning.setdefault(job.cell.label, []).append(job)
     if race:
-        first = _race_note(file, chosen, tuning, outcomes)
+        first = _race_note(race_of(sweep), chosen, tuning, outcomes)
     else:
         first = _trials_note(file, chosen, jobs)
         if file.stop is not None:
@@ -43,18 +44,27 @@ def _trials_note(file: SweepFile, chosen: Mapping[str, Job], jobs: Sequence[Job]
     )
 
 
-def _race_note(file: SweepFile, chosen: Mapping[str, Job], tuning: Rows, outcomes: Outcomes) -> str:
+def _race_note(race: Race, chosen: Mapping[str, Job], tuning: Rows, outcomes: Outcomes) -> str:
+    file = race.file
     won = (
-        f"{label}: {_values(job)}{_next_best(file, job, tuning[label], outcomes)}"
+        f"{label}: {_values(job)}{_next_best(race, job, tuning[label], outcomes)}"
         for label, job in chosen.items()
     )
     n_runs = len({job.identity for own in tuning.values() for job in own})
     return (
         f"Tuned alike, by a race: {file.trials_per_cell} values of {', '.join(file.search)} train "
         f"on the compared seeds {file.seeds}, {n_runs} runs in all. After k seeds those are given "
-        f"up whose geometric mean of tokens until solved is over exp({BEHIND:g} / sqrt(k)) times "
-        f"the best's; the best over all seeds stands in the table.{_went_on(file)} "
+        f"up {_bound(race)}; the best over all seeds stands in the table.{_went_on(file)} "
         f"Won: {'; '.join(won)}."
+    )
+
+
+def _bound(race: Race) -> str:
+    if race.task is None:
+        return f"whose mean {race.metric.name} is over {race.behind:g} / sqrt(k) behind the best"
+    return (
+        f"whose geometric mean of tokens until solved is over exp({race.behind:g} / sqrt(k)) times "
+        "the best's"
     )
 
 
@@ -62,20 +72,24 @@ def _went_on(file: SweepFile) -> str:
     return " Over further seeds went all that were in reach till then." if file.looks else ""
 
 
-def _next_best(file: SweepFile, best: Job, own: Sequence[Job], outcomes: Outcomes) -> str:
+def _next_best(race: Race, best: Job, own: Sequence[Job], outcomes: Outcomes) -> str:
     """Say who came to the end of a race beside the winner, and how much later."""
     rivals: dict[str, list[Job]] = {}
     for job in own:
         if job.identity in outcomes:
             rivals.setdefault(_values(job), []).append(job)
     times = {
-        values: standing(file, [(job, outcomes[job.identity]) for job in jobs]).log_time
+        values: race.standing([(job, outcomes[job.identity]) for job in jobs]).mean
         for values, jobs in rivals.items()
         if len(jobs) == len(rivals[_values(best)])
     }
     mine = times.pop(_values(best), math.inf)
     late = sorted((time, values) for values, time in times.items() if math.isfinite(time - mine))
-    return f" (next {late[0][1]}, {math.exp(late[0][0] - mine):.2f} times)" if late else ""
+    if not late:
+        return ""
+    mean, values = late[0]
+    by = f"{mean - mine:.3g} behind" if race.task is None else f"{math.exp(mean - mine):.2f} times"
+    return f" (next {values}, {by})"
 
 
 def _values(job: Job) -> str:

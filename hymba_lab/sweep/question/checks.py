@@ -9,6 +9,7 @@ from hymba_lab.errors import UserError, suggest
 from hymba_lab.stages.chain import metrics_of_stages, tasks_of
 from hymba_lab.sweep.question.designs import check_size
 from hymba_lab.sweep.question.file import Range, Sweep
+from hymba_lab.sweep.question.level import task_of_sweep
 from hymba_lab.sweep.question.names import check_names
 from hymba_lab.sweep.question.paths import check_axes, require_path, require_variable
 from hymba_lab.sweep.widening import reachable
@@ -126,16 +127,28 @@ def _check_design(sweep: Sweep) -> None:
         raise wrong(
             ["search"], "is never tried: trials_per_cell is 0; say how many trials to make."
         )
-    if file.tuning == "race" and (
-        file.stop is None or not file.search or file.sampler.name != "grid"
-    ):
-        raise wrong(
-            ["tuning"],
-            "race compares when the values of a row solve their task; give stop: {metric, at}, "
-            "search with choices: [...] and sampler: {name: grid}.",
-        )
+    if file.tuning == "race" and (not file.search or file.sampler.name != "grid"):
+        raise wrong(["tuning"], "race needs search with choices: [...] and sampler: {name: grid}.")
+    _check_behind(sweep)
     if file.trials_per_cell and not file.search:
         raise wrong(["trials_per_cell"], "there is nothing to try: search is missing or empty.")
+
+
+def _check_behind(sweep: Sweep) -> None:
+    """A race of a metric needs to know what is far behind; one for a task knows it."""
+    file, race = sweep.file, sweep.file.tuning == "race"
+    task = race and task_of_sweep(file, sweep.base.resolved()) is not None
+    if race and not task and file.behind is None:
+        raise sweep.wrong(
+            ["tuning"],
+            f"race for {file.metric.name}, which is no task to solve: say with behind: how far "
+            "behind the best, in its unit, a value is given up after one seed (two to four "
+            "standard deviations of a seed), or give stop: {metric, at}.",
+        )
+    if file.behind is not None and (not race or task):
+        raise sweep.wrong(
+            ["behind"], "is for tuning: race without a task to solve; drop it, or see tuning."
+        )
 
 
 def _check_range(sweep: Sweep, path: str, span: Range) -> None:

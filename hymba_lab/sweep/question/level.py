@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hymba_lab.stats.position_guess import position_guess
-from hymba_lab.sweep.question.file import SweepFile
+from hymba_lab.sweep.question.file import Stop, SweepFile
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,12 @@ def level_of(sweep: SweepFile, base: Mapping[str, Any]) -> Level | None:
         metric, at = sweep.stop.metric, sweep.stop.at
         guess = recall_guess(base, metric)
     return None if math.isnan(at) else Level(metric, at, guess)
+
+
+def task_of_sweep(sweep: SweepFile, base: Mapping[str, Any]) -> Stop | None:
+    """Return what says that a run has solved its task: `stop`, or the level of `level_of`."""
+    level = None if sweep.stop else level_of(sweep, base)
+    return Stop(metric=level.metric, at=level.at) if level else sweep.stop
 
 
 def recall_guess(base: Mapping[str, Any], metric: str) -> float:
