@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hymba_lab.sweep.export import documents, read_export
+from hymba_lab.sweep.documents import documents
+from hymba_lab.sweep.export import read_export
 
 HEAD = """# The committed runs, read anew
 

@@ -19,7 +19,8 @@ from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
 from hymba_lab.report.pictures import paper_costs, pictures
 from hymba_lab.runs.tracking import ROLE, STAGE, Store, default_uri
-from hymba_lab.sweep.export import documents, read_export
+from hymba_lab.sweep.documents import documents
+from hymba_lab.sweep.export import read_export
 from hymba_lab.tables.sentence import sentence
 
 RESULTS = ROOT / "results"

@@ -9,7 +9,8 @@ from exporting import ROWS, report, runs_with, write_export, write_probe
 
 from hymba_lab.errors import UserError
 from hymba_lab.report.pictures import pictures
-from hymba_lab.sweep.export import documents, read_export
+from hymba_lab.sweep.documents import documents
+from hymba_lab.sweep.export import read_export
 
 # --- runs that do not belong together
 

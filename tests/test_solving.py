@@ -14,7 +14,8 @@ from hymba_lab.claims.sides import Results
 from hymba_lab.data.draws import choose_weighted, generator
 from hymba_lab.stats import Run
 from hymba_lab.stats.position_guess import guess_of, order_of_slots, position_guess
-from hymba_lab.sweep.export import documents, read_export, task_of_export
+from hymba_lab.sweep.documents import documents, task_of_export
+from hymba_lab.sweep.export import read_export
 from hymba_lab.tables.notes import stopped_notes, times_note
 from hymba_lab.tables.numbers import ratio_estimate
 from hymba_lab.tables.render import to_text

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from conftest import ROOT
 
-from hymba_lab.sweep.export import documents, read_export
+from hymba_lab.sweep.documents import documents
+from hymba_lab.sweep.export import read_export
 from hymba_lab.sweep.observers.told import (
     answer_note,
     cut,

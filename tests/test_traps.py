@@ -17,7 +17,8 @@ from judging import judged
 
 from hymba_lab.errors import UserError
 from hymba_lab.stats import Run
-from hymba_lab.sweep.export import documents, read_export
+from hymba_lab.sweep.documents import documents
+from hymba_lab.sweep.export import read_export
 from hymba_lab.tables.solving import Task, control_note, edge_notes
 from hymba_lab.tables.verdict import Verdicts, verdict
 

@@ -15,7 +15,8 @@ from hymba_lab.claims.values import NotRun, Side, Values, by_seed, tokens_of, va
 from hymba_lab.config.yaml_file import read_yaml
 from hymba_lab.errors import suggest
 from hymba_lab.stats import Looks
-from hymba_lab.sweep.export import FILES, Export, curve_metrics, read_export, task_of_export
+from hymba_lab.sweep.documents import task_of_export
+from hymba_lab.sweep.export import FILES, Export, curve_metrics, read_export
 from hymba_lab.tables.solving import Task
 
 

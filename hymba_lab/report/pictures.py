@@ -13,7 +13,8 @@ from hymba_lab import figures
 from hymba_lab.errors import StoreError
 from hymba_lab.probes.columns import TEXT as PROBE_TEXT
 from hymba_lab.report.courses import course
-from hymba_lab.sweep.export import Export, curve_metrics, task_of_export
+from hymba_lab.sweep.documents import task_of_export
+from hymba_lab.sweep.export import Export, curve_metrics
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.display import Table
 from hymba_lab.tables.sentence import listed, metric_words

@@ -8,7 +8,8 @@ import pandas as pd
 
 from hymba_lab.report.pictures import COSTS, Picture, differing_costs
 from hymba_lab.report.tables_html import table_html
-from hymba_lab.sweep.export import Export, origin
+from hymba_lab.sweep.documents import origin
+from hymba_lab.sweep.export import Export
 from hymba_lab.tables.display import Column, Table, metric_heading
 from hymba_lab.tables.numbers import MISSING, number
 from hymba_lab.tables.sentence import listed, metric_words

@@ -17,7 +17,8 @@ from hymba_lab.report.index import Entry, index_html, keep_readme, read_page
 from hymba_lab.report.page import Drawn, report_html
 from hymba_lab.report.pictures import Picture, pictures
 from hymba_lab.runs.provenance import n_cores
-from hymba_lab.sweep.export import Export, documents, require_exports, sweep_of
+from hymba_lab.sweep.documents import documents
+from hymba_lab.sweep.export import Export, require_exports, sweep_of
 from hymba_lab.tables.display import Table
 
 

@@ -9,25 +9,21 @@ trained runs are needed to read it.
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pandas as pd
 from pydantic import ValidationError
 
-from hymba_lab import tables
 from hymba_lab.atomic import parsed_json
 from hymba_lab.errors import StoreError
 from hymba_lab.registry import Section
 from hymba_lab.sweep.question.file import Range, SweepFile
-from hymba_lab.sweep.question.level import level_of
 from hymba_lab.sweep.tuned import NAME as TUNING
 from hymba_lab.sweep.tuned import chosen_by, tuning_columns
-from hymba_lab.sweep.widening import never_widened
 from hymba_lab.tables.columns import CURVE, CURVE_NUMBERS, CURVE_TEXT, TEXT
 from hymba_lab.tables.csv_frame import read_csv
-from hymba_lab.tables.solving import Task, task_of
 
 S = TypeVar("S", bound=Section)
 
@@ -144,80 +140,6 @@ def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
         columns = tuning_columns(sweep, chosen_by(sweep, resolved.base))
         _require(folder / TUNING, tuning, columns)
     return Export(folder.name, sweep, resolved.base, facts, runs, curves, tuning, dict(files))
-
-
-def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
-    """Return the table of an export, and it as Markdown, CSV and LaTeX by file name."""
-    sweep, runs, facts = export.sweep, export.runs, export.facts
-    task = task_of_export(export)
-    table = tables.result_table(
-        runs,
-        metric=sweep.metric.name if task is None else task.metric,
-        goal=sweep.metric.goal,
-        baseline=facts.baseline,
-        also=sweep.also,
-        reference=paper_frame(sweep),
-        alpha=sweep.alpha,
-        margin=sweep.margin,
-        looks=sweep.looks,
-        factorial=list(sweep.axes) if sweep.design == "factorial" else (),
-        task=task,
-        control=sweep.control,
-        choices=never_widened(sweep),
-    )
-    if sweep.tuned_by_one_run:
-        table = replace(table, notes=[_luck_note(sweep), *table.notes], caution=_LUCK)
-    bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
-    question, source = (tables.markdown_text(said) for said in (sweep.question, sweep.source))
-    head = f"# {question}\n\n{source}\n\n"
-    return table, {
-        "table.md": head + tables.to_markdown(table) + "".join(bullets),
-        "table.csv": tables.to_csv(table),
-        "table.tex": tables.to_latex(table),
-        **{f"{second.name}.csv": to_csv(second.frame) for second in table.more},
-    }
-
-
-_LUCK = "One run a value tuned each row: this may be the luck of that."
-
-
-def _luck_note(sweep: SweepFile) -> str:
-    """What stands first under a table whose rows were tuned by one run of each value."""
-    return (
-        f"Each row's {', '.join(sweep.search)} was chosen by one run a value: the luck of that "
-        "choice is in no interval, and by simulation tells rows of one architecture apart "
-        "in up to a third of such comparisons (docs/how_a_verdict_is_made.md). tuning: race "
-        "chooses over the compared seeds."
-    )
-
-
-def task_of_export(export: Export) -> Task | None:
-    """Return the task that the runs were to solve, and when; None where its course is not kept."""
-    level = level_of(export.sweep, export.base)
-    if level is None or level.metric not in set(export.curves["metric"]):
-        return None
-    return task_of(export.runs, export.curves, level.metric, level.at, level.guess)
-
-
-def origin(export: Export) -> list[str]:
-    """Return where the table comes from: command, commit, runs, data, hardware, time."""
-    hours = ", ".join(f"{value:.2f} h {what}" for what, value in export.facts.hours.items())
-    lines = tables.provenance(
-        export.runs, export.facts.command, "; ".join(export.facts.hardware) or "unknown"
-    )
-    return [*lines, f"Training time: {hours or 'unknown'}"]
-
-
-def paper_frame(sweep: SweepFile) -> pd.DataFrame | None:
-    """Return the paper's numbers for the table's own column, None where there are none."""
-    if sweep.paper is None:
-        return None
-    return pd.DataFrame(
-        [
-            {"row": row, "value": value, "note": sweep.paper.label}
-            for row, value in sweep.paper.values.items()
-        ]
-    )
 
 
 def curve_metrics(sweep: SweepFile) -> list[str]:

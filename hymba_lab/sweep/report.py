@@ -10,12 +10,12 @@ import pandas as pd
 from hymba_lab import tables
 from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.sweep.cells import Cell
+from hymba_lab.sweep.documents import documents
 from hymba_lab.sweep.export import (
     Facts,
     curve,
     curve_metrics,
     curves_csv,
-    documents,
     facts_json,
     parse_export,
     to_csv,

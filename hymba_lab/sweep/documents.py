@@ -1,0 +1,86 @@
+"""What is made of an export: its table as texts, when its task was solved, where it is from."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from hymba_lab import tables
+from hymba_lab.sweep.export import Export, to_csv
+from hymba_lab.sweep.question.file import SweepFile
+from hymba_lab.sweep.question.level import level_of
+from hymba_lab.sweep.widening import never_widened
+from hymba_lab.tables.solving import Task, task_of
+
+
+def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
+    """Return the table of an export, and it as Markdown, CSV and LaTeX by file name."""
+    sweep, runs, facts = export.sweep, export.runs, export.facts
+    task = task_of_export(export)
+    table = tables.result_table(
+        runs,
+        metric=sweep.metric.name if task is None else task.metric,
+        goal=sweep.metric.goal,
+        baseline=facts.baseline,
+        also=sweep.also,
+        reference=paper_frame(sweep),
+        alpha=sweep.alpha,
+        margin=sweep.margin,
+        looks=sweep.looks,
+        factorial=list(sweep.axes) if sweep.design == "factorial" else (),
+        task=task,
+        control=sweep.control,
+        choices=never_widened(sweep),
+    )
+    if sweep.tuned_by_one_run:
+        table = replace(table, notes=[_luck_note(sweep), *table.notes], caution=_LUCK)
+    bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
+    question, source = (tables.markdown_text(said) for said in (sweep.question, sweep.source))
+    head = f"# {question}\n\n{source}\n\n"
+    return table, {
+        "table.md": head + tables.to_markdown(table) + "".join(bullets),
+        "table.csv": tables.to_csv(table),
+        "table.tex": tables.to_latex(table),
+        **{f"{second.name}.csv": to_csv(second.frame) for second in table.more},
+    }
+
+
+_LUCK = "One run a value tuned each row: this may be the luck of that."
+
+
+def _luck_note(sweep: SweepFile) -> str:
+    """What stands first under a table whose rows were tuned by one run of each value."""
+    return (
+        f"Each row's {', '.join(sweep.search)} was chosen by one run a value: the luck of that "
+        "choice is in no interval, and by simulation tells rows of one architecture apart "
+        "in up to a third of such comparisons (docs/how_a_verdict_is_made.md). tuning: race "
+        "chooses over the compared seeds."
+    )
+
+
+def task_of_export(export: Export) -> Task | None:
+    """Return the task that the runs were to solve, and when; None where its course is not kept."""
+    level = level_of(export.sweep, export.base)
+    if level is None or level.metric not in set(export.curves["metric"]):
+        return None
+    return task_of(export.runs, export.curves, level.metric, level.at, level.guess)
+
+
+def origin(export: Export) -> list[str]:
+    """Return where the table comes from: command, commit, runs, data, hardware, time."""
+    hours = ", ".join(f"{value:.2f} h {what}" for what, value in export.facts.hours.items())
+    lines = tables.provenance(
+        export.runs, export.facts.command, "; ".join(export.facts.hardware) or "unknown"
+    )
+    return [*lines, f"Training time: {hours or 'unknown'}"]
+
+
+def paper_frame(sweep: SweepFile) -> pd.DataFrame | None:
+    """Return the paper's numbers for the table's own column, None where there are none."""
+    if sweep.paper is None:
+        return None
+    return pd.DataFrame(
+        [
+            {"row": row, "value": value, "note": sweep.paper.label}
+            for row, value in sweep.paper.values.items()
+        ]
+    )
