@@ -135,7 +135,7 @@ def export(one: AtScale) -> Export:
     sweep = SweepFile(question="Windows?", base="x", metric=metric, seeds=[0], axes=axes)
     facts = Facts(command="c", baseline=one.baseline, hardware=[], hours={}, notes=[])
     name = f"windows-{one.scale}"
-    return Export(name, sweep, {"scale": one.scale}, facts, one.runs, pd.DataFrame(), {})
+    return Export(name, sweep, {"scale": one.scale}, facts, one.runs, pd.DataFrame(), None, {})
 
 
 def test_the_report_writes_slopes_where_there_are_two_scales(tmp_path: Path) -> None:
