@@ -4,10 +4,14 @@ Every time is the median of several runs between CUDA events, after a warm-up.
 """
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -29,24 +33,41 @@ from hymba_lab.training.fit import fit
 SCANS = ((8, 2048, 2048, 16), (4, 8192, 3200, 16), (8, 2048, 2048, 64))  # B, T, D, N
 ATTENTION = (4, 25, 5, 2176, 64, 128, 1025, 128)  # B, H, K, T, P, V, window, meta tokens
 VOCAB, SEQ_LEN, N_STEPS = 32001, 2048, 6
+MOST_S = 240  # of a process that trains: whole blocks may take long to compile
+PLAIN = {f"HYMBA_LAB_{name}": "torch" for name in ("ROTATION", "SWIGLU", "CONV")}
+SIDES: dict[str, tuple[list[str], dict[str, str]]] = {  # arguments and environment of a process
+    "fused": ([], {}),
+    "torch": ([], PLAIN),
+    "compiled": (["--compiled"], {}),
+}
 
 
 def main() -> None:
-    """Measure and write one page."""
+    """Measure what was asked for and write one page."""
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     made.add_argument("--out", type=Path, default=Path("results"))
     made.add_argument("--tests", default="not run")
     made.add_argument("--commit", default=commit().sha, help="of a copy without its repository")
+    made.add_argument("--train", metavar="SHAPE", help="train this shape here, print its figures")
+    made.add_argument("--compiled", action="store_true", help="with --train: whole blocks")
+    made.add_argument("--profile", type=Path, help="with --train: where its kernels' times go")
     options = made.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        made.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if options.train:
+        print(json.dumps(train(options.train, options.compiled, options.profile)))
+        return
     name = torch.cuda.get_device_name()
     first = [
         f"# Figures on {name}", "",
         f"`bash benchmarks/gpu.sh`, commit {options.commit[:10]}, torch {torch.__version__}, "
         f"CUDA {torch.version.cuda}. Tests marked gpu: {options.tests}", "",
     ]  # fmt: skip
+    lines = (PARTS[part](name, options.out) for part in options.parts or PARTS)
     path = options.out / f"gpu-{name.replace(' ', '_')}.md"
     with path.open("w", encoding="utf-8") as page:  # line by line: a run cut short leaves its part
-        for line in chain(first, scan_lines(), attention_lines(), training_lines(name)):
+        for line in chain(first, *lines):
             print(line, flush=True)
             print(line, file=page, flush=True)
     print(f"written: {path}")
@@ -170,29 +191,60 @@ def attention_lines() -> Iterator[str]:
     yield ""
 
 
-def training_lines(name: str) -> Iterator[str]:
-    """Tokens a second, MFU and peak memory of two shapes."""
-    yield f"## Training, {SEQ_LEN} tokens a row, bf16-mixed, AdamW"
+def training_lines(name: str, out: Path) -> Iterator[str]:
+    """Tokens a second, MFU and peak memory: every shape and side in a process of its own."""
+    yield f"## Training, {SEQ_LEN} tokens a row, bf16-mixed, AdamW, {N_STEPS} steps"
     yield ""
-    yield "| shape | blocks compiled | tokens/s | MFU | peak GB | estimate GB | rows at a time |"
+    yield "| shape | side | tokens/s | MFU | peak GB | estimate GB | rows at a time |"
     yield "|---|---|---|---|---|---|---|"
-    for compiled in (False, True):
-        for shape in ("350m", "125m"):
-            config = experiment(shape, compiled)
-            torch.compiler.reset()  # a second shape would get kernels for any shape
-            torch.cuda.reset_peak_memory_stats()
-            with tempfile.TemporaryDirectory() as folder:
-                found = fit(config, seed=0, folder=Path(folder))
-            peak = torch.cuda.max_memory_allocated() / 1e9
-            costs = measure_costs(config.model, VOCAB, SEQ_LEN)
-            flops = (1 + BACKWARD) * costs.flops_per_token
-            top = peak_flops(name, "bf16-mixed")
-            mfu = f"{found.tokens_per_second * flops / top:.1%}" if top else "peak not known"
-            memory = device_memory(config, VOCAB)
-            speed = f"{found.tokens_per_second:,.0f} | {mfu}"
-            gb = f"{peak:.1f} | {memory.total / 1e9:.1f}"
-            yield f"| {shape} | {compiled} | {speed} | {gb} | {memory.rows} |"
+    for shape, side in product(("350m", "125m"), SIDES):
+        profile = out / f"gpu-profile-{shape}-{side}.txt"
+        yield f"| {shape} | {side} | {trained(shape, side, name, profile)} |"
     yield ""
+    yield "fused: rotation, SwiGLU and convolution a kernel each; torch: as torch has them;"
+    yield "compiled: whole blocks. The times of all kernels: gpu-profile-*.txt beside this page."
+    yield ""
+
+
+def trained(shape: str, side: str, name: str, profile: Path) -> str:
+    """Return the figures of one process, or why there are none."""
+    extra, environment = SIDES[side]
+    command = [sys.executable, __file__, "--train", shape, "--profile", str(profile), *extra]
+    try:
+        done = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, text=True, timeout=MOST_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"no {N_STEPS} steps within {MOST_S} s | | | |"
+    if done.returncode:
+        return f"failed: {done.stderr.strip().splitlines()[-1][:120]} | | | |"
+    found = json.loads(done.stdout.splitlines()[-1])
+    top = peak_flops(name, "bf16-mixed")
+    mfu = f"{found['flops'] / top:.1%}" if top else "peak not known"
+    return (
+        f"{found['tokens_per_second']:,.0f} | {mfu} | {found['peak']:.1f} | "
+        f"{found['estimate']:.1f} | {found['rows']}"
+    )
+
+
+def train(shape: str, compiled: bool, profile: Path | None) -> dict[str, float]:
+    """Train a few steps in this process; with `profile`, once more under torch's profiler."""
+    config = experiment(shape, compiled)
+    torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder:
+        found = fit(config, seed=0, folder=Path(folder) / "run")
+        peak = torch.cuda.max_memory_allocated() / 1e9
+        if profile is not None:
+            with torch.profiler.profile() as watched:
+                fit(config, seed=0, folder=Path(folder) / "watched")
+            averages = watched.key_averages()
+            profile.write_text(averages.table(sort_by="self_cuda_time_total", row_limit=60))
+    costs, memory = measure_costs(config.model, VOCAB, SEQ_LEN), device_memory(config, VOCAB)
+    return {
+        "tokens_per_second": found.tokens_per_second,
+        "flops": found.tokens_per_second * (1 + BACKWARD) * costs.flops_per_token,
+        "peak": peak, "estimate": memory.total / 1e9, "rows": memory.rows,
+    }  # fmt: skip
 
 
 def experiment(shape: str, compiled: bool, rows: int = 8) -> Config:
@@ -209,6 +261,13 @@ def experiment(shape: str, compiled: bool, rows: int = 8) -> Config:
     }  # fmt: skip
     given = [f"training.{key}={value}" for key, value in training.items()]
     return load_config(f"experiments/hymba_{shape}.yaml", [f"data={{text: {data}}}", *given])
+
+
+PARTS: dict[str, Callable[[str, Path], Iterator[str]]] = {
+    "training": training_lines,
+    "scan": lambda name, out: scan_lines(),
+    "attention": lambda name, out: attention_lines(),
+}
 
 
 if __name__ == "__main__":
