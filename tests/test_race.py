@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import optuna
@@ -18,6 +19,7 @@ from sweeping import SWEEP, Lab
 from hymba_lab.report.mlflow_runs import export_texts
 from hymba_lab.runs.tracking import Store, default_uri
 from hymba_lab.stats import Comparison, Looks, Run, compare_times
+from hymba_lab.sweep import planner
 from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.pruning import make_pruning
 from hymba_lab.sweep.question.file import Metric, Stop
@@ -181,6 +183,16 @@ def test_the_race_goes_on_over_further_seeds(lab: Lab, luck: int) -> None:
     for jobs in compared(session, outcomes).values():
         assert sorted(job.seed for job in jobs) == [0, 1, 2, 3, 4, 5]
         assert {job.params["optimizer.lr"] for job in jobs} == {winner}
+
+
+def test_a_row_is_planned_anew_only_when_a_run_of_it_has_ended(lab: Lab) -> None:
+    """A coordinator of thousands of runs asks after each of them."""
+    lab.edit(**RACE)
+    session = lab.session()
+    steps = drawn(session, random.Random(2))
+    with patch.object(planner, "race_jobs", wraps=planner.race_jobs) as planned:
+        outcomes = play(session, steps, random.Random(2))
+    assert len(session.cells) <= planned.call_count <= len(session.cells) + len(outcomes)
 
 
 def test_until_a_further_race_is_over_the_table_of_fewer_seeds_stands(lab: Lab) -> None:

@@ -42,7 +42,7 @@ class Planner:
         self._jobs: dict[tuple[str, str, int, str], Job] = {}
         self._suggestions: dict[tuple[str, int], Params] = {}
         self._n_chosen: dict[str, int] = {}  # jobs of the rows whose values are chosen
-        self._planned: dict[str, tuple[list[Outcome], list[Job]]] = {}
+        self._planned: dict[tuple[str, int], tuple[list[Job], list[Outcome | None]]] = {}
 
     def jobs(self, outcomes: Outcomes) -> list[Job]:
         """Return every job that the outcomes so far determine, finished ones included."""
@@ -66,19 +66,16 @@ class Planner:
             return max(len(self.cells) * file.runs_per_row, len(self._jobs))
         return sum(self._n_chosen.get(cell.label, file.runs_per_row) for cell in self.cells)
 
-    def _jobs_of(self, cell: Cell, outcomes: Outcomes) -> list[Job]:
-        """Return a cell's jobs; once its seeds are planned, the outcomes of its tuning decide."""
-        if self.sweep.file.tuning == "race":
-            return self._race(cell, outcomes)
-        if cell.label in self._planned:
-            seen, jobs = self._planned[cell.label]
-            tuned = (job for job in jobs if job.stage == "tune")
-            if all(outcomes.get(job.identity) is one for job, one in zip(tuned, seen, strict=True)):
-                return jobs
-        jobs = list(self._cell_jobs(cell, outcomes))
-        if jobs and jobs[-1].stage == "seed":
-            tuned = (job for job in jobs if job.stage == "tune")
-            self._planned[cell.label] = [outcomes[job.identity] for job in tuned], jobs
+    def _jobs_of(self, cell: Cell, outcomes: Outcomes, seeds: Sequence[int] = ()) -> list[Job]:
+        """Return a cell's jobs, of a race over `seeds`; anew only where one of them has ended."""
+        key = cell.label, len(seeds)
+        jobs, ended = self._planned.get(key, ([], []))
+        now = [outcomes.get(job.identity) for job in jobs]
+        if not jobs or any(one is not other for one, other in zip(now, ended, strict=True)):
+            race = self.sweep.file.tuning == "race"
+            found = self._race(cell, outcomes, seeds) if race else self._cell_jobs(cell, outcomes)
+            jobs = list(found)
+            self._planned[key] = jobs, [outcomes.get(job.identity) for job in jobs]
         return jobs
 
     def _cell_jobs(self, cell: Cell, outcomes: Outcomes) -> Iterator[Job]:
@@ -110,7 +107,7 @@ class Planner:
         for index, seed in enumerate(file.seeds):
             yield self._job(cell, "seed", index, seed, params)
 
-    def _race(self, cell: Cell, outcomes: Outcomes, seeds: Sequence[int] = ()) -> list[Job]:
+    def _race(self, cell: Cell, outcomes: Outcomes, seeds: Sequence[int]) -> list[Job]:
         file = self.sweep.file
         values = [
             self._suggested(cell.label, file.search, index, [], [file.metric])
@@ -161,7 +158,7 @@ class Planner:
         A choice by fewer seeds, carried on, would be luck that more seeds mistake for an effect.
         """
         if self.sweep.file.tuning == "race":
-            further = self._race(cell, outcomes, seeds)
+            further = self._jobs_of(cell, outcomes, seeds)
             if further[-1].stage == "seed":
                 return further
         else:
