@@ -130,6 +130,7 @@ def test_the_starter_plans_as_it_stands(
     assert main(["init", str(folder)]) == 0
     monkeypatch.chdir(folder)
     assert main(["sweep", "sweep.yaml", "--plan"]) == 0
-    assert "10 runs (2 rows x (2 tuning trials + 3 seeds)), 0 finished." in capsys.readouterr().out
+    said = "About 12 runs: in each of 2 rows 2 values race over 3 seeds, 0 finished."
+    assert said in capsys.readouterr().out
     with pytest.raises(UserError, match="is not empty"):
         main(["init", str(folder)])

@@ -144,12 +144,13 @@ class SweepFile(Section):
 
     @property
     def runs_per_row(self) -> int:
-        """How many runs a row comes to; of a race, about: 2.5 values after the first seed.
+        """How many runs a row comes to; of a race, about: up to 2.5 values after the first seed.
 
         In results/sinks-nano they were 12.3 runs on five further seeds.
         """
         if self.tuning == "race":
-            return self.trials_per_cell + 5 * (len(self.seeds) - 1) // 2
+            further = len(self.seeds) - 1
+            return self.trials_per_cell + min(self.trials_per_cell * further, 5 * further // 2)
         return self.trials_per_cell + len(self.seeds)
 
 
