@@ -144,6 +144,7 @@ def test_who_leads_at_an_edge_brings_one_more_into_the_race(lab: Lab) -> None:
     for jobs in compared(session, outcomes).values():
         assert {job.params["optimizer.lr"] for job in jobs} == {8e-3 * 2**MOST}
     (note, edge) = tuning_notes(session.sweep, session.planner.jobs(outcomes), outcomes)
+    assert "No value solved" not in note
     assert "mean to 0.064" in note and "At an edge" in edge
 
 
@@ -236,6 +237,9 @@ def test_where_no_rate_solves_the_task_the_metric_decides_on_the_first_seed(lab:
     assert len(outcomes) == 2 * (4 + 5)
     for jobs in compared(session, outcomes).values():
         assert {job.params["optimizer.lr"] for job in jobs} == {8e-3}
+    (note, *_) = tuning_notes(session.sweep, session.planner.jobs(outcomes), outcomes)
+    assert note.endswith("No value solved the first seed in mean, gate: what had come furthest "
+                         "there was taken, by one run.")  # fmt: skip
 
 
 def ends(session: Session, of: Any) -> tuple[dict[str, Outcome], dict[str, set[float]]]:

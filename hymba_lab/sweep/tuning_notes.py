@@ -55,7 +55,23 @@ def _race_note(race: Race, chosen: Mapping[str, Job], tuning: Rows, outcomes: Ou
         f"Tuned alike, by a race: {file.trials_per_cell} values of {', '.join(file.search)} train "
         f"on the compared seeds {file.seeds}, {n_runs} runs in all. After k seeds those are given "
         f"up {_bound(race)}; the best over all seeds stands in the table.{_went_on(file)} "
-        f"Won: {'; '.join(won)}."
+        f"Won: {'; '.join(won)}.{_by_one_run(race, tuning, outcomes)}"
+    )
+
+
+def _by_one_run(race: Race, tuning: Rows, outcomes: Outcomes) -> str:
+    """Say in which rows no value solved the first seed: the metric chose there, and by one run."""
+    told = []
+    for label, own in tuning.items():
+        first = [job for job in own if job.seed == race.file.seeds[0] and job.identity in outcomes]
+        solved = (race.standing([(job, outcomes[job.identity])]).unsolved == 0 for job in first)
+        if first and not any(solved):
+            told.append(label)
+    if not told:
+        return ""
+    return (
+        f" No value solved the first seed in {', '.join(told)}: what had come furthest there was "
+        "taken, by one run."
     )
 
 
