@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import TINY, tracked
+from conftest import ROOT, TINY, tracked
 from sweeping import Lab
 from test_shipped import SWEEPS
 
@@ -13,6 +13,7 @@ from hymba_lab.model import plan_layers
 from hymba_lab.sweep.question.checks import check_sweep
 from hymba_lab.sweep.question.designs import design_choices
 from hymba_lab.sweep.question.file import load_sweep
+from hymba_lab.sweep.question.level import level_of
 
 SCALE = """
 base: ../tiny.yaml
@@ -129,6 +130,15 @@ def test_a_scale_and_the_label_of_its_base_are_one_name() -> None:
     """`--scale NAME` is NAME in the folder of results, in `cluster.yaml`, and for `claims`."""
     for scale in ("nano", *LARGE):
         assert load_sweep(SCALED[0], [], scale).base.scale == scale
+
+
+@pytest.mark.parametrize("scale", ["nano", *sorted({*LARGE} - {"nano_short"})])  # kept as it was
+def test_what_a_guess_reaches_is_known_and_no_row_is_tuned_by_one_run(scale: str) -> None:
+    """Without the guess there is no level, and rows would be judged by where a budget cut them."""
+    sweep = load_sweep(ROOT / "sweeps" / "roadmap.yaml", [], scale)
+    level = level_of(sweep.file, sweep.base.resolved())
+    assert level is not None and 0 < level.guess < level.at
+    assert not sweep.file.tuned_by_one_run and not sweep.file.metric.name.endswith("_auc")
 
 
 @pytest.mark.parametrize("scale", LARGE)
