@@ -217,7 +217,7 @@ def test_a_winner_at_an_edge_is_said_once(
             metrics = {METRIC.name: 1.0}
             record = {"history": [[step, metrics]], "n_steps": step, "metrics": metrics}
             outcomes[job.identity] = Outcome("finished", record)
-    notes = tuning_notes(session.sweep.file, list(session.planner.jobs(outcomes)), outcomes)
+    notes = tuning_notes(session.sweep, list(session.planner.jobs(outcomes)), outcomes)
     by_sweep = ["sweep" for note in notes if note.startswith("At an edge of what was tried")]
     assert by_sweep + ["table" for _ in never_widened(session.sweep.file)] == sides
 
