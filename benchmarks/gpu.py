@@ -56,7 +56,7 @@ def main() -> None:
     if unknown := set(options.parts) - set(PARTS):
         made.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if options.train:
-        print(json.dumps(train(options.train, options.compiled, options.profile)))
+        train(options.train, options.compiled, options.profile)
         return
     name = torch.cuda.get_device_name()
     first = [
@@ -212,13 +212,15 @@ def trained(shape: str, side: str, name: str, profile: Path) -> str:
     command = [sys.executable, __file__, "--train", shape, "--profile", str(profile), *extra]
     try:
         done = subprocess.run(
-            command, env=os.environ | environment, capture_output=True, text=True, timeout=MOST_S
+            command, env=os.environ | environment, capture_output=True, timeout=MOST_S
         )
-    except subprocess.TimeoutExpired:
-        return f"no {N_STEPS} steps within {MOST_S} s | | | |"
-    if done.returncode:
-        return f"failed: {done.stderr.strip().splitlines()[-1][:120]} | | | |"
-    found = json.loads(done.stdout.splitlines()[-1])
+        said, fault = done.stdout, (done.stderr.decode().strip() or "no word").splitlines()[-1]
+    except subprocess.TimeoutExpired as late:
+        said, fault = late.stdout or b"", f"no {N_STEPS} steps within {MOST_S} s"
+    figures = [line for line in said.decode().splitlines() if line.startswith("{")]
+    if not figures:
+        return f"{fault[:120]} | | | |"
+    found = json.loads(figures[0])
     top = peak_flops(name, "bf16-mixed")
     mfu = f"{found['flops'] / top:.1%}" if top else "peak not known"
     return (
@@ -227,27 +229,28 @@ def trained(shape: str, side: str, name: str, profile: Path) -> str:
     )
 
 
-def train(shape: str, compiled: bool, profile: Path | None) -> dict[str, float]:
-    """Train a few steps in this process; with `profile`, once more under torch's profiler."""
+def train(shape: str, compiled: bool, profile: Path | None) -> None:
+    """Train a few steps in this process and print the figures; then profile one step more."""
     config = experiment(shape, compiled)
     torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         found = fit(config, seed=0, folder=Path(folder) / "run")
         peak = torch.cuda.max_memory_allocated() / 1e9
+        costs, memory = measure_costs(config.model, VOCAB, SEQ_LEN), device_memory(config, VOCAB)
+        figures = {
+            "tokens_per_second": found.tokens_per_second,
+            "flops": found.tokens_per_second * (1 + BACKWARD) * costs.flops_per_token,
+            "peak": peak, "estimate": memory.total / 1e9, "rows": memory.rows,
+        }  # fmt: skip
+        print(json.dumps(figures), flush=True)  # before the profile, which may take too long
         if profile is not None:
             with torch.profiler.profile() as watched:
-                fit(config, seed=0, folder=Path(folder) / "watched")
+                fit(experiment(shape, compiled, n_steps=1), seed=0, folder=Path(folder) / "watched")
             averages = watched.key_averages()
             profile.write_text(averages.table(sort_by="self_cuda_time_total", row_limit=60))
-    costs, memory = measure_costs(config.model, VOCAB, SEQ_LEN), device_memory(config, VOCAB)
-    return {
-        "tokens_per_second": found.tokens_per_second,
-        "flops": found.tokens_per_second * (1 + BACKWARD) * costs.flops_per_token,
-        "peak": peak, "estimate": memory.total / 1e9, "rows": memory.rows,
-    }  # fmt: skip
 
 
-def experiment(shape: str, compiled: bool, rows: int = 8) -> Config:
+def experiment(shape: str, compiled: bool, rows: int = 8, n_steps: int = N_STEPS) -> Config:
     """Return some steps of 64 rows on tokens by Zipf's law, `rows` at a time."""
     tokens = Path(tempfile.gettempdir()) / "hymba_lab_gpu_tokens.npy"
     if not tokens.exists():
@@ -255,8 +258,8 @@ def experiment(shape: str, compiled: bool, rows: int = 8) -> Config:
         np.save(tokens, drawn.astype(np.uint16))
     data = f"{{name: shards, rows: 64, train: {tokens}, val: {tokens}, vocab: {VOCAB}, n_val: 1}}"
     training = {
-        "seq_len": SEQ_LEN, "tokens": N_STEPS * 64 * SEQ_LEN, "micro_rows": rows,
-        "val_every": N_STEPS,
+        "seq_len": SEQ_LEN, "tokens": n_steps * 64 * SEQ_LEN, "micro_rows": rows,
+        "val_every": n_steps,
         "checkpoint_every": 1000, "compile": str(compiled).lower(),
     }  # fmt: skip
     given = [f"training.{key}={value}" for key, value in training.items()]
