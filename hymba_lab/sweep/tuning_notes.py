@@ -55,15 +55,16 @@ def _race_note(race: Race, chosen: Mapping[str, Job], tuning: Rows, outcomes: Ou
         f"Tuned alike, by a race: {file.trials_per_cell} values of {', '.join(file.search)} train "
         f"on the compared seeds {file.seeds}, {n_runs} runs in all. After k seeds those are given "
         f"up {_bound(race)}; the best over all seeds stands in the table.{_went_on(file)} "
-        f"Won: {'; '.join(won)}.{_by_one_run(race, tuning, outcomes)}"
+        f"Won: {'; '.join(won)}.{_by_one_run(race, chosen, tuning, outcomes)}"
     )
 
 
-def _by_one_run(race: Race, tuning: Rows, outcomes: Outcomes) -> str:
+def _by_one_run(race: Race, chosen: Mapping[str, Job], tuning: Rows, outcomes: Outcomes) -> str:
     """Say in which rows no value solved the first seed: the metric chose there, and by one run."""
     told = []
-    for label, own in tuning.items():
-        first = [job for job in own if job.seed == race.file.seeds[0] and job.identity in outcomes]
+    for label in chosen:  # of the others the race is not over
+        own = [job for job in tuning[label] if job.identity in outcomes]
+        first = [job for job in own if job.seed == race.file.seeds[0]]
         solved = (race.standing([(job, outcomes[job.identity])]).unsolved == 0 for job in first)
         if first and not any(solved):
             told.append(label)
