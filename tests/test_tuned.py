@@ -137,6 +137,13 @@ def test_without_a_task_it_shows_the_metric_and_with_too_many_values_nothing(
     assert tuning_table(read_export(with_tuning(folder, many))) == ""
 
 
+def test_what_an_older_sweep_left_is_not_shown(tmp_path: Path) -> None:
+    """The search was dropped and the sweep run again: its folder still holds the old file."""
+    folder = write_export(tmp_path, sweep={"search": {}, "trials_per_cell": 0})
+    export = read_export(with_tuning(folder, [tried(ROWS[0], 1000, 0.001)]))
+    assert export.tuning is None and tuning_table(export) == ""
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     folder = write_export(tmp_path, runs=[run(row, 0) for row in ROWS])
     (folder / NAME).write_text("row,seed\nmean,0\n")

@@ -9,7 +9,7 @@ import pandas as pd
 from hymba_lab.report.tables_html import table_html
 from hymba_lab.sweep.export import Export
 from hymba_lab.sweep.question.designs import shown
-from hymba_lab.sweep.tuned import chosen_by
+from hymba_lab.sweep.tuned import chosen_by, order
 from hymba_lab.tables.display import Column, metric_heading
 from hymba_lab.tables.numbers import MISSING, number
 
@@ -21,8 +21,7 @@ def tuning_table(export: Export) -> str:
     runs, paths = export.tuning, list(export.sweep.search)
     if runs is None or runs.empty:
         return ""
-    tried = sorted({tuple(line) for line in runs[paths].itertuples(index=False)}, key=str)
-    tried.sort(key=lambda values: [(isinstance(v, str), v) for v in values])
+    tried = sorted(set(runs[paths].itertuples(index=False, name=None)), key=order)
     if len(tried) > MOST:
         return ""
     rows = list(dict.fromkeys(runs["row"]))

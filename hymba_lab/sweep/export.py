@@ -135,7 +135,7 @@ def parse_export(folder: Path, files: Mapping[str, str]) -> Export:
     _require(folder / "runs.csv", runs, ["row", *sweep.axes])
     _require(folder / "curves.csv", curves, [*CURVE_TEXT, *CURVE_NUMBERS])
     tuning = None
-    if TUNING in files:
+    if TUNING in files and sweep.search:  # else it is of an older sweep of this name
         tuning = read_csv(folder / TUNING, files[TUNING], text)
         columns = tuning_columns(sweep, chosen_by(sweep, resolved.base))
         _require(folder / TUNING, tuning, columns)

@@ -34,7 +34,14 @@ def tuning_csv(
     won = set(runs.reindex(columns=tuned).itertuples(index=False, name=None))
     place = {row: number for number, row in enumerate(dict.fromkeys(runs["row"]))}
     found = [{**line, "chosen": int(tuple(map(line.get, tuned)) in won)} for line in lines]
-    found.sort(key=lambda line: (place.get(line["row"], len(place)), *_order(file, line)))
+    found.sort(
+        key=lambda line: (
+            place.get(line["row"], len(place)),
+            order(line[path] for path in file.search),
+            line["seed"],
+            line["identity"],
+        )
+    )
     frame = pd.DataFrame(found, columns=tuning_columns(file, task))
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
@@ -45,7 +52,6 @@ def tuning_columns(file: SweepFile, task: Stop | None) -> list[str]:
     return ["row", "seed", *file.search, "chosen", "status", *ended, "identity", "commit"]
 
 
-def _order(file: SweepFile, line: Line) -> tuple[Any, ...]:
-    """Numbers before words."""
-    values = (line[path] for path in file.search)
-    return (*((isinstance(value, str), value) for value in values), line["seed"], line["identity"])
+def order(values: Iterable[Any]) -> tuple[tuple[bool, Any], ...]:
+    """Return the key that sorts tried values: ascending, numbers before words."""
+    return tuple((isinstance(value, str), value) for value in values)

@@ -115,7 +115,7 @@ class SweepFile(Section):
     search: dict[str, Range] = {}  # path -> values tried alike in every row
     trials_per_cell: Annotated[int, Field(ge=0)] = 0  # tuning trials of each row
     tuning: Literal["one_seed", "race"] = "one_seed"  # trials on tune_seed alone, or on all seeds
-    behind: Annotated[float, Field(gt=0)] | None = None  # a race of a metric: its bound, one seed
+    behind: Annotated[float, Field(gt=0)] | None = None  # race without a task: out after one seed
     widen: bool = False  # go on past an edge of the choices until the winner is inside
     n_trials: Count | None = None  # design search: trials over all axes
     sampler: Sampler = Sampler()  # how `search` is sampled
