@@ -26,7 +26,7 @@ from sweeping import Lab
 from hymba_lab.checkpoints.load import load
 from hymba_lab.config import Config, from_resolved, load_config
 from hymba_lab.config.stages import SUITES
-from hymba_lab.errors import ConfigError, TrialFailed
+from hymba_lab.errors import ConfigError, DataError, TrialFailed
 from hymba_lab.evaluation.suites import names as suites
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.lease import take
@@ -174,14 +174,21 @@ def test_faults_of_a_sweep_over_stages(keys: dict[str, Any], said: str, tmp_path
     assert "sweep.yaml:" in ended.err
 
 
-def test_examples_are_read_before_anything_is_trained(tmp_path: Path) -> None:
+def test_examples_are_read_and_encoded_before_anything_is_trained(tmp_path: Path) -> None:
     lab = staged_lab(tmp_path)
     lab.write("chats.jsonl", (lab.folder / "chats.jsonl").read_bytes() + b'{"messages": 3}\n')
     ended = lab.run()
     assert ended.code == 2
     assert "chats.jsonl:9" in ended.err
     lab.write("chats.jsonl", (lab.folder / "pairs.jsonl").read_bytes())
-    assert "needs no preference pairs" in lab.run().err
+    assert "chats.jsonl:1: a preference pair; those are for DPO" in lab.run().err
+    chats = [{"role": "user", "content": "?" * 60}, {"role": "assistant", "content": "!"}]
+    lab.write("chats.jsonl", json.dumps({"messages": chats}) + "\n")
+    ended = lab.run()
+    assert (ended.code, "chats.jsonl:1: has 80 tokens, seq_len allows 64" in ended.err) == (2, True)
+    with pytest.raises(DataError, match="allows 64"):
+        train(config_of(lab), root=lab.folder)
+    assert not list(lab.folder.glob("runs/*/*.safetensors"))
     recall = TINY + BASE[BASE.index("stages:") :]
     assert "need a source of text" in staged_lab(tmp_path, base=recall).run().err
 

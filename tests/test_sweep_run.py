@@ -358,7 +358,7 @@ def test_a_row_whose_tuning_failed_is_reported(lab: Lab) -> None:
     ended = lab.run()
     assert (ended.code, ended.err) == (1, "")
     assert table(lab)["calm"]["mean"] == table(lab)["other"]["mean"] == ""
-    assert "missing: no tuning trial finished" in lab.report("table.md")
+    assert "missing: no tuning trial finished: nan" in lab.report("table.md")
 
 
 def dying(times: int, error: Callable[[], Exception]) -> type[Inline]:

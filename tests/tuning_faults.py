@@ -243,7 +243,7 @@ DATA = [
     ),
     Case(
         "pairs for sft",
-        "a preference pair; those are for `hymba-lab finetune dpo`",
+        "a preference pair; those are for DPO: `hymba-lab finetune dpo`",
         {"data": {"paths": ["pairs.jsonl"]}},
     ),
     Case(

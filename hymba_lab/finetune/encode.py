@@ -47,7 +47,8 @@ class Encoder:
         for example in examples:
             if isinstance(example, Pair):
                 raise DataError(
-                    f"{example.where}: a preference pair; those are for `hymba-lab finetune dpo`."
+                    f"{example.where}: a preference pair; those are for DPO: `hymba-lab finetune "
+                    "dpo`, or a stage dpo."
                 )
             row = self._fitting(self._row(example), example.where)
             if row is not None:
@@ -58,8 +59,8 @@ class Encoder:
         for example in examples:
             if not isinstance(example, Pair):
                 raise DataError(
-                    f"{example.where}: DPO needs prompt, chosen and rejected; for other formats "
-                    "there is `hymba-lab finetune sft`."
+                    f"{example.where}: DPO needs prompt, chosen and rejected; other formats are "
+                    "for SFT: `hymba-lab finetune sft`, or a stage sft."
                 )
             pair = self._pair_that_fits(self._pair(example), example.where)
             if pair is not None:

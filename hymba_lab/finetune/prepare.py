@@ -1,15 +1,13 @@
 """From a stage's files to the rows that are trained on."""
 
-import random
 from dataclasses import dataclass
 from typing import Any
 
 from hymba_lab.config.tuning import Dpo, Sft
 from hymba_lab.errors import DataError
-from hymba_lab.finetune.encode import IGNORED, Encoder
-from hymba_lab.finetune.examples import examples
+from hymba_lab.finetune.encode import IGNORED
+from hymba_lab.finetune.rows import is_wrapped, rows_of
 from hymba_lab.finetune.start import Start
-from hymba_lab.finetune.template import template_for
 
 
 @dataclass(frozen=True)
@@ -33,50 +31,22 @@ class Prepared:
 
 def prepare(stage: Sft | Dpo, start: Start) -> Prepared:
     """Read, check, encode and pack everything; raises `DataError` at the first fault."""
-    template = template_for(start.tokenizer, stage.template, str(start.folder))
     if start.longest is not None and stage.seq_len > start.longest:
         raise DataError(
             f"seq_len: {stage.seq_len} tokens; the model's positions are made for {start.longest}."
         )
-    wrapped = isinstance(stage, Sft) and stage.packing == "wrapped"
-    encoder = Encoder(
-        start.tokenizer, template, None if wrapped else stage.seq_len, stage.data.too_long,
-        everything=isinstance(stage, Sft) and stage.loss_on == "everything",
-    )  # fmt: skip
-    found = examples(stage.data.paths, stage.data.format, stage.data.as_messages)
-    if isinstance(stage, Sft):
-        rows: list[Any] = [dict(input_ids=i, labels=j) for i, j in encoder.labelled(found)]
-    else:
-        rows = [
-            dict(prompt_ids=p, chosen_ids=c, rejected_ids=r) for p, c, r in encoder.pairs(found)
-        ]
-    train, val = _held_out(rows, stage)
+    rows = rows_of(stage, start.tokenizer, str(start.folder))
     packing = stage.packing if isinstance(stage, Sft) else None
     return Prepared(
-        _dataset(train, packing, stage.seq_len),
-        _dataset(val, packing, stage.seq_len) if val else None,
-        len(train),
-        sum(map(_n_tokens, train)),
-        sum(map(_n_learned, train)),
-        encoder.n_cut,
-        encoder.n_dropped,
-        stage.seq_len if wrapped else max(map(_length, train)),
+        _dataset(rows.train, packing, stage.seq_len),
+        _dataset(rows.val, packing, stage.seq_len) if rows.val else None,
+        len(rows.train),
+        sum(map(_n_tokens, rows.train)),
+        sum(map(_n_learned, rows.train)),
+        rows.n_cut,
+        rows.n_dropped,
+        stage.seq_len if is_wrapped(stage) else max(map(_length, rows.train)),
     )
-
-
-def _held_out(rows: list[Any], stage: Sft | Dpo) -> tuple[list[Any], list[Any]]:
-    """Shuffle by the seed; return what is trained on and what is not."""
-    rows = list(rows)
-    random.Random(stage.seed).shuffle(rows)
-    share = stage.data.val_fraction
-    n_val = max(1, round(share * len(rows))) if share else 0
-    if len(rows) <= n_val:
-        raise DataError(
-            f"{', '.join(stage.data.paths)}: {len(rows)} examples fit into {stage.seq_len} tokens"
-            + (f", of which {n_val} are held out" if n_val else "")
-            + ": nothing is left to train on."
-        )
-    return rows[n_val:], rows[:n_val]
 
 
 def _dataset(rows: list[Any], packing: str | None, seq_len: int) -> Any:

@@ -87,14 +87,15 @@ def tasks_of(config: Config) -> list[str] | None:
     return None
 
 
-def check_stages(config: Config, sources: Iterable[Any]) -> None:
+def check_stages(config: Config, mixture: Any) -> None:
     """Refuse, before anything is trained, what a stage would refuse after hours.
 
-    `sources` are those of the data: one has to be text, whose tokenizer the stages use.
+    `mixture` is the experiment's data: one source has to be text, whose tokenizer the stages use.
     """
     if not config.stages:
         return
-    if not any(getattr(source, "tokenizer", None) is not None for source in sources):
+    texts = (label for label, one in mixture.sources.items() if getattr(one, "tokenizer", None))
+    if (text := next(texts, None)) is None:
         labels = ", ".join(f"{label} ({spec.name})" for label, spec in config.data.items())
         raise config.blame(
             ConfigError(f"need a source of text in data, which has {labels}.", "stages")
@@ -104,18 +105,16 @@ def check_stages(config: Config, sources: Iterable[Any]) -> None:
         if absent:
             said = f"needs {' and '.join(absent)}: pip install 'hymba-lab[{_EXTRA[stage.name]}]'."
             raise config.blame(ConfigError(said, f"stages.{label}"))
-        if not isinstance(stage, EvaluateStage):
-            _check_examples(stage)
+    _check_examples(config, mixture.sources[text].tokenizer, mixture.offsets[text], text)
     tasks_of(config)
 
 
-def _check_examples(stage: Any) -> None:
-    """Read the examples once, so that a fault in line 7,000 is said now."""
-    from hymba_lab.errors import DataError
-    from hymba_lab.finetune.examples import Pair, examples
+def _check_examples(config: Config, tokenizer: Any, offset: int, text: str) -> None:
+    """Encode all examples once, so that a fault in line 7,000 is said now."""
+    from hymba_lab.checkpoints.fast_tokenizer import fast_tokenizer
+    from hymba_lab.finetune.rows import rows_of
 
-    data = stage.options()["data"]
-    for example in examples([str(path) for path in data.paths], data.format, data.as_messages):
-        if isinstance(example, Pair) != (stage.name == "dpo"):
-            needs = "prompt, chosen and rejected" if stage.name == "dpo" else "no preference pairs"
-            raise DataError(f"{example.where}: a stage of {stage.name} needs {needs}.")
+    fast = fast_tokenizer(tokenizer, offset, f"data.{text}")
+    for label, stage in config.stages.items():
+        if not isinstance(stage, EvaluateStage):
+            rows_of(stage.of(label, Path(), seed=0), fast, "the stage before")

@@ -40,7 +40,7 @@ def train(
     if not config.stages:
         return single.train(config, seed, **options)
     mixture, costs = checked_sources(config)
-    check_stages(config, mixture.sources.values())
+    check_stages(config, mixture)
     folder = RunFolder(Path(root), run_identity(config, seed, mixture.fingerprint))
     with folder.locked():
         record = folder.result

@@ -1,6 +1,6 @@
 """From outcomes to the table: the tidy frame of the compared runs, its verdicts, the files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,14 +145,17 @@ def _hours(records: Sequence[Mapping[str, Any]]) -> float:
 
 def runs_frame(session: Session, outcomes: Outcomes) -> pd.DataFrame:
     """Return one line per compared run, planned ones that never ran included as missing."""
-    jobs = [job for job in session.planner.jobs(outcomes) if job.stage == "seed"]
+    every = session.planner.jobs(outcomes)
+    jobs = [job for job in every if job.stage == "seed"]
     lines = [_line(job, outcomes.get(job.identity), session) for job in jobs]
     searched = session.sweep.file.design == "search"
     planned = [] if searched and lines else session.cells[:1] if searched else session.cells
     present = {line["row"] for line in lines}
     for cell in planned:
         if cell.label not in present:
-            lines += [_absent(cell, seed) for seed in session.sweep.file.seeds]
+            own = [outcomes.get(job.identity) for job in every if job.cell == cell]
+            reasons = [one.reason for one in own if one]
+            lines += [_absent(cell, seed, reasons) for seed in session.sweep.file.seeds]
     if not searched:
         order = {cell.label: place for place, cell in enumerate(session.cells)}
         lines.sort(key=lambda line: order[line["row"]])
@@ -185,10 +188,11 @@ def _line(job: Job, outcome: Outcome | None, session: Session) -> dict[str, Any]
     }
 
 
-def _absent(cell: Cell, seed: int) -> dict[str, Any]:
+def _absent(cell: Cell, seed: int, reasons: Iterable[str]) -> dict[str, Any]:
+    why = ", ".join(dict.fromkeys(reason for reason in reasons if reason))
     return {
         "row": cell.label, **cell.choice, "seed": seed, "status": "missing",
-        "reason": "no tuning trial finished", **_costs(cell),
+        "reason": "no tuning trial finished" + (f": {why}" if why else ""), **_costs(cell),
         "tokens_per_second": float("nan"), "identity": "",
         **dict.fromkeys(_RECORDED),
     }  # fmt: skip

@@ -73,7 +73,7 @@ def _check_stages(cells: list[Cell], mixture: Mixture) -> None:
     seen = {json.dumps([one.canonical() for one in cell.config.stages.values()]): cell
             for cell in cells}  # fmt: skip
     for cell in seen.values():
-        check_stages(cell.config, mixture.sources.values())
+        check_stages(cell.config, mixture)
 
 
 def _sources(sweep: Sweep) -> Mixture:
