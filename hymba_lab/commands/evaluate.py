@@ -109,6 +109,8 @@ def _line(one: Any, record: Mapping[str, Any], left: float | None) -> str:
         if "_stderr" not in name:
             error = values.get(f"{name}_stderr")
             said.append(f"{name} {value:.4f}" + (f" ± {error:.4f}" if error is not None else ""))
+    if (guess := record.get("guess", {}).get(one.task)) is not None:
+        said.append(f"one answer to all questions {guess:.4f}")
     n = sum(record["n_questions"].values())
     about = [f"{n} questions", f"{record['seconds']:.0f} s"]
     if record["n_cut"]:

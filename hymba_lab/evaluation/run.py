@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hymba_lab.atomic import json_of, make_folder, write_atomically
+from hymba_lab.evaluation.blind import GUESS, blind_guess
 from hymba_lab.evaluation.harness_model import HarnessModel
 from hymba_lab.evaluation.suites import Asked, Suite
 from hymba_lab.evaluation.tasks import load_tasks, n_questions
@@ -92,6 +93,7 @@ def _evaluated(model: HarnessModel, task: Any, one: Asked, wanted: Record) -> Re
     return {
         "asked": wanted,
         "metrics": _metrics(results),
+        "guess": _guesses(results),
         "n_questions": {name: n["effective"] for name, n in results["n-samples"].items()},
         "n_shot": results.get("n-shot", {}),
         "versions": results.get("versions", {}),
@@ -118,6 +120,12 @@ def _metrics(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return {task: values for task, values in found.items() if values}
 
 
+def _guesses(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return what one answer to every question reaches, by task; groups are told by their parts."""
+    found = {task: blind_guess(samples) for task, samples in results["samples"].items()}
+    return {task: value for task, value in found.items() if not math.isnan(value)}
+
+
 def _is_mean(of: list[Any], value: float) -> bool:
     """Return whether a metric is the mean of its samples: of others the error is not known here."""
     numbers = all(isinstance(one, int | float) for one in of)
@@ -125,13 +133,17 @@ def _is_mean(of: list[Any], value: float) -> bool:
 
 
 def metrics_of(records: Mapping[str, Record]) -> dict[str, float]:
-    """Return every metric as `eval/<task>/<metric>`, standard errors as `..._stderr`."""
-    return {
-        f"eval/{task}/{name}": value
-        for record in records.values()
-        for task, values in record["metrics"].items()
-        for name, value in values.items()
-    }
+    """Return every metric as `eval/<task>/<metric>`, standard errors as `..._stderr`.
+
+    `eval/<task>/guess` is the share right by one answer to all questions, where that is known.
+    """
+    found: dict[str, float] = {}
+    for record in records.values():
+        for task, values in record["metrics"].items():
+            found |= {f"eval/{task}/{name}": value for name, value in values.items()}
+        for task, value in record.get("guess", {}).items():
+            found[f"eval/{task}/{GUESS}"] = value
+    return found
 
 
 def _read(path: Path, wanted: Record) -> Record | None:

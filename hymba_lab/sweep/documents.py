@@ -5,10 +5,12 @@ from dataclasses import replace
 import pandas as pd
 
 from hymba_lab import tables
+from hymba_lab.evaluation.blind import GUESS, RIGHT
 from hymba_lab.sweep.export import Export, to_csv
 from hymba_lab.sweep.question.file import SweepFile
 from hymba_lab.sweep.question.level import level_of
 from hymba_lab.sweep.widening import never_widened
+from hymba_lab.tables.gates import Floor
 from hymba_lab.tables.solving import Task, task_of
 
 
@@ -30,6 +32,7 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         task=task,
         control=sweep.control,
         choices=never_widened(sweep),
+        floor=_floor(sweep.metric.name, runs),
     )
     if sweep.tuned_by_one_run:
         table = replace(table, notes=[_luck_note(sweep), *table.notes], caution=_LUCK)
@@ -63,6 +66,16 @@ def task_of_export(export: Export) -> Task | None:
     if level is None or level.metric not in set(export.curves["metric"]):
         return None
     return task_of(export.runs, export.curves, level.metric, level.at, level.guess)
+
+
+def _floor(metric: str, runs: pd.DataFrame) -> Floor | None:
+    """Return what an evaluated task gives to one answer; None of other metrics, or unknown."""
+    _, _, name = metric.rpartition("/")
+    guess = f"{metric.removesuffix(name)}{GUESS}"
+    if not metric.startswith("eval/") or name not in RIGHT or guess not in runs:
+        return None
+    known = pd.to_numeric(runs[guess]).max()
+    return None if pd.isna(known) else Floor(float(known), "one answer to every question")
 
 
 def origin(export: Export) -> list[str]:

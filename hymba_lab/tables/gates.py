@@ -8,6 +8,22 @@ from hymba_lab.stats import Comparison, Goal, measured
 
 
 @dataclass(frozen=True)
+class Floor:
+    """A level that needs no learning, and what reaches it."""
+
+    at: float
+    by: str
+
+    def note(self, metric: str, goal: Goal, values: Mapping[str, Mapping[int, float]]) -> str:
+        """Return what it is, and which rows are not beyond it on the mean of their runs."""
+        sides = {row: [*measured(own).values()] for row, own in values.items()}
+        sign = _sign(goal)
+        below = [r for r, side in sides.items() if side and not sign * _mean(side) > sign * self.at]
+        said = f"; no better, so nothing learned is shown: {', '.join(below)}" if below else ""
+        return f"{metric} without learning: {self.at:.3g} by {self.by}{said}."
+
+
+@dataclass(frozen=True)
 class Gate:
     """`floor` is what a guess reaches, `solved_at` the level at which a task counts as solved.
 
@@ -25,7 +41,7 @@ class Gate:
         """Return the comparison, without a verdict where there can be none."""
         if one.kind == "too_few_seeds":
             return one
-        sign = 1.0 if self.goal == "maximize" else -1.0
+        sign = _sign(self.goal)
         sides = [
             [sign * value for value in measured(values[label]).values()]
             for label in (one.label, baseline)
@@ -36,6 +52,10 @@ class Gate:
             return one
         said = "censored: not solved at the end of its runs"
         return replace(one, kind="censored", verdict=said, bound=math.nan)
+
+
+def _sign(goal: Goal) -> float:
+    return 1.0 if goal == "maximize" else -1.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -21,6 +21,7 @@ from hymba_lab.stats import (
 from hymba_lab.tables.beside import with_paper
 from hymba_lab.tables.columns import NEEDED
 from hymba_lab.tables.display import Table
+from hymba_lab.tables.gates import Floor, Gate
 from hymba_lab.tables.interactions import interaction_table
 from hymba_lab.tables.measured import (
     cost,
@@ -63,6 +64,7 @@ def result_table(
     task: Task | None = None,
     control: str | None = None,
     choices: Mapping[str, Sequence[float]] | None = None,
+    floor: Floor | None = None,
 ) -> Table:
     """The table of `runs`: a row per cell in the order of first appearance, failed ones included.
 
@@ -77,7 +79,8 @@ def result_table(
     With a `task`, one that is learned in a jump, the verdict is of the time until it was solved:
     effects are ratios to the baseline, and the columns solved (runs that did) and tokens_to_solve
     (their geometric mean) are added. `control` names a row known to solve it, `choices` the tuned
-    values among which every row's best was sought.
+    values among which every row's best was sought. Rows of which neither is beyond the `floor` have
+    "not learned" for a verdict.
 
     Raises UserError as `guard` does, and for an unknown baseline, metric or reference column.
     """
@@ -86,6 +89,9 @@ def result_table(
     found = _comparisons(
         values, baseline, task, metric=metric, goal=goal, alpha=alpha, margin=margin, looks=looks
     )
+    if floor is not None:
+        gate = Gate(goal, floor.at, None)
+        found = [gate(one, values, baseline) for one in found]
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
     others = tuple(name for name in dict.fromkeys(also) if name != metric)
     parts = [
@@ -100,6 +106,8 @@ def result_table(
         runs, values, found, frame, baseline, others, metric=metric, alpha=alpha, margin=margin,
         looks=looks, task=task, control=control, choices=choices or {},
     )  # fmt: skip
+    if floor is not None:
+        notes.insert(0, floor.note(metric, goal, values))
     more = []
     if len(factorial) > 1:
         more = [interaction_table(runs, values, factorial, baseline, goal=goal, alpha=alpha)]

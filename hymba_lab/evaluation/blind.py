@@ -1,0 +1,39 @@
+"""What a task gives to whoever does not read its questions: one answer to all of them."""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+RIGHT = ("acc", "acc_norm", "exact_match", "contains")
+"""Metrics that are the share of right answers."""
+GUESS = "guess"
+"""The metric `eval/<task>/guess`."""
+
+
+def blind_guess(samples: Sequence[Mapping[str, Any]]) -> float:
+    """Return the share right by the best one answer to every question; NaN where unknown.
+
+    `samples` are the harness's own. One answer is a text, or any of the choices by chance,
+    whichever is right more often; the place of a choice is nothing that a model sees. Unknown
+    without `RIGHT` among the metrics, and where a question has several right answers.
+    """
+    if not samples or not any(name in sample for sample in samples for name in RIGHT):
+        return math.nan
+    targets = [sample["target"] for sample in samples]
+    if all(isinstance(target, str) for target in targets):
+        return _commonest(targets)
+    if not all(isinstance(target, int) for target in targets):
+        return math.nan
+    choices = [[str(request[-1]) for request in sample["arguments"]] for sample in samples]
+    if not all(0 <= place < len(own) for place, own in zip(targets, choices, strict=True)):
+        return math.nan
+    chance = math.fsum(1 / len(own) for own in choices) / len(choices)
+    if any(len(set(own)) < len(own) for own in choices):  # one ending, after other beginnings
+        return chance
+    return max(chance, _commonest(own[at] for at, own in zip(targets, choices, strict=True)))
+
+
+def _commonest(answers: Iterable[Hashable]) -> float:
+    counts = Counter(answers)
+    return counts.most_common(1)[0][1] / counts.total()
