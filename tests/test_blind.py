@@ -9,6 +9,7 @@ import pytest
 from hymba_lab.evaluation.blind import blind_guess
 from hymba_lab.tables import result_table, to_markdown
 from hymba_lab.tables.gates import Floor
+from hymba_lab.tables.numbers import limits_of
 
 
 def asked(target: Any, *choices: str, **metrics: float) -> dict[str, Any]:
@@ -55,7 +56,21 @@ def test_rows_that_give_one_answer_are_not_compared(best: float, verdict: str) -
     assert table.notes[0] in to_markdown(table)
 
 
+def test_no_interval_of_a_share_leaves_its_range() -> None:
+    for name in (
+        "eval/t/acc",
+        "eval/t/exact_match",
+        "acc",
+        "dpo/rewards/accuracies",
+        "val/r_accuracy",
+    ):
+        assert limits_of(name) == (0.0, 1.0)
+    for name in ("eval/t/acc_stderr", "eval/t/perplexity", "vacc"):
+        assert limits_of(name) == (-math.inf, math.inf)
+
+
 COSTS = dict(
     params=1, tokens_per_second=1.0, seconds=1.0, tokens=1, ssm_to_attention=1.0, cache_bytes=1,
-    flops_per_token=1.0, code_version=1, commit="c", dirty=False, data_fingerprint="d", hardware="h",
+    flops_per_token=1.0, code_version=1, commit="c", dirty=False, data_fingerprint="d",
+    hardware="h",
 )  # fmt: skip

@@ -356,6 +356,24 @@ def test_what_broke_off_anywhere_goes_on_to_the_same_numbers(
     assert numbers(lab) == [line for line in numbers(done) if line["seed"] == "0"]
 
 
+@pytest.mark.slow
+def test_rates_of_a_stage_race_over_the_compared_seeds(tmp_path: Path) -> None:
+    lab = staged_lab(tmp_path)
+    lab.edit(
+        search={"stages.sft.lr": {"choices": [1e-2, 1e-3]}}, sampler={"name": "grid"},
+        trials_per_cell=2, tuning="race", behind=5.0,
+        metric={"name": "val/loss", "goal": "minimize"},
+    )  # fmt: skip
+    assert lab.run().code == 0
+    lines = numbers(lab)
+    assert [line["status"] for line in lines] == ["finished"] * 4
+    tried = csv.DictReader(io.StringIO(lab.report("tuning.csv", "sweep-tiny")))
+    assert {line["stages.sft.lr"] for line in tried} == {"0.01", "0.001"}
+    records = [RunFolder(lab.folder, path.name).result for path in lab.folder.glob("runs/*/")]
+    pretrained = [one for one in records if one and "stage" not in one]
+    assert len(pretrained) == 4, "a row's rates go on from one pretraining a seed"
+
+
 def test_a_failed_stage_is_a_failed_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any, **__: Any) -> Any:
         raise TrialFailed("nan", "the loss is nan")

@@ -8,6 +8,7 @@ import math
 from hymba_lab.stats.times import rounded_down
 
 MISSING = "—"
+_SHARES = ("acc", "acc_norm", "exact_match", "contains", "guess")
 _MOST_DECIMALS = 6
 _NO_DIGITS = 1e15  # from here on a number is written with its power of ten
 
@@ -24,8 +25,12 @@ def ratio_estimate(value: float, low: float, high: float) -> str:
 
 
 def limits_of(metric: str) -> tuple[float, float]:
-    """The least and the largest value of a metric: an accuracy and its area are fractions."""
-    return (0.0, 1.0) if "accuracy" in metric else (-math.inf, math.inf)
+    """The least and the largest value of a metric: an accuracy and its area are fractions.
+
+    So are the harness's shares of right answers, `eval/<task>/acc` and its like.
+    """
+    last = metric.rpartition("/")[2]
+    return (0.0, 1.0) if "accurac" in metric or last in _SHARES else (-math.inf, math.inf)
 
 
 def estimate(value: float, low: float, high: float, *, signed: bool = False) -> str:
