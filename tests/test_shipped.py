@@ -1,5 +1,6 @@
 """What is shipped works as it stands: every YAML loads and plans, the README's examples run."""
 
+import math
 import re
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from hymba_lab.config import load_config
 from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import build_sources
 from hymba_lab.model import plan_layers
+from hymba_lab.stages.chain import metrics_of_stages
 from hymba_lab.sweep.session import open_session
+from hymba_lab.training.fit import fit
 
 EXPERIMENTS = tracked("experiments/*.yaml")
 SWEEPS = tracked("sweeps/*.yaml")
@@ -40,6 +43,26 @@ def plan(path: Path, root: Path, scale: str | None = None) -> None:
         asked = match.params if isinstance(match.params, int) else session.cells[0].costs.params
         for cell in session.cells:
             assert abs(cell.costs.params / asked - 1) <= match.fraction
+
+
+@pytest.mark.campaign
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_row_of_every_sweep_trains_to_its_metrics(path: Path, tmp_path: Path) -> None:
+    """One step, then what a run ends with: no row waits for its hour to say that it cannot."""
+    session = open_session(path, overrides=[], scale=None, root=tmp_path)
+    if max(cell.costs.params for cell in session.cells) > 5_000_000:
+        pytest.skip("of a size for GPUs")
+    file, mixture = session.sweep.file, session.mixture
+    asked = {file.metric.name, *file.also} - set(metrics_of_stages(session.sweep.base))
+    for number, cell in enumerate(session.cells):
+        per_step = mixture.rows * cell.config.training.seq_len
+        training = cell.config.training.model_copy(update={"tokens": per_step, "val_every": 1})
+        config = cell.config.model_copy(update={"training": training, "stages": {}})
+        found = fit(config, seed=0, folder=tmp_path / str(number), mixture=mixture)
+        assert {name for name in asked if not name.startswith("eval/")} <= found.metrics.keys()
+        for name in asked & found.metrics.keys():
+            assert math.isfinite(found.metrics[name]), (cell.label, name)
 
 
 def test_the_readmes_fusion_works_as_written(tmp_path: Path) -> None:
