@@ -193,6 +193,19 @@ def test_examples_are_read_and_encoded_before_anything_is_trained(tmp_path: Path
     assert "need a source of text" in staged_lab(tmp_path, base=recall).run().err
 
 
+def test_tasks_are_loaded_before_anything_is_trained(tmp_path: Path) -> None:
+    lab = staged_lab(tmp_path)
+    (lab.folder / "tasks/digits.jsonl").unlink()
+    ended = lab.run("--plan")
+    assert ended.code == 2
+    assert "the data of 1 task(s) are neither in files nor in the cache" in ended.err
+    asked = "stages: [{evaluate: {suite: tasks, apply_chat_template: true}}]\n"
+    lab = staged_lab(tmp_path / "other", base=BASE[: BASE.index("stages:")] + asked)
+    with pytest.raises(ConfigError, match=r"tiny\.yaml:\d+:\d+: .*no stage before has a template"):
+        train(config_of(lab), root=lab.folder)
+    assert not list(lab.folder.glob("runs/*/*.safetensors"))
+
+
 # --- what a sweep makes of it
 
 

@@ -94,6 +94,9 @@ def check_stages(config: Config, mixture: Any) -> None:
     """
     if not config.stages:
         return
+    from hymba_lab.checkpoints.fast_tokenizer import fast_tokenizer
+    from hymba_lab.finetune.rows import rows_of
+
     texts = (label for label, one in mixture.sources.items() if getattr(one, "tokenizer", None))
     if (text := next(texts, None)) is None:
         labels = ", ".join(f"{label} ({spec.name})" for label, spec in config.data.items())
@@ -105,16 +108,20 @@ def check_stages(config: Config, mixture: Any) -> None:
         if absent:
             said = f"needs {' and '.join(absent)}: pip install 'hymba-lab[{_EXTRA[stage.name]}]'."
             raise config.blame(ConfigError(said, f"stages.{label}"))
-    _check_examples(config, mixture.sources[text].tokenizer, mixture.offsets[text], text)
-    tasks_of(config)
-
-
-def _check_examples(config: Config, tokenizer: Any, offset: int, text: str) -> None:
-    """Encode all examples once, so that a fault in line 7,000 is said now."""
-    from hymba_lab.checkpoints.fast_tokenizer import fast_tokenizer
-    from hymba_lab.finetune.rows import rows_of
-
-    fast = fast_tokenizer(tokenizer, offset, f"data.{text}")
+    tuned = fast_tokenizer(mixture.sources[text].tokenizer, mixture.offsets[text], f"data.{text}")
     for label, stage in config.stages.items():
-        if not isinstance(stage, EvaluateStage):
-            rows_of(stage.of(label, Path(), seed=0), fast, "the stage before")
+        if isinstance(stage, EvaluateStage):
+            _check_evaluation(config, label, stage, tuned)
+        else:  # a fault in line 7,000 is said now
+            rows_of(stage.of(label, Path(), seed=0), tuned, "the stage before")
+
+
+def _check_evaluation(config: Config, label: str, stage: EvaluateStage, tokenizer: Any) -> None:
+    """Load the tasks with their data, which are never fetched, and look for a template."""
+    from hymba_lab.evaluation.suites import suite_of
+    from hymba_lab.evaluation.tasks import load_tasks
+
+    if stage.apply_chat_template and not tokenizer.chat_template:
+        said = "no stage before has a template, and the pretrained model has none; give one."
+        raise config.blame(ConfigError(said, f"stages.{label}.apply_chat_template"))
+    load_tasks(suite_of(str(stage.options()["suite"]), limit=stage.limit, n_shot=stage.n_shot))
