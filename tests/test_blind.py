@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from hymba_lab.evaluation.blind import blind_guess
+from hymba_lab.stats import compare
 from hymba_lab.tables import result_table, to_markdown
-from hymba_lab.tables.gates import Floor
+from hymba_lab.tables.gates import Floor, Gate
 from hymba_lab.tables.numbers import limits_of
 
 
@@ -36,6 +37,15 @@ def test_one_text_chance_or_unknown() -> None:
         [asked(2, "a", "b", acc=1.0)],
     ):
         assert math.isnan(blind_guess(unknown))
+
+
+def test_a_mean_that_is_rounded_above_the_floor_is_at_it() -> None:
+    values = {row: dict(enumerate((15 / 26, 14 / 26, 16 / 26))) for row in ("old", "new")}
+    assert math.fsum(values["old"].values()) / 3 > 15 / 26
+    gate, floor = Gate("maximize", 15 / 26, None), Floor(15 / 26, "one answer")
+    (found,) = compare(values, "old", goal="maximize")
+    assert gate(found, values, "old").kind == "not_learned"
+    assert floor.note("acc", "maximize", values).endswith("nothing learned is shown: old, new.")
 
 
 @pytest.mark.parametrize(("best", "verdict"), [(0.577, "not learned by either"), (0.8, "better")])

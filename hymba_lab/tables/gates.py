@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from hymba_lab.stats import Comparison, Goal, measured
 
+_SLACK = 1e-9  # a mean of values at the floor is rounded to either side of it
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -18,7 +20,9 @@ class Floor:
         """Return what it is, and which rows are not beyond it on the mean of their runs."""
         sides = {row: [*measured(own).values()] for row, own in values.items()}
         sign = _sign(goal)
-        below = [r for r, side in sides.items() if side and not sign * _mean(side) > sign * self.at]
+        below = [
+            row for row, own in sides.items() if own and _mean(own, sign) <= sign * self.at + _SLACK
+        ]
         said = f"; no better, so nothing learned is shown: {', '.join(below)}" if below else ""
         return f"{metric} without learning: {self.at:.3g} by {self.by}{said}."
 
@@ -46,7 +50,8 @@ class Gate:
             [sign * value for value in measured(values[label]).values()]
             for label in (one.label, baseline)
         ]
-        if self.floor is not None and all(_mean(side) <= sign * self.floor for side in sides):
+        floor = math.nan if self.floor is None else sign * self.floor + _SLACK
+        if all(_mean(side) <= floor for side in sides):
             return replace(one, kind="not_learned", verdict="not learned by either", bound=math.nan)
         if self.solved_at is None or all(min(side) >= sign * self.solved_at for side in sides):
             return one
@@ -58,5 +63,5 @@ def _sign(goal: Goal) -> float:
     return 1.0 if goal == "maximize" else -1.0
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _mean(values: Sequence[float], sign: float = 1.0) -> float:
+    return sign * math.fsum(values) / len(values)
