@@ -44,18 +44,31 @@ def cost_note(table: Table) -> str:
 
 def measured(export: Export, table: Table) -> list[str]:
     """Return what the numbers are of: metrics, data, seeds, budget."""
-    names = listed(dict.fromkeys(map(metric_words, [table.metric, *table.also])))
     data = "; ".join(
         f"{label} ({source.get('name')})" for label, source in export.base.get("data", {}).items()
     )
+    places = {
+        "val": f"on validation data of: {data}",
+        "eval": "on questions of tasks, by the lm-evaluation-harness",
+    }
     fewest, most = int(table.frame["seeds"].min()), int(table.frame["seeds"].max())
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    found: dict[str, list[str]] = {}
+    for name in (table.metric, *table.also):
+        place = places.get(name.partition("/")[0], "as the stage of that name reports it")
+        found.setdefault(place, []).append(metric_words(name))
+    said = ((place, listed(dict.fromkeys(names))) for place, names in found.items())
     return [
-        f"{names[0].upper()}{names[1:]}, on validation data of: {data}.",
+        *(f"{_capital(names)}, {place}." for place, names in said),
         f"Parameters, cache and FLOPs are counted from the configuration, not timed. Tokens/s is "
         f"the speed of training on {'; '.join(export.facts.hardware) or 'unknown hardware'}.",
         f"{seeds} seeds measured in each row; all runs share data, token budget and code meaning.",
     ]
+
+
+def _capital(text: str) -> str:
+    """Return a sentence's beginning; the path of a metric stays as it is."""
+    return text if "/" in text.split()[0] else text[0].upper() + text[1:]
 
 
 def unmeasured(
