@@ -29,7 +29,8 @@ def test_one_text_chance_or_unknown() -> None:
     assert blind_guess(cloze) == 0.5
     uneven = [asked(0, "1", "2", acc=1.0), asked(0, "3", "4", "5", "6", acc=1.0)]
     assert blind_guess(uneven) == pytest.approx(0.5), "by one text; 0.375 by chance"
-    assert blind_guess([asked(word, exact_match=1) for word in ("a", "b", "a", "c")]) == 0.5
+    assert blind_guess([asked(word, "", exact_match=1) for word in ("a", "b", "a", "c")]) == 0.5
+    assert blind_guess([asked(word, word, "no", acc=1) for word in ("a", "b", "c")]) == 0.5
     for unknown in (
         [],
         [asked(0, "a", "b", perplexity=3.0)],

@@ -21,14 +21,14 @@ def blind_guess(samples: Sequence[Mapping[str, Any]]) -> float:
     if not samples or not any(name in sample for sample in samples for name in RIGHT):
         return math.nan
     targets = [sample["target"] for sample in samples]
-    if all(isinstance(target, str) for target in targets):
-        return _commonest(targets)
+    choices = [[str(request[-1]) for request in sample["arguments"]] for sample in samples]
+    chance = math.fsum(1 / len(own) for own in choices) / len(choices)
+    if all(isinstance(target, str) for target in targets):  # a text to write, or one of the choices
+        return max(_commonest(targets), chance if all(len(own) > 1 for own in choices) else 0.0)
     if not all(isinstance(target, int) for target in targets):
         return math.nan
-    choices = [[str(request[-1]) for request in sample["arguments"]] for sample in samples]
     if not all(0 <= place < len(own) for place, own in zip(targets, choices, strict=True)):
         return math.nan
-    chance = math.fsum(1 / len(own) for own in choices) / len(choices)
     if any(len(set(own)) < len(own) for own in choices):  # one ending, after other beginnings
         return chance
     return max(chance, _commonest(own[at] for at, own in zip(targets, choices, strict=True)))
