@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from hymba_lab.stats import Comparison, Goal, measured
 
-_SLACK = 1e-9  # a mean of values at the floor is rounded to either side of it
+_SLACK = 1e-12  # of the floor: a mean of values at it is rounded to either side
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,8 @@ class Floor:
         """Return what it is, and which rows are not beyond it on the mean of their runs."""
         sides = {row: [*measured(own).values()] for row, own in values.items()}
         sign = _sign(goal)
-        below = [
-            row for row, own in sides.items() if own and _mean(own, sign) <= sign * self.at + _SLACK
-        ]
+        most = _at_most(sign * self.at)
+        below = [row for row, own in sides.items() if own and _mean(own, sign) <= most]
         said = f"; no better, so nothing learned is shown: {', '.join(below)}" if below else ""
         return f"{metric} without learning: {self.at:.3g} by {self.by}{said}."
 
@@ -50,13 +49,17 @@ class Gate:
             [sign * value for value in measured(values[label]).values()]
             for label in (one.label, baseline)
         ]
-        floor = math.nan if self.floor is None else sign * self.floor + _SLACK
+        floor = math.nan if self.floor is None else _at_most(sign * self.floor)
         if all(_mean(side) <= floor for side in sides):
             return replace(one, kind="not_learned", verdict="not learned by either", bound=math.nan)
         if self.solved_at is None or all(min(side) >= sign * self.solved_at for side in sides):
             return one
         said = "censored: not solved at the end of its runs"
         return replace(one, kind="censored", verdict=said, bound=math.nan)
+
+
+def _at_most(floor: float) -> float:
+    return floor + _SLACK * abs(floor)
 
 
 def _sign(goal: Goal) -> float:
