@@ -49,13 +49,12 @@ class Losses:
                 raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        pytest.param("sft", {"packing": "bfd"}, marks=pytest.mark.slow),
-        pytest.param(
-            "sft", {"packing": "wrapped", "loss_on": "everything"}, marks=pytest.mark.slow
-        ),
+        ("sft", {"packing": "bfd"}),
+        ("sft", {"packing": "wrapped", "loss_on": "everything"}),
         ("dpo", {"lr": 1e-3}),
     ],
     ids=["bfd", "wrapped", "dpo"],
@@ -88,9 +87,8 @@ def test_full_trains_every_tensor(tmp_path: Path) -> None:
     assert changed(tmp_path / "out", tmp_path / "model") == set(tensors(tmp_path / "model"))
 
 
-@pytest.mark.parametrize(
-    "method", [LORA, pytest.param(DORA, marks=pytest.mark.slow)], ids=["LoRA", "DoRA"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [LORA, DORA], ids=["LoRA", "DoRA"])
 def test_adapters_change_their_targets_alone_and_merge(
     method: dict[str, Any], tmp_path: Path
 ) -> None:

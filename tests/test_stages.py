@@ -209,6 +209,7 @@ def test_tasks_are_loaded_before_anything_is_trained(tmp_path: Path) -> None:
 # --- what a sweep makes of it
 
 
+@pytest.mark.slow
 def test_the_table_judges_what_was_evaluated(done: Lab) -> None:
     lines = numbers(done)
     assert [line["status"] for line in lines] == ["finished"] * 4
@@ -226,6 +227,7 @@ def test_the_table_judges_what_was_evaluated(done: Lab) -> None:
         assert {point.step for point in course} == {11, 12, 13}  # behind the pretraining's ten
 
 
+@pytest.mark.slow
 def test_every_run_of_a_chain_is_a_run(done: Lab) -> None:
     pretrained, tuned, evaluated = chain_of(done)
     records = [folder.result for folder in (pretrained, tuned, evaluated)]
@@ -244,6 +246,7 @@ def test_every_run_of_a_chain_is_a_run(done: Lab) -> None:
     assert not (pretrained.path / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_trains_nothing_and_its_plan_counts_stages(
     done: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +263,7 @@ def test_a_finished_sweep_trains_nothing_and_its_plan_counts_stages(
     assert "4 pretrain (4 finished), 4 sft (4 finished), 4 evaluate (4 finished)" in notes
 
 
+@pytest.mark.slow
 def test_runs_are_shared_by_what_they_begin_with(
     done: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,13 +352,8 @@ def broken_once(real: Callable[..., Any], error: BaseException) -> Callable[...,
     return call
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "_as_run",
-        *(pytest.param(w, marks=pytest.mark.slow) for w in ("_tuned", "_evaluated", "_linked")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["_as_run", "_tuned", "_evaluated", "_linked"])
 def test_what_broke_off_anywhere_goes_on_to_the_same_numbers(
     where: str, done: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +397,7 @@ def test_a_failed_stage_is_a_failed_trial(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(lab.results()) == 2  # the pretrainings
 
 
+@pytest.mark.slow
 def test_train_makes_the_runs_of_the_sweep(done: Lab) -> None:
     before = done.results()
     found = train(done.folder / "tiny.yaml", 0, root=done.folder)
