@@ -5,10 +5,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-RIGHT = ("acc", "acc_norm", "exact_match", "contains")
-"""Metrics that are the share of right answers."""
-GUESS = "guess"
-"""The metric `eval/<task>/guess`."""
+from hymba_lab.tables.numbers import SHARES
 
 
 def blind_guess(samples: Sequence[Mapping[str, Any]]) -> float:
@@ -16,9 +13,9 @@ def blind_guess(samples: Sequence[Mapping[str, Any]]) -> float:
 
     `samples` are the harness's own. One answer is a text, or any of the choices by chance,
     whichever is right more often; the place of a choice is nothing that a model sees. Unknown
-    without `RIGHT` among the metrics, and where a question has several right answers.
+    without `SHARES` among the metrics, and where a question has several right answers.
     """
-    if not samples or not any(name in sample for sample in samples for name in RIGHT):
+    if not samples or not any(name in sample for sample in samples for name in SHARES):
         return math.nan
     targets = [sample["target"] for sample in samples]
     choices = [[str(request[-1]) for request in sample["arguments"]] for sample in samples]

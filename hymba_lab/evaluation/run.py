@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from hymba_lab.atomic import json_of, make_folder, write_atomically
-from hymba_lab.evaluation.blind import GUESS, blind_guess
+from hymba_lab.evaluation.blind import blind_guess
 from hymba_lab.evaluation.harness_model import HarnessModel
 from hymba_lab.evaluation.suites import Asked, Suite
 from hymba_lab.evaluation.tasks import load_tasks, n_questions
+from hymba_lab.tables.numbers import GUESS
 
 SEED = 1234  # the harness's own, for the draw of examples
 BOOTSTRAPS = 1000  # draws for the standard error of what is no mean

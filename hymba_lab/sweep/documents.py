@@ -5,12 +5,12 @@ from dataclasses import replace
 import pandas as pd
 
 from hymba_lab import tables
-from hymba_lab.evaluation.blind import GUESS, RIGHT
 from hymba_lab.sweep.export import Export, to_csv
 from hymba_lab.sweep.question.file import SweepFile
 from hymba_lab.sweep.question.level import level_of
 from hymba_lab.sweep.widening import never_widened
 from hymba_lab.tables.gates import Floor
+from hymba_lab.tables.numbers import GUESS, SHARES
 from hymba_lab.tables.solving import Task, task_of
 
 
@@ -72,7 +72,7 @@ def _floor(metric: str, runs: pd.DataFrame) -> Floor | None:
     """Return what an evaluated task gives to one answer; None of other metrics, or unknown."""
     _, _, name = metric.rpartition("/")
     guess = f"{metric.removesuffix(name)}{GUESS}"
-    if not metric.startswith("eval/") or name not in RIGHT or guess not in runs:
+    if not metric.startswith("eval/") or name not in SHARES or guess not in runs:
         return None
     known = pd.to_numeric(runs[guess]).max()
     return None if pd.isna(known) else Floor(float(known), "one answer to every question")

@@ -8,7 +8,10 @@ import math
 from hymba_lab.stats.times import rounded_down
 
 MISSING = "—"
-_SHARES = ("acc", "acc_norm", "exact_match", "contains", "guess")
+SHARES = ("acc", "acc_norm", "exact_match", "contains")
+"""The harness's metrics that are a share of right answers, as the last part of a name."""
+GUESS = "guess"
+"""The share of them that needs no reading, `eval/<task>/guess`."""
 _MOST_DECIMALS = 6
 _NO_DIGITS = 1e15  # from here on a number is written with its power of ten
 
@@ -30,7 +33,7 @@ def limits_of(metric: str) -> tuple[float, float]:
     So are the harness's shares of right answers, `eval/<task>/acc` and its like.
     """
     last = metric.rpartition("/")[2]
-    return (0.0, 1.0) if "accurac" in metric or last in _SHARES else (-math.inf, math.inf)
+    return (0.0, 1.0) if "accurac" in metric or last in (*SHARES, GUESS) else (-math.inf, math.inf)
 
 
 def estimate(value: float, low: float, high: float, *, signed: bool = False) -> str:
