@@ -87,11 +87,9 @@ def result_table(
     guard(runs)
     values = values_by_seed(runs, metric)
     found = _comparisons(
-        values, baseline, task, metric=metric, goal=goal, alpha=alpha, margin=margin, looks=looks
-    )
-    if floor is not None:
-        gate = Gate(goal, floor.at, None)
-        found = [gate(one, values, baseline) for one in found]
+        values, baseline, task, metric=metric, goal=goal, alpha=alpha, margin=margin, looks=looks,
+        floor=floor,
+    )  # fmt: skip
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
     others = tuple(name for name in dict.fromkeys(also) if name != metric)
     parts = [
@@ -107,7 +105,7 @@ def result_table(
         looks=looks, task=task, control=control, choices=choices or {},
     )  # fmt: skip
     if floor is not None:
-        notes.insert(0, floor.note(metric, goal, values))
+        notes = [floor.note(metric, goal, values), *notes]
     more = []
     if len(factorial) > 1:
         more = [interaction_table(runs, values, factorial, baseline, goal=goal, alpha=alpha)]
@@ -174,13 +172,16 @@ def _comparisons(
     alpha: float,
     margin: float | None,
     looks: Looks | None,
+    floor: Floor | None,
 ) -> list[Comparison]:
     """Every row's comparison with the baseline: of levels, or of when a task was solved."""
     if task is None:
-        return compare(
+        found = compare(
             values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks,
             limits=limits_of(metric),
         )  # fmt: skip
+        gate = Gate(goal, floor.at if floor else None, None)
+        return [gate(one, values, baseline) for one in found]
     timed = compare_times(
         task.times, baseline, alpha=alpha, margin=factor_of(margin), looks=looks,
         above=task.above(values),
