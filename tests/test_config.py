@@ -28,6 +28,7 @@ COSMETIC = {
     "training.micro_rows",
     "training.recompute",
     "training.compile",
+    "training.cuda_graph",
     "training.devices",
     "training.shard",
     "training.shard_checkpoints",

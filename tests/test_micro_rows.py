@@ -1,5 +1,6 @@
 """A batch in parts: which rows of it are computed where, and that their gradients add up."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +13,11 @@ from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import load_config
 from hymba_lab.data.source import IGNORED, build_sources
 from hymba_lab.errors import ConfigError
-from hymba_lab.training import micro_rows
+from hymba_lab.model import LanguageModel
+from hymba_lab.training import micro_rows, module
 from hymba_lab.training.fit import fit
 from hymba_lab.training.micro_rows import doubled, rows_at_a_time
+from hymba_lab.training.part_graph import PartGraph
 from hymba_lab.training.parts import TrainParts, rows_of_rank
 
 MODEL = """\
@@ -73,6 +76,41 @@ def test_parts_train_the_model_that_whole_batches_train(tmp_path: Path) -> None:
 def test_blocks_computed_again_change_no_bit(tmp_path: Path) -> None:
     expected = trained(tmp_path, "kept")
     found = trained(tmp_path, "again", "training.recompute=true")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """Without a GPU a recording is the function itself, on the memory that a graph would have."""
+    recorded = []
+
+    def graph(model: LanguageModel) -> PartGraph:
+        return PartGraph(model, lambda run: recorded.append(run) or run)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(module, "can_capture", lambda device: True)
+    monkeypatch.setattr(module, "PartGraph", graph)
+    return recorded
+
+
+def test_a_recorded_part_adds_the_gradients_that_it_would_add(
+    tmp_path: Path, recorder: list[Callable[[], None]]
+) -> None:
+    """Of all rows and of three at a time; how many positions are scored changes every step."""
+    expected = trained(tmp_path, "whole")
+    for rows in (9, 3):
+        recorder.clear()
+        set_to = ("training.cuda_graph=true", f"training.micro_rows={rows}")
+        found = trained(tmp_path, f"recorded {rows}", *set_to)
+        assert len(recorder) == 1
+        assert relative_error(found, expected) < 1e-5
+
+
+def test_a_step_of_unequal_parts_is_computed_as_ever(
+    tmp_path: Path, recorder: list[Callable[[], None]]
+) -> None:
+    expected = trained(tmp_path, "ever", "training.micro_rows=2")
+    found = trained(tmp_path, "same", "training.cuda_graph=true", "training.micro_rows=2")
+    assert not recorder
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 

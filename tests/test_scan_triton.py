@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hymba_lab.ops import scan_triton
+from hymba_lab.ops import scan_triton, triton_device
 
 pytest.importorskip("triton")
 
@@ -181,9 +181,9 @@ def test_on_a_gpu_outputs_and_gradients_equal_the_float64_loop(seed: int) -> Non
 
 @pytest.fixture
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Any:
-    scan_triton.missing.cache_clear()
+    triton_device.missing.cache_clear()
     yield
-    scan_triton.missing.cache_clear()
+    triton_device.missing.cache_clear()
 
 
 @pytest.mark.usefixtures("_fresh")
@@ -195,17 +195,17 @@ def test_what_is_missing_is_said(
 ) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: device)
-    monkeypatch.setattr(scan_triton, "find_spec", lambda name: object() if installed else None)
-    reason = scan_triton.missing()
+    monkeypatch.setattr(triton_device, "find_spec", lambda name: object() if installed else None)
+    reason = triton_device.missing()
     assert reason is None if said is None else said in (reason or "")
 
 
 def test_only_gpus_and_types_it_computes_exactly_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert not scan_triton.takes(torch.zeros(1, 1, 1))
+    assert not triton_device.takes(torch.zeros(1, 1, 1))
     pretended: Tensor = _Cuda(torch.zeros(1, 1, 1))  # type: ignore[assignment]
-    assert scan_triton.takes(pretended)
-    assert not scan_triton.takes(_Cuda(torch.zeros(1, 1, 1, dtype=torch.float64)))  # type: ignore[arg-type]
+    assert triton_device.takes(pretended)
+    assert not triton_device.takes(_Cuda(torch.zeros(1, 1, 1, dtype=torch.float64)))  # type: ignore[arg-type]
 
 
 class _Cuda:

@@ -8,7 +8,7 @@ from hymba_lab.ops.rms_norm import rms_norm
 
 
 class RMSNorm(nn.Module):
-    """The weight is kept in float32 and used in the input's precision, as autocast does."""
+    """The weight is kept in float32, whatever the input's precision."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -16,8 +16,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
-        return rms_norm(x, weight if weight.dtype is x.dtype else weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class GroupRMSNorm(nn.Module):

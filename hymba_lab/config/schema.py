@@ -32,6 +32,7 @@ COSMETIC = (
     "training.micro_rows",
     "training.recompute",
     "training.compile",
+    "training.cuda_graph",
     "training.devices",
     "training.shard",
     "training.shard_checkpoints",
@@ -102,6 +103,7 @@ class TrainingConfig(Section):
     micro_rows: Positive | Literal["auto"] | None = None  # rows at a time; None = all
     recompute: bool = False  # blocks once more in the backward, to keep less of them
     compile: bool = False  # blocks by torch.compile
+    cuda_graph: Annotated[bool, LATER] = False  # on one GPU a part's kernels at one start
     devices: Positive = 1
     shard: bool = False  # weights and optimizer over the devices (FSDP2), not a copy on each
     shard_checkpoints: bool = False  # every device writes its part

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hymba_lab.ops.scan_cuda import NO_DEVICE
+from hymba_lab.ops.triton_device import NO_DEVICE
 
 WIDTHS = (16, 32, 64, 128, 256)
 

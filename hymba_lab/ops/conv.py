@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import kernels, one_token
-from hymba_lab.ops.fused import fused
+from hymba_lab.ops import kernels, one_token, triton_device
 from hymba_lab.ops.masks import outlives
 from hymba_lab.ops.selection import Implementation, Operation
 
@@ -46,17 +45,13 @@ def _plain(
     return F.silu(y) if silu else y, padded[:, x.shape[1] :].clone()
 
 
-def _shifted(
+def _triton(
     x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: None
 ) -> tuple[Tensor, Tensor]:
-    """The sum over taps as it is written: one kernel, where torch's convolution copies x first."""
-    taps = weight.shape[1]
-    padded = F.pad(x, (0, 0, taps - 1, 0))
-    y: Tensor | float = 0.0 if bias is None else bias.float()
-    for k in range(taps):
-        y = y + weight[:, k].float() * padded[:, k : k + x.shape[1]].float()
-    assert isinstance(y, Tensor)
-    return (F.silu(y) if silu else y).to(x.dtype), _last(x, taps - 1)
+    from hymba_lab.ops.conv_triton import CausalConv  # needs triton
+
+    y: Tensor = CausalConv.apply(x, weight, bias, silu)  # type: ignore[no-untyped-call]
+    return y, _last(x, weight.shape[1] - 1)
 
 
 def causal_conv_step(
@@ -169,10 +164,13 @@ CAUSAL_CONV = Operation(
             _compiled_takes,
             devices=("cpu",),
         ),
-        "compiled": fused(
-            _shifted,
-            f" from the zero state, {MOST_TAPS} taps at most",
-            lambda x, weight, bias, silu, state: state is None and weight.shape[1] <= MOST_TAPS,
+        "triton": Implementation(
+            _triton,
+            "the Triton kernel",
+            f"{triton_device.LARGE} from the zero state",
+            triton_device.missing,
+            lambda x, weight, bias, silu, state: state is None and triton_device.worth_it(x),
+            devices=("cuda",),
         ),
         "torch": Implementation(_plain, "plain torch"),
     },

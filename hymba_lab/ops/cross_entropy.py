@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hymba_lab.ops import triton_device
+
 # logits at a time: 4 MB stay in a CPU's cache; a GPU wants few large products
 CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 LEAST_ROWS = 256  # fewer make slow matrix products
@@ -41,17 +43,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         each, dx = torch.empty_like(share), torch.empty_like(x)
         dw = torch.zeros_like(w, dtype=weight.dtype)
         for rows in _chunks(len(targets), vocab, x.device.type):
-            target, part = targets[rows, None], share[rows, None]
             logits = F.linear(low[rows], w)
-            log_p = logits[:, :vocab].float().log_softmax(-1)
-            each[rows] = -log_p.gather(1, target).squeeze(1)
-            g = log_p.exp_().mul_(part).scatter_add_(1, target, -part)
-            if w.shape == weight.shape:
-                g = g.to(w.dtype)
-            else:  # in the place of the logits, whose columns are aligned
-                logits[:, vocab:] = 0
-                logits[:, :vocab] = g
-                g = logits
+            each[rows], g = _one_chunk(logits, targets[rows], share[rows], vocab)
             dx[rows] = g @ w
             _add_product(dw, g.T, low[rows])
         ctx.save_for_backward(dx)
@@ -64,6 +57,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (dx,) = ctx.saved_tensors
         return dx * grad, ctx.dw * grad, None, None
+
+
+def _one_chunk(logits: Tensor, targets: Tensor, share: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
+    """Return the losses of logits (R, V) and share's gradient there, 0 from column `vocab` on."""
+    if triton_device.worth_it(logits) and triton_device.missing() is None:
+        from hymba_lab.ops.cross_entropy_triton import loss_and_gradient  # needs triton
+
+        return loss_and_gradient(logits, targets, share, vocab), logits
+    target, part = targets[:, None], share[:, None]
+    log_p = logits[:, :vocab].float().log_softmax(-1)
+    each = -log_p.gather(1, target).squeeze(1)
+    g = log_p.exp_().mul_(part).scatter_add_(1, target, -part)
+    if logits.shape[1] == vocab:
+        return each, g.to(logits.dtype)
+    logits[:, vocab:] = 0
+    logits[:, :vocab] = g
+    return each, logits
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

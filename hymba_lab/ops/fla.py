@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hymba_lab.ops.decays import LOWEST
-from hymba_lab.ops.scan_cuda import NO_DEVICE
+from hymba_lab.ops.triton_device import NO_DEVICE
 
 INSTALL = 'pip install "flash-linear-attention>=0.4"'
 WIDEST = 256  # key channels of a head that the kernels take

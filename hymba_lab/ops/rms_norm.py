@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import kernels, one_token
+from hymba_lab.ops import kernels, one_token, triton_device
 from hymba_lab.ops.selection import Implementation, Operation
 
 NARROW = 16  # channels below which lanes stay empty and the composed form is faster
@@ -17,7 +17,11 @@ WORK_PER_THREAD = 200_000  # elements below which one more thread costs more tha
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Return x / sqrt(mean(x^2) + eps) * weight over the last axis, (..., D) for weight (D,)."""
+    """Return x / sqrt(mean(x^2) + eps) * weight over the last axis, (..., D) for weight (D,).
+
+    The weight may be more precise than x. Under autocast torch's own form on a GPU gives float32,
+    the Triton kernel what matrix products would read.
+    """
     if x.ndim == 3 and x.shape[1] == 1 and one_token.fits(x, weight):
         return one_token.norm(x, weight, eps)
     if x.is_meta and not torch.is_grad_enabled():  # no FLOPs are counted here: the shape is all
@@ -41,6 +45,19 @@ class _ShapeOnly(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         x, w, _ = ctx.saved_tensors
         return torch.empty_like(x), torch.empty_like(w), None
+
+
+def _plain(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+
+
+def _triton(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    from hymba_lab.ops.rms_norm_triton import RMSNorm  # needs triton
+
+    kind = x.device.type
+    low = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+    y: Tensor = RMSNorm.apply(x, weight, eps, low or x.dtype)  # type: ignore[no-untyped-call]
+    return y
 
 
 def _ours(x: Tensor, weight: Tensor) -> bool:
@@ -138,8 +155,14 @@ RMS_NORM = Operation(
             takes=_ours,
             devices=("cpu",),
         ),
-        "torch": Implementation(
-            lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps), "plain torch"
+        "triton": Implementation(
+            _triton,
+            "the Triton kernel",
+            triton_device.LARGE,
+            triton_device.missing,
+            lambda x, weight: triton_device.worth_it(x),
+            devices=("cuda",),
         ),
+        "torch": Implementation(_plain, "plain torch"),
     },
 )

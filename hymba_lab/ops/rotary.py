@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import kernels, one_token
-from hymba_lab.ops.fused import fused
+from hymba_lab.ops import kernels, one_token, triton_device
 from hymba_lab.ops.masks import outlives
 from hymba_lab.ops.selection import Implementation, Operation
 
@@ -31,6 +30,13 @@ def rotate(x: Tensor, positions: Tensor | range, theta: float) -> Tensor:
 
 def _plain(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
+
+
+def _triton(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    from hymba_lab.ops.rotary_triton import Rotation  # needs triton
+
+    y: Tensor = Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    return y
 
 
 def _compiled_takes(x: Tensor, cos: Tensor) -> bool:
@@ -114,7 +120,14 @@ ROTATION = Operation(
             _compiled_takes,
             devices=("cpu",),
         ),
-        "compiled": fused(_plain, "", lambda x, cos: True),
+        "triton": Implementation(
+            _triton,
+            "the Triton kernel",
+            f"{triton_device.LARGE}, the same positions for all rows",
+            triton_device.missing,
+            lambda x, cos: triton_device.worth_it(x) and cos.ndim == 2,
+            devices=("cuda",),
+        ),
         "torch": Implementation(_plain, "plain torch"),
     },
 )

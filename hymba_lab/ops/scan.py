@@ -12,7 +12,15 @@ in float64 where x is float64; y has the dtype of x, the state the dtype of the 
 import torch
 from torch import Tensor
 
-from hymba_lab.ops import kernels, one_token, scan_cpp, scan_cuda, scan_torch, scan_triton
+from hymba_lab.ops import (
+    kernels,
+    one_token,
+    scan_cpp,
+    scan_cuda,
+    scan_torch,
+    scan_triton,
+    triton_device,
+)
 from hymba_lab.ops.selection import Implementation, Operation
 
 SCAN = Operation(
@@ -24,8 +32,8 @@ SCAN = Operation(
             scan_triton.selective_scan,
             "Triton kernels of our own",
             "CUDA tensors, float32 or 16 bits",
-            scan_triton.missing,
-            lambda x, h0: scan_triton.takes(x),
+            triton_device.missing,
+            lambda x, h0: triton_device.takes(x),
             devices=("cuda",),
         ),
         "cuda": Implementation(

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hymba_lab.ops.triton_device import NO_DEVICE
+
 EXTENSION = "selective_scan_cuda"
 INSTALL = 'pip install --no-build-isolation "mamba-ssm>=2.2"'
-NO_DEVICE = "torch finds no CUDA device; on a machine with one, install a CUDA build of torch"
 
 
 @cache

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 N_INPUTS = 9  # x, dt, A, B, C, D, z, dt_bias, h0
@@ -20,11 +21,16 @@ def attach(forward: Any, backward: Callable[..., list[Tensor]]) -> None:
         _, *ctx.options = inputs[N_INPUTS:]
         ctx.save_for_backward(*inputs[:N_INPUTS], output[2])
         ctx.mark_non_differentiable(output[2])
+        ctx.set_materialize_grads(False)  # zeros for all states that were kept
 
     def differentiate(
-        ctx: Any, grad_y: Tensor, grad_h_last: Tensor, _: Tensor
+        ctx: Any, grad_y: Tensor | None, grad_h_last: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
+        x, _, A = saved[:3]
+        grad_y = torch.zeros_like(x) if grad_y is None else grad_y
+        if grad_h_last is None:
+            grad_h_last = x.new_zeros((len(x), *A.shape), dtype=torch.float32)
         grads = backward(grad_y, grad_h_last, *saved, *ctx.options)
         pairs = zip(saved[:N_INPUTS], grads, strict=True)
         kept = [grad if tensor is not None else None for tensor, grad in pairs]

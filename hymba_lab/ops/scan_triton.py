@@ -7,45 +7,21 @@ atomic additions, so on a GPU their last bits may differ from run to run.
 With TRITON_INTERPRET=1, set before triton is imported, the same kernels run on CPU tensors.
 """
 
-import os
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hymba_lab.ops.scan_gradient import attach, gradient_shapes
+from hymba_lab.ops.triton_device import FUSED, WARP, on
 
 CHUNK = 8  # steps between two states that are kept [tokens]
-WARP = 32  # threads; a program is one warp, so that its tiles stay in its registers
 STATES = 8  # of one channel that a thread holds, where it can
 PARTS = 2  # in which the backward takes a chunk: it holds all states of a part
-LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
-
-NO_TRITON = 'triton does not import; install it with `pip install "hymba-lab[gpu]"`'
-NO_DEVICE = "torch finds no CUDA device; on a machine with one, install a CUDA build of torch"
+# a program is one warp, so that its tiles stay in its registers
+LAUNCH = {"num_warps": 1, **FUSED}
 
 _NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
-
-
-@cache
-def missing() -> str | None:
-    """Why the kernels cannot run here and what to do about it; None when they can."""
-    if not torch.cuda.is_available() and not interpreted():
-        return NO_DEVICE
-    return None if find_spec("triton") else NO_TRITON
-
-
-def interpreted() -> bool:
-    """Whether Triton runs kernels as Python on CPU tensors."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def takes(x: Tensor) -> bool:
-    """Whether the kernels take inputs like x (B, T, D)."""
-    return (x.is_cuda or interpreted()) and x.dtype != torch.float64
 
 
 def selective_scan(
@@ -92,7 +68,7 @@ def _scan(
         return y, h_last.zero_() if h0 is None else h_last.copy_(h0), starts
     ready = _ready((x, dt, A, B, C, D, z, dt_bias, h0))
     given = {name: _or(tensor, y) for name, tensor in ready.items()}
-    with _on(x):
+    with on(x):
         _kernels().forward[_grid(x, A, "forward")](
             **given, y=y, h_last=h_last, starts=starts,
             **_steps(ready, ("x", "dt", "B", "C", "z")), **_sizes(x, A, chunk, "forward"),
@@ -141,7 +117,7 @@ def _scan_backward(
     gy = _rows(grad_y)
     made = _gradients(x, dt, A, B, z)
     given = {name: _or(tensor, gy) for name, tensor in ready.items()}
-    with _on(x):
+    with on(x):
         _kernels().backward[_grid(x, A, "backward")](
             gy=gy, gh=grad_h.float().contiguous(), **given, starts=starts, **made,
             **_steps({"gy": gy, **ready}, ("gy", "x", "dt", "B", "C", "z")),
@@ -163,11 +139,6 @@ def _kernels() -> Any:
     from hymba_lab.ops import scan_triton_kernels
 
     return scan_triton_kernels
-
-
-def _on(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton starts kernels on the current device, which need not be that of the tensors."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def _ready(inputs: tuple[Tensor | None, ...]) -> dict[str, Tensor | None]:

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops import kernels
-from hymba_lab.ops.fused import fused
+from hymba_lab.ops import kernels, triton_device
 from hymba_lab.ops.masks import outlives
 from hymba_lab.ops.selection import Implementation, Operation
 
@@ -27,6 +26,13 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 def _plain(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
+
+
+def _triton(gate: Tensor, up: Tensor) -> Tensor:
+    from hymba_lab.ops.swiglu_triton import SwiGLU  # needs triton
+
+    y: Tensor = SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
+    return y
 
 
 def _compiled_takes(gate: Tensor, up: Tensor) -> bool:
@@ -90,7 +96,14 @@ SWIGLU = Operation(
             _compiled_takes,
             devices=("cpu",),
         ),
-        "compiled": fused(_plain, "", lambda gate, up: True),
+        "triton": Implementation(
+            _triton,
+            "the Triton kernel",
+            f"{triton_device.LARGE}, both of one type",
+            triton_device.missing,
+            lambda gate, up: triton_device.worth_it(gate) and gate.dtype == up.dtype,
+            devices=("cuda",),
+        ),
         "torch": Implementation(_plain, "plain torch"),
     },
 )

@@ -18,6 +18,7 @@ from hymba_lab.optim.optimizers import optimizers
 from hymba_lab.optim.schedules import schedules
 from hymba_lab.training.micro_rows import rows_at_a_time
 from hymba_lab.training.parallel import Sharded, change_blocks, shard_model
+from hymba_lab.training.part_graph import PartGraph, can_capture
 from hymba_lab.training.parts import Part, Step, TrainParts
 from hymba_lab.training.scoring import batch_loss
 from hymba_lab.training.validation import evaluate
@@ -38,6 +39,7 @@ class LitLanguageModel(LightningModule):
         self._losses = torch.zeros(len(mixture.parts))  # of the last batch, by label
         self._norm = torch.zeros(())  # of its gradient, before clipping
         self._lr = 0.0
+        self._graph: PartGraph | None = None
 
     @property
     def loss(self) -> float:
@@ -55,6 +57,8 @@ class LitLanguageModel(LightningModule):
         change_blocks(self.model, recompute=training.recompute, compiled=training.compile)
         if isinstance(strategy, Sharded):
             shard_model(self.model, strategy, training.precision)
+        elif training.cuda_graph and self.world.n_ranks == 1 and can_capture(self.device):
+            self._graph = PartGraph(self.model)
 
     def train_dataloader(self) -> TrainParts:
         """Return the batches of the steps that are left, as this rank computes them."""
@@ -81,8 +85,10 @@ class LitLanguageModel(LightningModule):
         The gradient of a part is the part's addend to that of the batch.
         """
         parts, counts = batch
-        self.zero_grad()
         self._losses = torch.zeros(len(counts), device=self.device)
+        if self._graph is not None and self._graph.takes(parts):
+            return self._replayed(self._graph, parts, counts)
+        self.zero_grad(set_to_none=self._graph is None or not self._graph.is_made)
         for part in parts[:-1]:
             loss = self.part_loss(part, counts)
             with torch.autocast(self.device.type, enabled=False):
@@ -94,6 +100,15 @@ class LitLanguageModel(LightningModule):
         loss, losses = batch_loss(self.model, *part, counts, self.world.n_ranks)
         self._losses = self._losses + losses
         return loss
+
+    def _replayed(self, graph: PartGraph, parts: list[Part], counts: list[int]) -> Tensor:
+        """All gradients are there when it returns; what Lightning goes back from is a leaf."""
+        self.zero_grad(set_to_none=False)
+        loss = torch.zeros((), device=self.device, requires_grad=True)
+        for part in parts:
+            last, losses = graph.run(part, counts)
+            self._losses = self._losses + losses
+        return loss + last
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Do nothing: `training_step` begins with it, before its first part's gradient."""

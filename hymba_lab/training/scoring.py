@@ -64,13 +64,28 @@ def batch_loss(
     then `n_ranks` times its share, for gradients that ranks average.
     """
     whole = whole or counts
-    shares = [n_ranks / (all_of_it * len(counts)) for all_of_it in whole]
-    share = torch.cat([torch.full((n,), x) for n, x in zip(counts, shares, strict=True)])
-    loss, each = linear_cross_entropy(
-        scored_features(model, batch), model.head_weight, batch.targets, share.to(batch.at.device)
+    loss, each = linear_loss(model, batch, shares(counts, whole, batch.at.device, n_ranks))
+    return loss, by_label(each, counts, whole)
+
+
+def linear_loss(model: LanguageModel, batch: Scored, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sum_i share_i l_i and l (S,), the cross-entropies [nats], without gradient."""
+    return linear_cross_entropy(
+        scored_features(model, batch), model.head_weight, batch.targets, share
     )
+
+
+def shares(counts: list[int], whole: list[int], device: torch.device, n_ranks: int = 1) -> Tensor:
+    """Return what each scored position weighs in the loss (S,): of label l R / (L whole_l)."""
+    each = [n_ranks / (all_of_it * len(counts)) for all_of_it in whole]
+    parts = [torch.full((n,), x, device=device) for n, x in zip(counts, each, strict=True)]
+    return torch.cat(parts)
+
+
+def by_label(each: Tensor, counts: list[int], whole: list[int]) -> Tensor:
+    """Return the part's share of every label's mean loss (n_labels,), from losses (S,)."""
     parts = zip(torch.split(each, counts), whole, strict=True)
-    return loss, torch.stack([part.sum() / all_of_it for part, all_of_it in parts])
+    return torch.stack([part.sum() / all_of_it for part, all_of_it in parts])
 
 
 class TrainBatches(Iterable[tuple[Scored, list[int]]]):
