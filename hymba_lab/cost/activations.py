@@ -24,7 +24,7 @@ def activation_bytes(config: ModelConfig, vocab: int, seq_len: int, precision: s
     the weights, with fused attention (q, k, v, its output and a float32 log-sum per query and head)
     and a fused scan; scans save float32, as they do on a CPU. Not counted: temporary buffers,
     gradients in flight, fragmentation. In bf16 the rest takes 2 bytes. On an H200 training steps in
-    bf16 took a tenth less than so estimated (results/gpu-NVIDIA_H200.md).
+    bf16 took an eighth to a fifth less than so estimated (results/gpu-NVIDIA_H200.md).
     """
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     return measured(config, vocab, lambda model: {"bytes": _kept(model.to(dtype), seq_len)})[
