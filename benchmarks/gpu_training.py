@@ -24,10 +24,13 @@ from hymba_lab.training.fit import fit
 VOCAB, SEQ_LEN, N_STEPS = 32001, 2048, 6
 SHAPES = {"350m": (64, 8), "125m": (64, 8), "1p5b": (16, 4)}  # rows of a step, and at a time
 MOST_S = 240  # of a process: whole blocks may take long to compile
-PLAIN = {f"HYMBA_LAB_{name}": "torch" for name in ("ROTATION", "SWIGLU", "CONV", "RMS_NORM")}
+PLAIN = {
+    f"HYMBA_LAB_{name}": "torch"
+    for name in ("ROTATION", "SWIGLU", "CONV", "RMS_NORM", "CROSS_ENTROPY")
+}
 SIDES: dict[str, tuple[list[str], dict[str, str]]] = {  # settings and environment of a process
     "as it is": ([], {}),
-    "norms, rotation, SwiGLU, convolution of torch": ([], PLAIN),
+    "operations of torch": ([], PLAIN),
     "no CUDA graph": (["training.cuda_graph=false"], {}),
     "blocks compiled": (["training.cuda_graph=false", "training.compile=true"], {}),
 }

@@ -12,6 +12,7 @@ import torch
 
 from hymba_lab.ops import triton_device
 from hymba_lab.ops.conv import CAUSAL_CONV
+from hymba_lab.ops.cross_entropy import CROSS_ENTROPY
 from hymba_lab.ops.rms_norm import RMS_NORM
 from hymba_lab.ops.rotary import ROTATION
 from hymba_lab.ops.selection import Operation
@@ -20,7 +21,7 @@ from hymba_lab.ops.swiglu import SWIGLU
 pytest.importorskip("triton")
 
 PROGRAM = Path(__file__).with_name("interpreted_layer.py")
-VARIABLES = ("HYMBA_LAB_RMS_NORM", "HYMBA_LAB_CONV", "HYMBA_LAB_SWIGLU", "HYMBA_LAB_ROTATION")
+OPERATIONS = (ROTATION, SWIGLU, CAUSAL_CONV, RMS_NORM, CROSS_ENTROPY)
 OURS = {"rms_norm": "RMSNorm", "causal_conv": "CausalConv", "rotation": "Rotation",
         "swiglu": "SwiGLU", "cross_entropy": "_LinearCrossEntropy"}  # fmt: skip
 
@@ -29,7 +30,7 @@ OURS = {"rms_norm": "RMSNorm", "causal_conv": "CausalConv", "rotation": "Rotatio
 def test_outputs_and_gradients_equal_plain_torch_in_float64() -> None:
     done = subprocess.run(
         [sys.executable, str(PROGRAM)],
-        env={**os.environ, **dict.fromkeys(VARIABLES, "triton"),
+        env={**os.environ, **dict.fromkeys((one.variable for one in OPERATIONS), "triton"),
              "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -41,6 +42,22 @@ def test_outputs_and_gradients_equal_plain_torch_in_float64() -> None:
         limit = 2**-7 if one["low"] else 5e-6
         assert one["by"] == f"{OURS[one['operation']]}Backward", one
         assert max(one["errors"]) < limit, one
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_they_equal_plain_torch_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    sys.path.insert(0, str(PROGRAM.parent))
+    from interpreted_layer import cases, errors
+
+    monkeypatch.setattr(triton_device, "LEAST", 0)
+    torch.set_default_device("cuda")
+    try:
+        found = [errors(case, low=seed % 3 == 2) for seed in range(12) for case in cases(seed)]
+    finally:
+        torch.set_default_device("cpu")
+    for one in found:
+        assert one["by"] == f"{OURS[one['operation']]}Backward", one
+        assert max(one["errors"]) < (2**-8 if one["low"] else 5e-6), one
 
 
 WIDE = {"TAPS": 4, "BIAS": True, "SILU": True}
@@ -88,13 +105,14 @@ def test_the_kernels_compile_for_gpus(name: str) -> None:
     assert len(made.asm["cubin"]) > 10_000
 
 
-@pytest.mark.parametrize("operation", [ROTATION, SWIGLU, CAUSAL_CONV, RMS_NORM])
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_they_serve_large_tensors_of_a_gpu(operation: Operation) -> None:
     one = operation.implementations["triton"]
     large, small = _Cuda(triton_device.LEAST), _Cuda(triton_device.LEAST - 1)
     rest: dict[str, tuple[Any, ...]] = {
         "rotation": (torch.zeros(3, 4),), "swiglu": (large,),
         "causal_conv": (torch.zeros(3, 4), None, True, None), "rms_norm": (torch.zeros(3),),
+        "cross_entropy": (),
     }  # fmt: skip
     given = rest[operation.name]
     assert one.devices == ("cuda",)

@@ -105,6 +105,13 @@ def test_a_recorded_part_adds_the_gradients_that_it_would_add(
         assert relative_error(found, expected) < 1e-5
 
 
+@pytest.mark.gpu
+def test_a_cuda_graph_trains_the_model_that_its_kernels_train_one_by_one(tmp_path: Path) -> None:
+    expected = trained(tmp_path, "one by one", "training.micro_rows=3")
+    set_to = ("training.micro_rows=3", "training.cuda_graph=true")
+    assert relative_error(trained(tmp_path, "graph", *set_to), expected) < 1e-4
+
+
 def test_a_step_of_unequal_parts_is_computed_as_ever(
     tmp_path: Path, recorder: list[Callable[[], None]]
 ) -> None:

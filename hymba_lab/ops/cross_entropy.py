@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hymba_lab.ops import triton_device
+from hymba_lab.ops.selection import Implementation, Operation
 
 # logits at a time: 4 MB stay in a CPU's cache; a GPU wants few large products
 CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
@@ -44,7 +45,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dw = torch.zeros_like(w, dtype=weight.dtype)
         for rows in _chunks(len(targets), vocab, x.device.type):
             logits = F.linear(low[rows], w)
-            each[rows], g = _one_chunk(logits, targets[rows], share[rows], vocab)
+            form = CROSS_ENTROPY.run(logits)
+            each[rows], g = form(logits, targets[rows], share[rows], vocab)
             dx[rows] = g @ w
             _add_product(dw, g.T, low[rows])
         ctx.save_for_backward(dx)
@@ -59,12 +61,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return dx * grad, ctx.dw * grad, None, None
 
 
-def _one_chunk(logits: Tensor, targets: Tensor, share: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
+def _plain(logits: Tensor, targets: Tensor, share: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
     """Return the losses of logits (R, V) and share's gradient there, 0 from column `vocab` on."""
-    if triton_device.worth_it(logits) and triton_device.missing() is None:
-        from hymba_lab.ops.cross_entropy_triton import loss_and_gradient  # needs triton
-
-        return loss_and_gradient(logits, targets, share, vocab), logits
     target, part = targets[:, None], share[:, None]
     log_p = logits[:, :vocab].float().log_softmax(-1)
     each = -log_p.gather(1, target).squeeze(1)
@@ -74,6 +72,12 @@ def _one_chunk(logits: Tensor, targets: Tensor, share: Tensor, vocab: int) -> tu
     logits[:, vocab:] = 0
     logits[:, :vocab] = g
     return each, logits
+
+
+def _triton(logits: Tensor, targets: Tensor, share: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
+    from hymba_lab.ops.cross_entropy_triton import loss_and_gradient  # needs triton
+
+    return loss_and_gradient(logits, targets, share, vocab), logits
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
@@ -104,3 +108,21 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
     else:
         total += a @ b
+
+
+CROSS_ENTROPY = Operation(
+    "cross_entropy",
+    "cross-entropy",
+    "HYMBA_LAB_CROSS_ENTROPY",
+    {
+        "triton": Implementation(
+            _triton,
+            "the Triton kernel",
+            triton_device.LARGE,
+            triton_device.missing,
+            triton_device.worth_it,
+            devices=("cuda",),
+        ),
+        "torch": Implementation(_plain, "plain torch"),
+    },
+)
