@@ -77,6 +77,7 @@ NUMBERS = ("n", "n_rows", "step", "dy_step", "n_tiles", "T", "n_channels", "n_he
 EXACT = ("w", "b", "part", "scale", "cos", "sin", "share", "losses")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_kernels_compile_for_gpus(name: str) -> None:
     """To machine code, without a device: what the interpreter accepts need not be a kernel."""
