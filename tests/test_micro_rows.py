@@ -112,6 +112,7 @@ def test_a_cuda_graph_trains_the_model_that_its_kernels_train_one_by_one(tmp_pat
     assert relative_error(trained(tmp_path, "graph", *set_to), expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_step_of_unequal_parts_is_computed_as_ever(
     tmp_path: Path, recorder: list[Callable[[], None]]
 ) -> None:
