@@ -107,7 +107,9 @@ def test_the_kernels_compile_for_gpus(name: str) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_they_serve_large_tensors_of_a_gpu(operation: Operation) -> None:
+def test_they_serve_large_tensors_of_a_gpu(
+    operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = operation.implementations["triton"]
     large, small = _Cuda(triton_device.LEAST), _Cuda(triton_device.LEAST - 1)
     rest: dict[str, tuple[Any, ...]] = {
@@ -120,6 +122,8 @@ def test_they_serve_large_tensors_of_a_gpu(operation: Operation) -> None:
     assert one.takes(large, *given)
     assert not one.takes(small, *given)
     assert not one.takes(torch.zeros(triton_device.LEAST), *given)  # a CPU has kernels of its own
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not one.takes(large, *given)  # the block's compiler makes the kernel
 
 
 class _Cuda:

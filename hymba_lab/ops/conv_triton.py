@@ -1,4 +1,4 @@
-"""The causal convolution as Triton kernels: one forward, two backward, each input read once.
+"""The causal convolution as Triton kernels: one forward, two backward.
 
 The backward first makes g, the gradient before SiLU, with the sums of dw and db, then dx from g.
 """
@@ -11,8 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops.scan_triton_tiles import channels, sigmoid
-from hymba_lab.ops.triton_device import FUSED, on
+from hymba_lab.ops.triton_device import FUSED, on, unit_stride
+from hymba_lab.ops.triton_tiles import channels, sigmoid
 
 STEPS, CHANNELS = 32, 64  # of a tile
 SUMS = {"BT": 16, "BD": 64, "num_warps": 2}  # a thread has all steps of a channel: sums stay in it
@@ -102,7 +102,7 @@ class CausalConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, silu: bool) -> Tensor:
         """Return y (B, T, D), contiguous, in the type of x."""
-        x, w = _rows(x), w.contiguous()
+        x, w = unit_stride(x), w.contiguous()
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         with on(x):
             forward[_grid(x)](
@@ -117,7 +117,7 @@ class CausalConv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         """Return the gradients of x, w and b."""
-        (x, w, b), dy = ctx.saved_tensors, _rows(dy)
+        (x, w, b), dy = ctx.saved_tensors, unit_stride(dy)
         taps, grid, sums = w.shape[1], _grid(x), _grid(x, SUMS["BT"], SUMS["BD"])
         g, dx = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
         part = x.new_empty(sums[1] * sums[2], taps + 1, x.shape[2], dtype=torch.float32)
@@ -129,10 +129,6 @@ class CausalConv(torch.autograd.Function):
             backward_x[grid](g, w, dx, *x.shape[1:], taps, STEPS, CHANNELS, **FUSED)
         total = part.sum(0)
         return dx, total[:-1].t().to(w.dtype), None if b is None else total[-1].to(b.dtype), None
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x if x.stride(2) == 1 else x.contiguous()
 
 
 def _grid(x: Tensor, steps: int = STEPS, width: int = CHANNELS) -> tuple[int, int, int]:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from hymba_lab.ops.scan_gradient import attach, gradient_shapes
-from hymba_lab.ops.triton_device import FUSED, WARP, on
+from hymba_lab.ops.triton_device import FUSED, on, unit_stride
 
 CHUNK = 8  # steps between two states that are kept [tokens]
+WARP = 32  # threads; a program is one warp, so that its tiles stay in its registers
 STATES = 8  # of one channel that a thread holds, where it can
 PARTS = 2  # in which the backward takes a chunk: it holds all states of a part
-# a program is one warp, so that its tiles stay in its registers
 LAUNCH = {"num_warps": 1, **FUSED}
 
 _NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
@@ -114,7 +114,7 @@ def _scan_backward(
         return [*grads[:-1], grad_h.to(h0.dtype, copy=True) if h0 is not None else grads[-1]]
     ready = _ready((*inputs[:-1], None))
     del ready["h0"]
-    gy = _rows(grad_y)
+    gy = unit_stride(grad_y)
     made = _gradients(x, dt, A, B, z)
     given = {name: _or(tensor, gy) for name, tensor in ready.items()}
     with on(x):
@@ -147,16 +147,11 @@ def _ready(inputs: tuple[Tensor | None, ...]) -> dict[str, Tensor | None]:
     return {name: None if t is None else _READY.get(name, _dense)(t) for name, t in named}
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    """The tensor itself where neighbours in a row are neighbours in memory, else a copy."""
-    return tensor if tensor.stride(2) == 1 else tensor.contiguous()
-
-
 def _dense(tensor: Tensor) -> Tensor:
     return tensor.contiguous()
 
 
-_READY = dict.fromkeys(("x", "dt", "B", "C", "z"), _rows)
+_READY = dict.fromkeys(("x", "dt", "B", "C", "z"), unit_stride)
 
 
 def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ channel, or few share it, so nearly all sums over states stay inside a thread.
 import triton
 import triton.language as tl
 
-from hymba_lab.ops.scan_triton_tiles import (
+from hymba_lab.ops.triton_tiles import (
     LOG2_E,
     across,
     at_step,

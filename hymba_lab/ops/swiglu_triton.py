@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hymba_lab.ops.scan_triton_tiles import sigmoid
 from hymba_lab.ops.triton_device import FUSED, on
+from hymba_lab.ops.triton_tiles import sigmoid
 
 BLOCK = 1024  # elements of a program
 

@@ -17,7 +17,6 @@ NO_TRITON = 'triton does not import; install it with `pip install "hymba-lab[gpu
 NO_DEVICE = "torch finds no CUDA device; on a machine with one, install a CUDA build of torch"
 LEAST = 2**16  # elements below which starting a kernel is all the time there is; not tuned
 LARGE = f"CUDA tensors of {LEAST} elements or more in 16 or 32 bits"
-WARP = 32  # threads
 FUSED = {"enable_fp_fusion": True}  # a multiplication and an addition by one rounding
 
 
@@ -51,6 +50,11 @@ def worth_it(x: Tensor) -> bool:
 def on(x: Tensor) -> AbstractContextManager[Any]:
     """Triton starts kernels on the current device, which need not be that of the tensors."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def unit_stride(x: Tensor) -> Tensor:
+    """x (B, T, D) itself where neighbours in a row are neighbours in memory, else a copy."""
+    return x if x.stride(2) == 1 else x.contiguous()
 
 
 def even_rows(x: Tensor) -> tuple[Tensor, int]:

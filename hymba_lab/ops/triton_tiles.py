@@ -1,4 +1,4 @@
-"""Parts of the scan's Triton kernels: functions of a step, and tiles (BT, ...) step by step.
+"""Parts of Triton kernels: functions of one element, and tiles (BT, ...) step by step.
 
 Importing this module needs triton.
 """
