@@ -8,7 +8,7 @@ import pytest
 
 from hymba_lab.evaluation.blind import blind_guess
 from hymba_lab.stats import compare
-from hymba_lab.tables import result_table, to_markdown
+from hymba_lab.tables import Asked, result_table, to_markdown
 from hymba_lab.tables.gates import Floor, Gate
 from hymba_lab.tables.numbers import limits_of
 
@@ -59,7 +59,7 @@ def test_rows_that_give_one_answer_are_not_compared(best: float, verdict: str) -
     ]  # fmt: skip
     runs = pd.DataFrame(lines).assign(**COSTS)
     floor = Floor(0.577, "one answer to every question")
-    table = result_table(runs, metric="eval/t/acc", goal="maximize", baseline="old", floor=floor)
+    table = result_table(runs, Asked("eval/t/acc", "maximize", "old", floor=floor))
     assert table.frame["verdict"].tolist() == ["baseline", verdict]
     below = "old, new" if best < 0.6 else "old"
     said = "0.577 by one answer to every question; no better, so nothing learned is shown: "

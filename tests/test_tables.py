@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hymba_lab.errors import UserError
 from hymba_lab.stats import compare
 from hymba_lab.tables import (
+    Asked,
     Table,
     display,
     guard,
@@ -68,9 +69,8 @@ ROWS = {"none": [0.61, 0.62, 0.60], "8": [0.81, 0.83, 0.80], "64": [0.60, 0.63, 
 
 
 def make(runs: pd.DataFrame, **changes: Any) -> Table:
-    return result_table(
-        runs, **{"metric": METRIC, "goal": "maximize", "baseline": "none", **changes}
-    )
+    given = {"metric": METRIC, "goal": "maximize", "baseline": "none", **changes}
+    return result_table(runs, Asked(**given))
 
 
 def cells(table: Table, heading: str) -> list[str]:

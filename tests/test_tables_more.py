@@ -15,7 +15,7 @@ from hymba_lab.report.slopes import write_slopes
 from hymba_lab.stats import compare, interactions, plan_looks, slopes
 from hymba_lab.sweep.export import Export, Facts
 from hymba_lab.sweep.question.file import Metric, SweepFile
-from hymba_lab.tables import Table, result_table, to_csv, to_latex, to_markdown, to_text
+from hymba_lab.tables import Asked, Table, result_table, to_csv, to_latex, to_markdown, to_text
 from hymba_lab.tables.scaling import AtScale, slope_table
 
 
@@ -33,9 +33,8 @@ def factorial(**changes: Any) -> pd.DataFrame:
 
 
 def factorial_table(runs: pd.DataFrame) -> Table:
-    return result_table(
-        runs, metric=METRIC, goal="maximize", baseline="mean / full", factorial=["fusion", "window"]
-    )
+    asked = Asked(METRIC, "maximize", "mean / full", factorial=["fusion", "window"])
+    return result_table(runs, asked)
 
 
 def test_a_factorial_table_has_its_interactions_under_it() -> None:
@@ -65,9 +64,8 @@ def test_every_form_shows_both_tables_and_the_notes_once() -> None:
 
 def test_other_designs_have_no_second_table() -> None:
     assert list(make(frame(ROWS)).more) == []
-    one_axis = result_table(
-        factorial(), metric=METRIC, goal="maximize", baseline="mean / full", factorial=["fusion"]
-    )
+    asked = Asked(METRIC, "maximize", "mean / full", factorial=["fusion"])
+    one_axis = result_table(factorial(), asked)
     assert list(one_axis.more) == []
 
 

@@ -18,8 +18,7 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
     """Return the table of an export, and it as Markdown, CSV and LaTeX by file name."""
     sweep, runs, facts = export.sweep, export.runs, export.facts
     task = task_of_export(export)
-    table = tables.result_table(
-        runs,
+    asked = tables.Asked(
         metric=sweep.metric.name if task is None else task.metric,
         goal=sweep.metric.goal,
         baseline=facts.baseline,
@@ -34,6 +33,7 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         choices=never_widened(sweep),
         floor=_floor(sweep.metric.name, runs),
     )
+    table = tables.result_table(runs, asked)
     if sweep.tuned_by_one_run:
         table = replace(table, notes=[_luck_note(sweep), *table.notes], caution=_LUCK)
     bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]

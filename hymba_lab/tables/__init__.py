@@ -9,10 +9,11 @@ from hymba_lab.tables.render import (
     to_rich,
     to_text,
 )
-from hymba_lab.tables.result import provenance, result_table
+from hymba_lab.tables.result import Asked, provenance, result_table
 from hymba_lab.tables.runs_frame import guard, values_by_seed
 
 __all__ = [
+    "Asked",
     "Table",
     "display",
     "guard",

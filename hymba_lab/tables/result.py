@@ -6,6 +6,7 @@ runs give numbers: what a failed or pruned run reached is no result.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -49,70 +50,65 @@ from hymba_lab.tables.runs_frame import Values, guard, values_by_seed
 from hymba_lab.tables.solving import Task, control_note, edge_notes, solving_notes
 
 
-def result_table(
-    runs: pd.DataFrame,
-    *,
-    metric: str,
-    goal: Goal,
-    baseline: str,
-    also: Sequence[str] = (),
-    reference: pd.DataFrame | None = None,
-    alpha: float = 0.05,
-    margin: float | None = None,
-    looks: Looks | None = None,
-    factorial: Sequence[str] = (),
-    task: Task | None = None,
-    control: str | None = None,
-    choices: Mapping[str, Sequence[float]] | None = None,
-    floor: Floor | None = None,
-) -> Table:
+@dataclass(frozen=True)
+class Asked:
+    """What a table is asked: of which metric, against which row, by which rules."""
+
+    metric: str
+    goal: Goal
+    baseline: str
+    also: Sequence[str] = ()  # further metrics, a column each
+    reference: pd.DataFrame | None = None  # the paper's numbers: columns row, value, note
+    alpha: float = 0.05
+    margin: float | None = None  # what counts as equivalent; none: nothing does
+    looks: Looks | None = None
+    factorial: Sequence[str] = ()  # axes of which every combination was run
+    task: Task | None = None  # one that is learned in a jump: when it was solved is compared
+    control: str | None = None  # a row known to solve the task
+    choices: Mapping[str, Sequence[float]] = field(default_factory=dict)  # among which was tuned
+    floor: Floor | None = None  # what the metric reaches without learning
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The further metrics, each once."""
+        return tuple(name for name in dict.fromkeys(self.also) if name != self.metric)
+
+
+def result_table(runs: pd.DataFrame, asked: Asked) -> Table:
     """The table of `runs`: a row per cell in the order of first appearance, failed ones included.
 
     The frame's columns: row, the axes, seeds (measured), mean, mean_low, mean_high, effect,
     effect_low, effect_high, p, p_holm, verdict (see `stats.compare`), params, params_diff_percent
     (to the baseline), params_flagged (beyond 2 %), ssm_to_attention, cache_bytes, flops_per_token,
     tokens_per_second (median), for each of `also` its mean with _low and _high, and metric, scale.
-    `reference` (columns row, value, note) puts the paper's number in a column of its own, paper.
-    A `margin` adds margin and p_within, `looks` the column look; `factorial` names axes of which
-    every combination was run, and adds the table of their interactions to `more`.
+    `reference` puts the paper's number in a column of its own, paper. A `margin` adds margin and
+    p_within, `looks` the column look, `factorial` the table of the axes' interactions to `more`.
 
-    With a `task`, one that is learned in a jump, the verdict is of the time until it was solved:
-    effects are ratios to the baseline, and the columns solved (runs that did) and tokens_to_solve
-    (their geometric mean) are added. `control` names a row known to solve it, `choices` the tuned
-    values among which every row's best was sought. Rows of which neither is beyond the `floor` have
-    "not learned" for a verdict.
+    With a `task` the verdict is of the time until it was solved: effects are ratios to the
+    baseline, and the columns solved (runs that did) and tokens_to_solve (their geometric mean) are
+    added. Rows of which neither is beyond the `floor` have "not learned" for a verdict.
 
     Raises UserError as `guard` does, and for an unknown baseline, metric or reference column.
     """
     guard(runs)
-    values = values_by_seed(runs, metric)
-    found = _comparisons(
-        values, baseline, task, metric=metric, goal=goal, alpha=alpha, margin=margin, looks=looks,
-        floor=floor,
-    )  # fmt: skip
+    values = values_by_seed(runs, asked.metric)
+    found = _comparisons(values, asked)
     axes = tuple(str(name) for name in runs if _is_axis(runs, str(name)))
-    others = tuple(name for name in dict.fromkeys(also) if name != metric)
     parts = [
         runs.drop_duplicates("row")[["row", *axes]].reset_index(drop=True),
-        verdict_columns(metric, values, found, alpha, margin, looks),
-        *([] if task is None else [solved_columns(values, task)]),
-        cost_columns(runs, baseline),
-        *(mean_columns(name, values_by_seed(runs, name)) for name in others),
+        verdict_columns(asked.metric, values, found, asked.alpha, asked.margin, asked.looks),
+        *([] if asked.task is None else [solved_columns(values, asked.task)]),
+        cost_columns(runs, asked.baseline),
+        *(mean_columns(name, values_by_seed(runs, name)) for name in asked.others),
     ]
-    frame = pd.concat(parts, axis=1).assign(metric=metric, scale=known_value(runs["scale"], ""))
-    notes = _notes(
-        runs, values, found, frame, baseline, others, metric=metric, alpha=alpha, margin=margin,
-        looks=looks, task=task, control=control, choices=choices or {},
-    )  # fmt: skip
-    if floor is not None:
-        notes = [floor.note(metric, goal, values), *notes]
-    more = []
-    if len(factorial) > 1:
-        more = [interaction_table(runs, values, factorial, baseline, goal=goal, alpha=alpha)]
-    if reference is not None:
-        frame, paper_notes = with_paper(frame, reference)
+    scale = known_value(runs["scale"], "")
+    frame = pd.concat(parts, axis=1).assign(metric=asked.metric, scale=scale)
+    notes = _notes(runs, values, found, frame, asked)
+    if asked.reference is not None:
+        frame, paper_notes = with_paper(frame, asked.reference)
         notes += paper_notes
-    return Table(frame, metric, goal, baseline, axes, others, notes, more)
+    more = [] if len(asked.factorial) < 2 else [_interactions(runs, values, asked)]
+    return Table(frame, asked.metric, asked.goal, asked.baseline, axes, asked.others, notes, more)
 
 
 def _notes(
@@ -120,71 +116,63 @@ def _notes(
     values: Values,
     found: Sequence[Comparison],
     frame: pd.DataFrame,
-    baseline: str,
-    others: Sequence[str],
-    *,
-    metric: str,
-    alpha: float,
-    margin: float | None,
-    looks: Looks | None,
-    task: Task | None,
-    control: str | None,
-    choices: Mapping[str, Sequence[float]],
+    asked: Asked,
 ) -> list[str]:
-    """Whether the control solved, how verdicts were made, and what is missing or not to be read."""
-    n_tests = len(found) if looks else sum(not math.isnan(one.p) for one in found)
-    if task is None:
-        how = [
-            scale_note(runs),
-            method_note(baseline, n_tests, alpha, pairing_of(values, baseline)),
-            *equivalence_notes(n_tests, alpha, margin),
-        ]
-        last = prior_notes(
-            values, metric, cost(runs[runs["row"] == baseline], "params"), alpha=alpha
-        )
-    else:
-        how = [
-            *control_note(task, control),
-            scale_note(runs),
-            times_note(baseline, n_tests, alpha),
-            *solving_notes(task, values),
-            *stopped_notes(runs, others),
-        ]
-        last = []
+    """Whether rows learned, how verdicts were made, and what is missing or not to be read."""
+    metric, baseline, alpha, floor = asked.metric, asked.baseline, asked.alpha, asked.floor
+    params = cost(runs[runs["row"] == baseline], "params")
     return [
-        *how,
-        *edge_notes(runs, choices),
-        *look_notes(found, looks, alpha),
-        *missing_notes(runs, values, metric, expected_seeds(values, found, looks)),
+        *([] if floor is None else [floor.note(metric, asked.goal, values)]),
+        *_method_notes(runs, values, found, asked),
+        *edge_notes(runs, asked.choices),
+        *look_notes(found, asked.looks, alpha),
+        *missing_notes(runs, values, metric, expected_seeds(values, found, asked.looks)),
         *flag_notes(frame),
         *speed_notes(runs),
-        *last,
+        *([] if asked.task else prior_notes(values, metric, params, alpha=alpha)),
     ]
 
 
-def _comparisons(
-    values: Values,
-    baseline: str,
-    task: Task | None,
-    *,
-    metric: str,
-    goal: Goal,
-    alpha: float,
-    margin: float | None,
-    looks: Looks | None,
-    floor: Floor | None,
-) -> list[Comparison]:
+def _method_notes(
+    runs: pd.DataFrame, values: Values, found: Sequence[Comparison], asked: Asked
+) -> list[str]:
+    """Whether the control solved, at which scale, and how verdicts were made."""
+    baseline, alpha = asked.baseline, asked.alpha
+    n_tests = len(found) if asked.looks else sum(not math.isnan(one.p) for one in found)
+    if asked.task is None:
+        return [
+            scale_note(runs),
+            method_note(baseline, n_tests, alpha, pairing_of(values, baseline)),
+            *equivalence_notes(n_tests, alpha, asked.margin),
+        ]
+    return [
+        *control_note(asked.task, asked.control),
+        scale_note(runs),
+        times_note(baseline, n_tests, alpha),
+        *solving_notes(asked.task, values),
+        *stopped_notes(runs, asked.others),
+    ]
+
+
+def _interactions(runs: pd.DataFrame, values: Values, asked: Asked) -> Table:
+    return interaction_table(
+        runs, values, asked.factorial, asked.baseline, goal=asked.goal, alpha=asked.alpha
+    )
+
+
+def _comparisons(values: Values, asked: Asked) -> list[Comparison]:
     """Every row's comparison with the baseline: of levels, or of when a task was solved."""
+    baseline, task = asked.baseline, asked.task
     if task is None:
         found = compare(
-            values, baseline, goal=goal, alpha=alpha, margin=margin, looks=looks,
-            limits=limits_of(metric),
+            values, baseline, goal=asked.goal, margin=asked.margin, limits=limits_of(asked.metric),
+            alpha=asked.alpha, looks=asked.looks,
         )  # fmt: skip
-        gate = Gate(goal, floor.at if floor else None, None)
+        gate = Gate(asked.goal, asked.floor.at if asked.floor else None, None)
         return [gate(one, values, baseline) for one in found]
     timed = compare_times(
-        task.times, baseline, alpha=alpha, margin=factor_of(margin), looks=looks,
-        above=task.above(values),
+        task.times, baseline, margin=factor_of(asked.margin), above=task.above(values),
+        alpha=asked.alpha, looks=asked.looks,
     )  # fmt: skip
     return [one.comparison for one in timed]
 
