@@ -9,6 +9,7 @@ exports in `results/` every comparison becomes one of
     undecided           neither
     censored            about recall, and one side ended before it had solved the task
     not learned         about recall, and neither side learned it, or the positive control failed
+    not judged          one side stands at a value that lost, or was not tuned for this metric
     not run             the rows or probes are not there at this scale
 
 and `results/claims-<scale>.md` and `.csv` say so, each linked to its runs. What counts is how many

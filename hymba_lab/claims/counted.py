@@ -15,7 +15,8 @@ class Count:
     """Independent comparisons (of costs none), how many have a test, and what became of them.
 
     `reproduced`, `contradicted` hold after Holm's correction; `sooner` does for the time of rows of
-    which one did not solve its task. `alone` are decided each by itself and not over the page.
+    which one did not solve its task. `alone` are decided each by itself and not over the page. Of
+    those that hold or are sooner, `lucky` rest on rows whose values one run of each chose.
     """
 
     independent: int
@@ -27,6 +28,8 @@ class Count:
     undecided: int
     censored: int
     not_learned: int
+    not_judged: int
+    lucky: int
 
     @property
     def holds(self) -> int:
@@ -46,8 +49,15 @@ def counted(answers: Sequence[Answer]) -> tuple[list[Answer], Count]:
                 groups.setdefault(key_of(answer, one), []).append(one)
     largest = [_largest([one.found.p for one in own]) for own in groups.values()]
     corrected = dict(zip(groups, holm_p(largest), strict=True))
+    lucky = {
+        key_of(answer, one)
+        for answer in answers
+        for one in answer.comparisons
+        if answer.by_one_run and not one.unfair
+    }
     alpha = min((answer.claims.file.alpha for answer in answers), default=0.05)
     kinds = [_kind(own, corrected[key] <= alpha) for key, own in groups.items()]
+    decided = [kind in ("reproduced", "contradicted", "sooner") for kind in kinds]
     told = [
         replace(
             answer, comparisons=tuple(_with_p(answer, one, corrected) for one in answer.comparisons)
@@ -62,9 +72,13 @@ def counted(answers: Sequence[Answer]) -> tuple[list[Answer], Count]:
         "undecided",
         "censored",
         "not learned",
+        "not judged",
     )
     return told, Count(
-        len(groups), sum(not math.isnan(p) for p in largest), *(kinds.count(name) for name in names)
+        len(groups),
+        sum(not math.isnan(p) for p in largest),
+        *(kinds.count(name) for name in names),
+        lucky=sum(key in lucky for key, one in zip(groups, decided, strict=True) if one),
     )
 
 
@@ -88,7 +102,8 @@ def _largest(values: Sequence[float]) -> float:
 
 
 def _kind(own: Sequence[Compared], holds: bool) -> str:
-    """One word for a group: a status, or that it is decided by itself only."""
+    """One word for a group, of what of it was judged: a status, or decided by itself only."""
+    own = [one for one in own if not one.unfair] or own
     status: Status = together([one.status for one in own])
     if {one.status for one in own} >= {"reproduced", "contradicted"}:
         status = "undecided"  # equal evidence for and against

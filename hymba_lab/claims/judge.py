@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from hymba_lab.claims.file import Claims
 from hymba_lab.claims.schema import Claim
@@ -13,10 +13,10 @@ from hymba_lab.claims.values import NotRun
 from hymba_lab.stats import Looks, Placed, against, place
 from hymba_lab.tables.solving import Task
 
-Status = Literal["reproduced", "contradicted", "undecided", "censored", "not learned", "not run"]
-STATUSES: tuple[Status, ...] = (
-    "reproduced", "contradicted", "undecided", "censored", "not learned", "not run",
-)  # fmt: skip
+Status = Literal[
+    "reproduced", "contradicted", "undecided", "censored", "not learned", "not judged", "not run"
+]
+STATUSES: tuple[Status, ...] = get_args(Status)
 _STATUS: dict[str, Status] = {
     "inside": "reproduced",
     "outside": "contradicted",
@@ -28,7 +28,8 @@ _STATUS: dict[str, Status] = {
 class Compared:
     """One comparison of a claim, of which `p_holm` is corrected over the whole page.
 
-    `timed`: the effect is a ratio of times. `evidence` is what it counts as, with others of the
+    `timed`: the effect is a ratio of times. `unfair` says why the rows may not be compared as they
+    stand, of one that is not judged. `evidence` is what it counts as, with others of the
     same name once. `answered` is how often each side answered a needle's question at all.
     """
 
@@ -39,6 +40,7 @@ class Compared:
     timed: bool = False
     answered: tuple[float, float] | None = None
     p_holm: float = math.nan
+    unfair: str = ""
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -57,7 +59,7 @@ class Answer:
     metric: str
     comparisons: tuple[Compared, ...]
     missing: str = ""
-    by_one_run: bool = False  # the rows' values were chosen by one run of each
+    by_one_run: str = ""  # the sweep, and rows of it, whose values one run of each chose
 
     @property
     def status(self) -> Status:
@@ -85,10 +87,21 @@ def _answer(name: str, claim: Claim, claims: Claims, asked: Asked) -> Answer:
     task = None if claim.exact else asked.task(claim)
     if task is not None and claim.probe is None:
         metric = f"tokens to {task.metric} of {task.at:.3g}"
-    compared = tuple(_compared(claim, pair, claims.file.alpha, asked, task) for pair in pairs)
-    return Answer(
-        name, claim, claims, folder, metric, compared, by_one_run=asked.tuned_by_one_run(claim)
+    alpha = claims.file.alpha
+    compared = tuple(
+        _fairly(_compared(claim, pair, alpha, asked, task), claim, asked) for pair in pairs
     )
+    lucky = asked.by_one_run(claim)
+    return Answer(name, claim, claims, folder, metric, compared, by_one_run=lucky)
+
+
+def _fairly(one: Compared, claim: Claim, asked: Asked) -> Compared:
+    """The comparison, not judged and without a test where its rows may not be compared."""
+    said = "" if claim.exact else asked.unfair(claim, one.pair, one.timed)
+    if not said:
+        return one
+    found = replace(one.found, p=math.nan)
+    return replace(one, found=found, status="not judged", unfair=said)
 
 
 def _compared(claim: Claim, pair: Pair, alpha: float, asked: Asked, task: Task | None) -> Compared:
@@ -173,7 +186,7 @@ def together(statuses: Sequence[Status]) -> Status:
     """A claim about several rows: contradicted by one, reproduced by all."""
     if "contradicted" in statuses:
         return "contradicted"
-    for status in ("not learned", "censored"):
+    for status in ("not learned", "censored", "not judged"):
         if status in statuses:
             return status
     if set(statuses) == {"reproduced"}:

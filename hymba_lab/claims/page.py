@@ -9,7 +9,7 @@ from hymba_lab.claims.counted import Count
 from hymba_lab.claims.judge import Answer, Compared
 from hymba_lab.claims.schema import Condition, Word
 from hymba_lab.claims.timed import words_of_times
-from hymba_lab.tables.display import metric_heading
+from hymba_lab.tables.display import plain_heading
 from hymba_lab.tables.numbers import MISSING, estimate, ratio_estimate
 from hymba_lab.tables.render import markdown_text
 
@@ -21,7 +21,7 @@ def to_markdown(answers: Sequence[Answer], count: Count, scale: str) -> str:
     absent = [one for one in answers if not one.comparisons]
     parts = [
         f"# What the papers claim, and what was found at scale {scale}",
-        headline(count, scale) + ("" if not _lucky(answers) else _CAUTION),
+        headline(count, scale),
         "\n".join(f"- {note}" for note in _notes(answers, count, scale)),
     ]
     for title, own in groupby(judged, lambda one: one.claims.file.title):
@@ -46,12 +46,22 @@ def headline(count: Count, scale: str) -> str:
         (count.undecided, "are undecided"),
         (count.censored, "are censored"),
         (count.not_learned, "are of tasks that were not learned"),
+        (count.not_judged, "are not judged, since their rows may not be compared as they stand"),
     ]
     others = "; ".join(f"{n} {words}" for n, words in rest if n)
     return (
         f"**{count.holds} of {count.independent} independent comparisons hold at scale {scale} "
         f"after correction for all of them: {count.reproduced} as claimed, {count.contradicted} "
-        f"against the claim.**" + (f" Of the others, {others}." if others else "")
+        f"against the claim.**" + (f" Of the others, {others}." if others else "") + _caution(count)
+    )
+
+
+def _caution(count: Count) -> str:
+    if not count.lucky:
+        return ""
+    return (
+        f" Of what holds{' or was sooner' if count.sooner else ''}, {count.lucky} rest on rows "
+        "that one run a value tuned, and may be the luck of that."
     )
 
 
@@ -70,7 +80,11 @@ def _notes(answers: Sequence[Answer], count: Count, scale: str) -> list[str]:
         "t-interval, noise taken from all rows of the sweep (over all looks, where seeds were "
         "added until decided).",
         "Reproduced: the interval lies where the claim says. Contradicted: it lies outside. "
-        "Undecided: neither.",
+        "Undecided: neither. A claim of a margin (almost as much) is one-sided: what is far better "
+        "is within it, and counts as reproduced.",
+        "Not judged: a row stands at a searched value that lost a race in another table here, or "
+        "the metric is not what values were chosen by and the two rows' values differ. Where they "
+        "are equal the metric was not tuned for, either; rows are then compared as one recipe.",
         "Comparisons of the same runs and metric, or of one named evidence, count once. Over the "
         f"{count.tests} that have a test, p-values are corrected by Holm at {alpha:g}; * marks "
         "what holds.",
@@ -79,22 +93,16 @@ def _notes(answers: Sequence[Answer], count: Count, scale: str) -> list[str]:
     ]
 
 
-_CAUTION = " One run a value tuned rows of many: what is decided there may be the luck of that."
-
-
-def _lucky(answers: Sequence[Answer]) -> list[str]:
-    """The sweeps whose rows were tuned by one run of each value."""
-    return list(dict.fromkeys(one.folder for one in answers if one.by_one_run))
-
-
 def _luck_note(answers: Sequence[Answer]) -> list[str]:
-    names = _lucky(answers)
+    """In which sweeps, and rows of them, one run of each value tuned."""
+    names = list(dict.fromkeys(one.by_one_run for one in answers if one.by_one_run))
     if not names:
         return []
     return [
-        f"In {', '.join(names)} each row's values were tuned by one run of each. That choice's "
-        "luck is in no interval, and by simulation tells rows of one architecture apart in up to "
-        "a third of comparisons: what is decided there awaits runs with `tuning: race`."
+        f"Values were tuned by one run of each in {'; '.join(map(markdown_text, names))}. That "
+        "choice's luck is in no interval, and by simulation tells rows of one architecture apart "
+        "in up to a third of comparisons: what is decided there awaits runs with `tuning: race`, "
+        "or a longer budget where no value of a row solved the first seed of its race."
     ]
 
 
@@ -166,7 +174,7 @@ def _result(answer: Answer, one: Compared) -> str:
         return "censored; which was sooner holds *"
     if one.status in ("reproduced", "contradicted"):
         return f"{one.status} *" if holds else f"{one.status} alone, not over the page"
-    return one.status
+    return f"not judged: {markdown_text(one.unfair)}" if one.unfair else one.status
 
 
 _COSTS = (
@@ -218,5 +226,5 @@ def _told(word: Word | Mapping[Literal["not"], Word]) -> str:
 def _words(metric: str) -> str:
     """A metric as a reader knows it; costs and probes are words already."""
     if metric.startswith("val/"):
-        return metric_heading(metric).split(" [")[0].rstrip(" ↑↓")
+        return plain_heading(metric)
     return metric.replace("_", " ")

@@ -11,12 +11,16 @@ import pandas as pd
 from hymba_lab.claims.file import Claims
 from hymba_lab.claims.probed import Probe
 from hymba_lab.claims.schema import Claim
+from hymba_lab.claims.standing import Lost, lost_values, unfair
 from hymba_lab.claims.values import NotRun, Side, Values, by_seed, tokens_of, values_at
 from hymba_lab.config.yaml_file import read_yaml
 from hymba_lab.errors import suggest
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.documents import task_of_export
 from hymba_lab.sweep.export import FILES, Export, curve_metrics, read_export
+from hymba_lab.sweep.tuned import NAME as TUNING
+from hymba_lab.sweep.tuned import chosen_by_one_run
+from hymba_lab.tables.display import plain_heading
 from hymba_lab.tables.solving import Task
 
 
@@ -52,6 +56,12 @@ class Results:
         if name not in self._exports:
             self._exports[name] = read_export(folder)
         return self._exports[name]
+
+    @cached_property
+    def lost(self) -> Lost:
+        """What the races of this scale say of runs: which stand at a value that lost."""
+        folders = self.results.glob(f"*-{self.scale}/{TUNING}")
+        return lost_values(self.export(path.parent.name) for path in sorted(folders))
 
     def task(self, name: str) -> Task | None:
         """The task that an export's runs learn in a jump."""
@@ -196,9 +206,24 @@ class Asked:
         runs = self._export(claim).runs
         return runs[runs["status"] == "finished"]
 
-    def tuned_by_one_run(self, claim: Claim) -> bool:
-        """Whether the values of the claim's rows were chosen by one run of each."""
-        return self._export(claim).sweep.tuned_by_one_run
+    def by_one_run(self, claim: Claim) -> str:
+        """Of which of the claim's rows one run of each value chose; "" where a race did."""
+        export, folder = self._export(claim), self.folder(claim)
+        if export.sweep.tuned_by_one_run:
+            return folder
+        unraced = chosen_by_one_run(export.tuning, export.sweep.search)
+        rows = [row for row in map(self._in_words, [claim.row, *claim.others]) if row in unraced]
+        return f"{folder} ({', '.join(dict.fromkeys(rows))})" if rows else ""
+
+    def unfair(self, claim: Claim, pair: Pair, timed: bool) -> str:
+        """Why the two rows may not be compared as they stand; "" where they may."""
+        sweep, rows = self._export(claim).sweep, (pair.row.row, pair.against.row)
+        if rows[0] == rows[1]:
+            return ""
+        as_tuned = timed or self.metric(claim) == sweep.metric.name
+        tuned_for = "" if as_tuned else plain_heading(sweep.metric.name)
+        runs, lost = self._finished(claim), self.results.lost
+        return unfair(runs, rows, lost, search=list(sweep.search), tuned_for=tuned_for)
 
     def _export(self, claim: Claim) -> Export:
         return self.results.export(self.folder(claim))

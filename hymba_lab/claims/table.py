@@ -11,7 +11,7 @@ _COLUMNS = (
     "paper", "id", "status", "claim", "source", "sweep", "row", "against", "at", "metric",
     "reproduced_if", "paper_effect", "paper_cells", "seeds", "effect", "low", "high", "p", "p_holm",
     "comparison_status", "effect_is", "evidence", "answered_row", "answered_against", "missing",
-    "runs",
+    "not_judged", "runs",
 )  # fmt: skip
 _RUN = 20  # characters of an identity that name its folder under runs/
 
@@ -54,5 +54,6 @@ def _compared(answer: Answer, one: Compared) -> dict[str, object]:
         **{name: "" if math.isnan(value) else repr(value) for name, value in numbers.items()},
         "row": one.pair.row.row, "against": one.pair.against.row, "at": one.pair.at,
         "seeds": one.found.n, "comparison_status": one.status, "effect_is": kind,
-        "evidence": one.evidence, "runs": " ".join(run[:_RUN] for run in one.identities),
+        "evidence": one.evidence, "not_judged": one.unfair,
+        "runs": " ".join(run[:_RUN] for run in one.identities),
     }  # fmt: skip

@@ -1,11 +1,10 @@
 """What is made of an export: its table as texts, when its task was solved, where it is from."""
 
-from dataclasses import replace
-
 import pandas as pd
 
 from hymba_lab import tables
 from hymba_lab.sweep.export import Export, to_csv
+from hymba_lab.sweep.luck import with_luck
 from hymba_lab.sweep.question.file import SweepFile
 from hymba_lab.sweep.question.level import level_of
 from hymba_lab.sweep.widening import never_widened
@@ -33,9 +32,7 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         choices=never_widened(sweep),
         floor=_floor(sweep.metric.name, runs),
     )
-    table = tables.result_table(runs, asked)
-    if sweep.tuned_by_one_run:
-        table = replace(table, notes=[_luck_note(sweep), *table.notes], caution=_LUCK)
+    table = with_luck(tables.result_table(runs, asked), export)
     bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
     question, source = (tables.markdown_text(said) for said in (sweep.question, sweep.source))
     head = f"# {question}\n\n{source}\n\n"
@@ -45,19 +42,6 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         "table.tex": tables.to_latex(table),
         **{f"{second.name}.csv": to_csv(second.frame) for second in table.more},
     }
-
-
-_LUCK = "One run a value tuned each row: this may be the luck of that."
-
-
-def _luck_note(sweep: SweepFile) -> str:
-    """What stands first under a table whose rows were tuned by one run of each value."""
-    return (
-        f"Each row's {', '.join(sweep.search)} was chosen by one run a value: the luck of that "
-        "choice is in no interval, and by simulation tells rows of one architecture apart "
-        "in up to a third of such comparisons (docs/how_a_verdict_is_made.md). tuning: race "
-        "chooses over the compared seeds."
-    )
 
 
 def task_of_export(export: Export) -> Task | None:

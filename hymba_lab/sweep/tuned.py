@@ -52,6 +52,23 @@ def tuning_columns(file: SweepFile, task: Stop | None) -> list[str]:
     return ["row", "seed", *file.search, "chosen", "status", *ended, "identity", "commit"]
 
 
+def chosen_by_one_run(tuning: pd.DataFrame | None, search: Iterable[str]) -> list[str]:
+    """Return the rows of a race whose values one run of each chose: none solved the first seed."""
+    if tuning is None or "solved" not in tuning:
+        return []
+    return [
+        str(row)
+        for row, runs in tuning.groupby("row", sort=False)
+        if not runs["solved"][runs["seed"] == runs["seed"].iloc[0]].any()
+        and _once(runs[runs["chosen"] != 1], list(search))
+    ]
+
+
+def _once(losers: pd.DataFrame, search: list[str]) -> bool:
+    """Whether there are values that were not chosen, and each had one run."""
+    return not losers.empty and not losers.duplicated(search).any()
+
+
 def order(values: Iterable[Any]) -> tuple[tuple[bool, Any], ...]:
     """Return the key that sorts tried values: ascending, numbers before words."""
     return tuple((isinstance(value, str), value) for value in values)

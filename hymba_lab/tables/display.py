@@ -148,3 +148,8 @@ def metric_heading(name: str, goal: Goal | None = None) -> str:
     kind, unit, known = next((entry for entry in _METRICS if entry[0] in name), ("", "", None))
     words = name.removeprefix("val/").replace("_", " ") if kind else name
     return words + unit + _ARROWS[goal or known]
+
+
+def plain_heading(name: str) -> str:
+    """`val/recall_accuracy` -> "recall accuracy": its words alone."""
+    return metric_heading(name).split(" [")[0].rstrip(" ↑↓")

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from hymba_lab.stats import round_up
-from hymba_lab.tables.display import Table, metric_heading
+from hymba_lab.tables.display import Table, plain_heading
 from hymba_lab.tables.numbers import estimate, ratio_estimate
 
 
@@ -51,7 +51,7 @@ _ORDER = ("better", "worse", "equivalent", "unseen", "censored", "unlearned", "f
 
 def metric_words(name: str) -> str:
     """Return a metric's name in words: `val/recall_accuracy_auc` -> its words, as an area."""
-    words = metric_heading(name.removesuffix("_auc")).split(" [")[0].rstrip(" ↑↓")
+    words = plain_heading(name.removesuffix("_auc"))
     return f"the area under the curve of {words}" if name.endswith("_auc") else words
 
 
