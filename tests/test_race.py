@@ -443,6 +443,25 @@ def test_the_bound_of_the_first_seed_is_what_gives_a_run_up() -> None:
     assert still_racing([0.0, BEHIND - 1e-9, BEHIND + 1e-9], 1) == [0, 1]
     assert still_racing([0.0, BEHIND / 2 - 1e-9, BEHIND / 2 + 1e-9], 4) == [0, 1]
     assert still_racing([math.inf, math.inf], 1) == []
+
+
+def test_who_solves_oftener_is_not_given_up_for_an_early_end(lab: Lab) -> None:
+    """A run that ended unsolved counts as solved at its end: its mean may be the smaller one."""
+    lab.edit(**RACE)
+    session = lab.session()
+    label = session.cells[0].label
+    steps = {
+        (cell.label, rate, seed): math.inf
+        for cell in session.cells for rate in RATES for seed in range(6)
+    }  # fmt: skip
+    steps |= {(cell.label, RATES[-1], s): 100.0 for cell in session.cells for s in range(6)}
+    steady, moody = RATES[0], RATES[1]
+    steps |= {(label, steady, seed): 0.9 * LAST for seed in range(6)}
+    steps |= {(label, moody, seed): 0.55 * LAST for seed in range(6)}
+    steps |= {(label, moody, 1): math.inf} | {(label, RATES[-1], s): math.inf for s in range(6)}
+    outcomes = play(session, steps, random.Random(0))
+    jobs = compared(session, outcomes)[label]
+    assert {job.params["optimizer.lr"] for job in jobs} == {steady}
     assert pytest.approx(math.exp(BEHIND)) == GIVEN_UP_AT
 
 

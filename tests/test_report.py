@@ -18,6 +18,7 @@ from hymba_lab.errors import UserError
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
 from hymba_lab.report.pictures import paper_costs, pictures
+from hymba_lab.report.write import entries_of
 from hymba_lab.runs.tracking import ROLE, STAGE, Store, default_uri
 from hymba_lab.sweep.documents import documents
 from hymba_lab.sweep.export import read_export
@@ -63,8 +64,7 @@ def test_the_committed_figures_are_those_of_the_export(folder: Path) -> None:
 
 def test_the_committed_readme_lists_every_sweep() -> None:
     exports = [read_export(folder) for folder in COMMITTED]
-    entries = [Entry(export, documents(export)[0]) for export in exports]
-    assert readme_table(entries) in (RESULTS / "README.md").read_text()
+    assert readme_table(entries_of(exports, RESULTS)) in (RESULTS / "README.md").read_text()
 
 
 # --- the whole way, on a small export

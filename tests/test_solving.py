@@ -109,6 +109,15 @@ def test_no_committed_verdict_compares_a_level_with_a_run_that_was_stopped() -> 
                 assert "seeds would tell" in verdict
 
 
+@pytest.mark.parametrize(("name", "told"), [("aa", 1), ("parents", 0)])
+def test_where_times_are_called_equivalent_it_is_told_how(name: str, told: int) -> None:
+    """The interval beside such a verdict may reach beyond the factor."""
+    (table, _) = documents(read_export(ROOT / f"results/{name}-nano"))
+    start = "Equivalent within 1.2 times: by two one-sided t-tests (TOST)"
+    assert sum(note.startswith(start) for note in table.notes) == told
+    assert (table.frame["verdict"] == "equivalent within 1.2 times").any() == bool(told)
+
+
 def test_claims_about_runs_that_were_stopped_or_learned_nothing_are_not_judged() -> None:
     files = load_all(ROOT / "analysis" / "claims")
     results = Results(ROOT / "results", "nano")
@@ -117,7 +126,7 @@ def test_claims_about_runs_that_were_stopped_or_learned_nothing_are_not_judged()
     for answer in answers:
         unrun = answer.claim.exact or not answer.comparisons
         task = None if unrun else task_of_claim(answer, results)
-        for one in answer.comparisons if task else ():
+        for one in (one for one in answer.comparisons if task and not one.unfair):
             assert task is not None
             rows = (one.pair.row.row, one.pair.against.row)
             solved = all(run.solved for row in rows for run in task.times[row].values())

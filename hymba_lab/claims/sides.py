@@ -11,13 +11,13 @@ import pandas as pd
 from hymba_lab.claims.file import Claims
 from hymba_lab.claims.probed import Probe
 from hymba_lab.claims.schema import Claim
-from hymba_lab.claims.standing import Lost, lost_values, unfair
 from hymba_lab.claims.values import NotRun, Side, Values, by_seed, tokens_of, values_at
 from hymba_lab.config.yaml_file import read_yaml
 from hymba_lab.errors import suggest
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.documents import task_of_export
 from hymba_lab.sweep.export import FILES, Export, curve_metrics, read_export
+from hymba_lab.sweep.standing import Lost, lost_values, unfair
 from hymba_lab.sweep.tuned import NAME as TUNING
 from hymba_lab.sweep.tuned import chosen_by_one_run
 from hymba_lab.tables.display import plain_heading

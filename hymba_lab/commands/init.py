@@ -19,7 +19,7 @@ training: {seq_len: 64, tokens: 256_000, val_every: 10}
 """
 SWEEP = """\
 # One table. Every row is tuned alike, gets equal parameters, and is trained with three seeds.
-question: Does my fusion recall sooner than the mean of the two branches?
+question: Does my fusion come to a lower loss on recall than the mean, after as many tokens?
 base: experiment.yaml
 metric: {name: val/recall_loss, goal: minimize}
 also: [val/recall_accuracy, val/text_bits_per_byte]
@@ -70,6 +70,10 @@ NEXT = """\
     mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1    # curves, grouped by row
 
 - The question stands in `sweep.yaml`: change the axes, the metric, the seeds.
+- A loss is compared at the end. How soon a task is solved is compared with
+  `metric: {name: val/recall_accuracy, goal: maximize}`, `behind: 0.6`,
+  `stop: {metric: val/recall_accuracy, at: 0.95}` and some millions of tokens: the first row has to
+  solve it.
 - Your text stands in `text/`, your component in `my_fusion.py`.
 - `hymba-lab` lists every command; shipped sweeps run without a path: `hymba-lab sweep meta_tokens`.
 - Results are in `runs/sweeps/sweep-nano/`: `table.md`, `runs.csv`; runs are never trained twice.

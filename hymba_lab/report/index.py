@@ -18,10 +18,16 @@ END = "<!-- end of sweeps -->"
 
 @dataclass(frozen=True)
 class Entry:
-    """One sweep in the list: its export and its table."""
+    """One sweep in the list: its export, its table, and which rows stand at a value that lost."""
 
     export: Export
     table: Table
+    standing: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The verdict in a sentence, and what is to be said against it."""
+        return f"{sentence(self.table)} {self.standing}".strip()
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def _article(entry: Entry) -> str:
     return f"""<article>
 <h2><a href="{name}/report.html">{escape(export.sweep.question)}</a></h2>
 <p><span class="scale">scale: {escape(export.scale)}</span> {escape(size_note(export))}.</p>
-<p class="verdict">{escape(sentence(entry.table))}</p>
+<p class="verdict">{escape(entry.answer)}</p>
 <p class="quiet">{name}: {_finished(export)} runs finished; {hours:.2f} h of training with tuning.
 <code>{escape(export.facts.command)}</code></p>
 </article>
@@ -85,7 +91,7 @@ def readme_table(entries: Sequence[Entry]) -> str:
         cells = [
             f"[{name}]({name}/table.md), [page]({name}/report.html)",
             _cell(sweep.question),
-            _cell(sentence(entry.table)),
+            _cell(entry.answer),
             _finished(entry.export),
             f"`{_cell(entry.export.facts.command)}`",
         ]

@@ -19,6 +19,7 @@ from hymba_lab.report.pictures import Picture, pictures
 from hymba_lab.runs.provenance import n_cores
 from hymba_lab.sweep.documents import documents
 from hymba_lab.sweep.export import Export, require_exports, sweep_of
+from hymba_lab.sweep.standing import lost_values, standing
 from hymba_lab.tables.display import Table
 
 
@@ -53,12 +54,18 @@ def write_sweep(export: Export, results: Path) -> Path:
 
 def write_index(results: Path) -> Path:
     """Write the page of all sweeps and the table in README.md; return the page."""
-    entries = [Entry(export, table_of(export, results)) for export in chosen(results, [])]
+    entries = entries_of(chosen(results, []), results)
     further = sorted(path for kind in ("claims", "slopes") for path in results.glob(f"{kind}-*.md"))
     pages = [read_page(path) for path in further]
     write_atomically(results / "index.html", index_html(entries, pages))
     keep_readme(results / "README.md", entries)
     return results / "index.html"
+
+
+def entries_of(exports: Sequence[Export], results: Path) -> list[Entry]:
+    """Return every sweep's entry; one race may tell of a row in another table."""
+    lost = lost_values(exports)
+    return [Entry(export, table_of(export, results), standing(export, lost)) for export in exports]
 
 
 def table_of(export: Export, results: Path) -> Table:

@@ -83,9 +83,15 @@ def race_of(sweep: Sweep) -> Race:
     return Race(sweep.file, task_of_sweep(sweep.file, sweep.base.resolved()))
 
 
-def still_racing(means: Sequence[float], k: int, behind: float = BEHIND) -> list[int]:
-    """Return which of the means after `k` seeds are within reach of the best."""
-    best = min(means)
+def still_racing(
+    means: Sequence[float], k: int, behind: float = BEHIND, leader: float | None = None
+) -> list[int]:
+    """Return which of the means after `k` seeds are within reach of the leader's.
+
+    It is the smallest, unless a `leader` solves oftener: a run that ended unsolved counts as
+    solved at its end, so that the mean of a value with such runs may be smaller.
+    """
+    best = min(means) if leader is None else leader
     if math.isinf(best):
         return []
     return [n for n, mean in enumerate(means) if mean - best <= behind / math.sqrt(k)]
@@ -171,5 +177,6 @@ def _left(
         best = winner([run for runs in own for run in runs], race.metric)
         return [best.params] if best is not None else []
     order = sorted(range(len(racing)), key=lambda n: standings[n].rank)
-    within = still_racing([standings[n].mean for n in order], k, race.behind)
+    means = [standings[n].mean for n in order]
+    within = still_racing(means, k, race.behind, means[0])
     return [racing[order[n]] for n in within]

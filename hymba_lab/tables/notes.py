@@ -54,15 +54,13 @@ def times_note(baseline: str, n_rows: int, alpha: float) -> str:
     )
 
 
-def equivalence_notes(n_rows: int, alpha: float, margin: float | None) -> list[str]:
-    """How "equivalent within" was shown, where a margin was given."""
-    if margin is None:
-        return []
-    return [
-        f"Equivalent within {margin:g}: by two one-sided t-tests (TOST) at alpha = "
+def equivalence_note(n_rows: int, alpha: float, margin: str) -> str:
+    """How "equivalent within" was shown."""
+    return (
+        f"Equivalent within {margin}: by two one-sided t-tests (TOST) at alpha = "
         f"{alpha:g} of their own over the table's {n_rows} comparisons (Holm); the two-sided "
         "interval beside it is wider and may reach beyond the margin."
-    ]
+    )
 
 
 def look_notes(comparisons: Sequence[Comparison], looks: Looks | None, alpha: float) -> list[str]:

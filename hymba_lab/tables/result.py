@@ -33,7 +33,7 @@ from hymba_lab.tables.measured import (
 )
 from hymba_lab.tables.noise_notes import prior_notes
 from hymba_lab.tables.notes import (
-    equivalence_notes,
+    equivalence_note,
     expected_seeds,
     flag_notes,
     known_value,
@@ -139,16 +139,19 @@ def _method_notes(
     """Whether the control solved, at which scale, and how verdicts were made."""
     baseline, alpha = asked.baseline, asked.alpha
     n_tests = len(found) if asked.looks else sum(not math.isnan(one.p) for one in found)
+    within = asked.margin
     if asked.task is None:
         return [
             scale_note(runs),
             method_note(baseline, n_tests, alpha, pairing_of(values, baseline)),
-            *equivalence_notes(n_tests, alpha, asked.margin),
+            *([] if within is None else [equivalence_note(n_tests, alpha, f"{within:g}")]),
         ]
+    alike = any(one.kind == "equivalent" for one in found)
     return [
         *control_note(asked.task, asked.control),
         scale_note(runs),
         times_note(baseline, n_tests, alpha),
+        *([equivalence_note(n_tests, alpha, f"{factor_of(within):g} times")] if alike else []),
         *solving_notes(asked.task, values),
         *stopped_notes(runs, asked.others),
     ]

@@ -1,4 +1,4 @@
-"""Rows that may not be compared as they stand: claims about them are not judged, and say why."""
+"""Rows that may not be compared as they stand: who reads of them is told, and why."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from hymba_lab.sweep.export import read_export
+from hymba_lab.sweep.standing import lost_values, standing
 from hymba_lab.sweep.tuned import chosen_by_one_run
 from tests.claiming import HYBRID, Desk
 
@@ -59,6 +61,15 @@ def test_a_row_at_a_value_that_lost_elsewhere_is_not_judged(desk: Desk) -> None:
     page = desk.text("md")
     assert f"| not judged: {said} |" in page
     assert "1 are not judged, since their rows may not be compared as they stand." in page
+
+
+def test_the_list_of_sweeps_says_which_row_stands_at_a_value_that_lost(desk: Desk) -> None:
+    desk.export(ROWS, sweep=SEARCH, **{LR: {"hybrid": 0.008, "mamba": 0.004}})
+    raced(desk, both("hybrid", 0.004))
+    heads, race = (read_export(desk.folder / f"results/{name}-nano") for name in ("heads", "raced"))
+    lost = lost_values([heads, race])
+    said = f"hybrid stands where {LR} 0.008 lost to {LR} 0.004 in raced-nano."
+    assert (standing(heads, lost), standing(race, lost)) == (said, "")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,14 @@ def lost_values(exports: Iterable[Export]) -> dict[str, str]:
     return {identity: said for identity, said in lost.items() if identity not in won}
 
 
+def standing(export: Export, lost: Lost) -> str:
+    """Say which of an export's rows stand at a value that lost, and where; "" where none does."""
+    runs = export.runs
+    rows = dict.fromkeys(runs["row"][runs["identity"].isin(list(lost))])
+    said = (f"{row} stands where {_of(runs[runs['row'] == row], lost)}" for row in rows)
+    return "".join(f" {one}." for one in said).strip()
+
+
 def unfair(
     runs: pd.DataFrame, rows: tuple[str, str], lost: Lost, *, search: Sequence[str], tuned_for: str
 ) -> str:
@@ -47,13 +55,17 @@ def unfair(
     """
     own = [runs[runs["row"] == row] for row in rows]
     for row, of_row in zip(rows, own, strict=True):
-        said = [lost[identity] for identity in map(str, of_row["identity"]) if identity in lost]
-        if said:
-            return f"{row} stands where {said[0]}"
+        if said := _of(of_row, lost):
+            return f"{row} stands where {said}"
     first, second = (_values(of_row, search) for of_row in own)
     if tuned_for and first != second:
         return f"tuned for {tuned_for}, and at different values: {first} and {second}"
     return ""
+
+
+def _of(runs: pd.DataFrame, lost: Lost) -> str:
+    """What the first of these runs that lost lost to."""
+    return next((lost[identity] for identity in runs["identity"] if identity in lost), "")
 
 
 def _values(runs: pd.DataFrame, paths: Sequence[str]) -> str:
