@@ -9,7 +9,7 @@ from scipy import stats as reference
 from scipy.special import polygamma
 
 from hymba_lab.stats import Spread, against, compare, pairing_of, spread_of
-from hymba_lab.stats.moderated import fit_prior, moderate, trigamma_inverse
+from hymba_lab.stats.moderated import WILD, fit_prior, moderate, trigamma_inverse, wild
 from hymba_lab.stats.pairing import choose_pairing, correlation_needed
 
 
@@ -78,6 +78,23 @@ def test_a_lucky_variance_is_raised_and_an_unlucky_one_kept_half_way() -> None:
     assert lucky.variance >= pooled
     assert unlucky.variance >= (9.0 + min(unlucky.variance, pooled)) / 2 * 0.999
     assert all(one.freedom <= 8 for one in moderate(own))
+
+
+def test_a_row_that_diverged_says_nothing_of_the_others() -> None:
+    calm = [Spread(1.0, 2), Spread(1.3, 2), Spread(0.8, 2)]
+    loud = Spread(1e6, 2)
+    assert wild([*calm, loud]) == [False, False, False, True]
+    assert moderate([*calm, loud]) == [*moderate(calm), loud]
+    assert wild([*calm, loud, Spread(1e12, 2)]) == [False, False, False, True, True]
+    f = reference.f.isf(WILD / 4, 2, 6)  # over four rows, against the three calmer ones
+    pooled = sum(one.variance for one in calm) / 3
+    assert wild([*calm, Spread(0.99 * f * pooled, 2)])[-1] is False
+    assert wild([*calm, Spread(1.01 * f * pooled, 2)])[-1] is True
+    many = [Spread(one.variance, 30) for one in calm]  # here chance is soon excluded
+    assert wild([*many, Spread(99.0 * pooled, 30)])[-1] is False
+    assert wild([*many, Spread(101.0 * pooled, 30)])[-1] is True
+    assert not any(wild([Spread(1.0, 2), loud])), "of two rows neither is the rule"
+    assert wild([Spread(0.0, 2), Spread(0.0, 0), *calm, loud])[-1] is True
 
 
 def test_spreads_that_were_not_seen_say_nothing() -> None:

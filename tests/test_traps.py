@@ -80,6 +80,12 @@ TRAPS = [
      lambda: timed_({"base": [1.0, 1.05, 0.95] * 4, "x": [1.01, 0.94, 1.06] * 4}, 9), "equivalent"),
     ("six seeds against a parent that never solves",
      lambda: timed_({"base": TIMES * 2, "x": [9.0] * 6}, 1.02), "worse"),
+    ("a third row diverged",
+     lambda: judged_({"base": [2.0, 2.1, 1.9], "x": [1.0, 1.05, 0.95], "z": [1.5, 1.45, 1.55],
+                      "w": [40.0, 300.0, 1000.0]}, "minimize"), "better"),
+    ("a third row says 1e9 where it has no value",
+     lambda: judged_({"base": [2.0, 2.1, 1.9], "x": [1.0, 1.05, 0.95], "w": [1e9] * 3},
+                     "minimize"), "better"),
 ]  # fmt: skip
 
 
@@ -155,8 +161,8 @@ def test_twisted_traps_are_traps(
     assert line.verdict == said, f"{name}: {line.says}"
 
 
-def test_there_are_twenty() -> None:
-    assert len(TRAPS) == len({trap[0] for trap in TRAPS}) == 20
+def test_there_are_twenty_and_two() -> None:
+    assert len(TRAPS) == len({trap[0] for trap in TRAPS}) == 22
 
 
 # --- traps of a whole lab

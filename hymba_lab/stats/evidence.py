@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.special import comb, stdtr, stdtrit
 
-from hymba_lab.stats.moderated import Spread, moderate, spread_of
+from hymba_lab.stats.moderated import Spread, moderate, spread_of, wild
 from hymba_lab.stats.pairing import Pairing, choose_pairing, residuals
 from hymba_lab.stats.power import RESOLUTION
 
@@ -86,39 +86,44 @@ def against(
     ran = {label: row for label, row in rows.items() if row}
     pairing = choose_pairing(ran)
     spreads = _residual_spreads(ran) if pairing.paired else _spreads(ran)
-    largest = max((abs(v) for row in ran.values() for v in row.values()), default=0.0)
-    seen = sum(one.variance > 0 for one in spreads)
+    pooled = [
+        0.0 if far or not one.variance else one.freedom
+        for one, far in zip(spreads, wild(spreads), strict=True)
+    ]
+    seen = sum(freedom > 0 for freedom in pooled)
     further = others if seen >= LEAST_ROWS and not pairing.paired else ()
     table = {
-        label: Row(list(row.values()), own, steady)
-        for (label, row), own, steady in zip(
-            ran.items(), spreads, moderate(spreads, further), strict=True
+        label: Row(list(row.values()), own, steady, freedom)
+        for (label, row), own, steady, freedom in zip(
+            ran.items(), spreads, moderate(spreads, further), pooled, strict=True
         )
     }
-    none = Row([], Spread(0.0, 0.0), Spread(0.0, 0.0))
-    total = sum(one.freedom for one in (*spreads, *further) if one.variance > 0)
+    none = Row([], Spread(0.0, 0.0), Spread(0.0, 0.0), 0.0)
+    total = sum(pooled) + sum(one.freedom for one in further if one.variance > 0)
     return {
-        label: _evidence(table.get(label, none), table.get(baseline, none), largest, total, share)
+        label: _evidence(table.get(label, none), table.get(baseline, none), total, share)
         for label in rows
         if label != baseline
     }, pairing
 
 
 class Row(NamedTuple):
-    """One row's values, their variance and their moderated variance."""
+    """One row's values, their variance, their moderated variance, and the freedom it gives all."""
 
     values: Sequence[float]
     own: Spread
     steady: Spread
+    pooled: float
 
 
-def _evidence(row: Row, base: Row, largest: float, total: float, share: float) -> Evidence:
+def _evidence(row: Row, base: Row, total: float, share: float) -> Evidence:
     n, n_base = len(row.values), len(base.values)
     if not n or not n_base:
         return Evidence(n, math.nan, math.nan, math.nan, math.nan, "too few", share)
     effect = math.fsum(row.values) / n - math.fsum(base.values) / n_base
     if min(n, n_base) < LEAST_SEEDS:
         return Evidence(n, effect, math.nan, math.nan, math.nan, "too few", share)
+    largest = max(map(abs, (*row.values, *base.values)))
     error = math.sqrt(row.steady.variance / n + base.steady.variance / n_base)
     if error <= RESOLUTION * largest:
         least_p = min(1.0, 2 / float(comb(n + n_base, n)))  # groups that do not overlap
@@ -126,9 +131,7 @@ def _evidence(row: Row, base: Row, largest: float, total: float, share: float) -
     freedom = min(
         _satterthwaite((row.steady, n), (base.steady, n_base)),
         # The two rows' own freedom (Welch's) and that of all others: no prior knows more.
-        _satterthwaite((row.own, n), (base.own, n_base))
-        + total
-        - sum(one.freedom for one in (row.own, base.own) if one.variance > 0),
+        _satterthwaite((row.own, n), (base.own, n_base)) + total - row.pooled - base.pooled,
     )
     p = 2 * float(stdtr(freedom, -abs(effect) / error))
     return Evidence(n, effect, error, freedom, p, "seen", share)

@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import digamma, polygamma
+from scipy.special import digamma, fdtrc, polygamma
+
+WILD = 1e-4  # of a table's rows, how often chance may set one apart that is like the others
+TIMES = 10.0  # the spread of the others, below which a row is noisy, not wild
 
 
 class Spread(NamedTuple):
@@ -71,10 +74,11 @@ def moderate(rows: Sequence[Spread], others: Sequence[Spread] = ()) -> list[Spre
     - never more degrees of freedom than all spreads together have.
 
     A variance of 0 is one that was not seen: it says nothing of the others and is drawn to them.
-    All zero: all stay zero.
+    All zero: all stay zero. A `wild` row keeps its own, and says nothing of the others.
     """
-    seen = [one for one in (*rows, *others) if one.variance > 0 and one.freedom > 0]
-    own = [one for one in rows if one.variance > 0 and one.freedom > 0]
+    apart = wild(rows)
+    own = [one for one, far in zip(rows, apart, strict=True) if not far and _known(one)]
+    seen = [*own, *filter(_known, others)]
     if not seen:
         return [Spread(0.0, one.freedom) for one in rows]
     prior = fit_prior(seen)
@@ -82,7 +86,36 @@ def moderate(rows: Sequence[Spread], others: Sequence[Spread] = ()) -> list[Spre
     least = 0.0
     if own:
         least = sum(one.variance * one.freedom for one in own) / sum(one.freedom for one in own)
-    return [_steadied(one, prior, least, most) for one in rows]
+    return [
+        one if far else _steadied(one, prior, least, most)
+        for one, far in zip(rows, apart, strict=True)
+    ]
+
+
+def wild(rows: Sequence[Spread]) -> list[bool]:
+    """Which rows are so much noisier than all others that these are not judged by their noise.
+
+    One that diverged is, whose values lie orders of magnitude apart: its spread is at least `TIMES`
+    that of the calmer rows together, and an F test at `WILD` over the table's rows says that this
+    is no chance. Of two rows none is.
+    """
+    known = sorted((n for n, one in enumerate(rows) if _known(one)), key=lambda n: rows[n].variance)
+    found = [False] * len(rows)
+    for place in range(len(known) - 1, 1, -1):
+        calmer = [rows[n] for n in known[:place]]
+        freedom = sum(one.freedom for one in calmer)
+        pooled = sum(one.variance * one.freedom for one in calmer) / freedom
+        loudest = rows[known[place]]
+        ratio = loudest.variance / pooled
+        p = float(fdtrc(loudest.freedom, freedom, ratio))
+        if ratio < TIMES**2 or p * len(known) > WILD:
+            break
+        found[known[place]] = True
+    return found
+
+
+def _known(one: Spread) -> bool:
+    return one.variance > 0 and one.freedom > 0
 
 
 def _steadied(own: Spread, prior: Spread, least: float, most: float) -> Spread:

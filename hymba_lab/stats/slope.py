@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from hymba_lab.stats.holm import step_down
+from hymba_lab.stats.power import RESOLUTION
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def _fit(by_size: Mapping[float, Sequence[float]]) -> _Fit:
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     slope = float(sum(w * d.mean() for w, d in zip(weights, seen, strict=True)))
     parts = np.array([w**2 * d.var(ddof=1) / len(d) for w, d in zip(weights, seen, strict=True)])
-    if not parts.sum() > 0:
+    largest = max(float(np.abs(d).max()) for d in seen)
+    if math.sqrt(parts.sum()) <= RESOLUTION * largest * float(np.abs(weights).max()):
         return _Fit(sizes, slope, math.nan, math.nan, math.nan)
     error = math.sqrt(parts.sum())
     degrees = np.array([len(d) - 1 for d in seen])
