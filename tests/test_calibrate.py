@@ -9,7 +9,7 @@ import pytest
 from sweeping import Lab
 
 from hymba_lab.stats import detectable_effect
-from hymba_lab.sweep.calibrate import busy, settled
+from hymba_lab.sweep.calibrate import load, settled
 from hymba_lab.tables.published import prior
 
 
@@ -23,16 +23,14 @@ def test_a_time_that_never_settles_says_so() -> None:
     assert settled([1.0] * 5 + [2.0] * 5 + [4.0] * 5) == (4.0, False)
 
 
-@pytest.mark.parametrize(
-    ("load", "said"), [(0.2, None), (1.0, None), (5.2, "5.2 processes ran on 2")]
-)
-def test_a_busy_machine_is_named(
-    load: float, said: str | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("running", "too_much"), [(0.2, False), (1.0, False), (5.2, True)])
+def test_the_load_is_said_and_whether_it_is_too_much(
+    running: float, too_much: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "getloadavg", lambda: (running, 0.0, 0.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    found = busy()
-    assert found is None if said is None else found is not None and said in found
+    said = f"Measured while about {running} other processes ran on 2 cores"
+    assert load() == said + (": the speeds of a busy machine." if too_much else ".")
 
 
 def test_the_plan_measures_every_row_and_remembers(
@@ -41,13 +39,19 @@ def test_the_plan_measures_every_row_and_remembers(
     monkeypatch.setattr(os, "getloadavg", lambda: (64.0, 0.0, 0.0))
     lab = Lab(tmp_path).with_store()
     shown = " ".join(lab.run("--plan", "--calibrate").out.split())
-    assert "ms/step" in shown and "about 64.0 processes ran" in shown
-    [digests] = json.loads(
-        (tmp_path / "runs/sweeps/sweep-tiny/calibration.json").read_text()
-    ).values()
+    assert "ms/step" in shown and "about 64.0 other processes ran" in shown
+    kept = tmp_path / "runs/sweeps/sweep-tiny/calibration.json"
+    [(here, digests)] = json.loads(kept.read_text()).items()
     assert len(digests) == 2 and all(seconds > 0 for seconds in digests.values())
     again = " ".join(lab.run("--plan").out.split())
     assert "ms/step" in again and "64.0" not in again
+    other = " ".join(lab.run("--plan", "--threads", "2").out.split())
+    assert here.endswith("threads 1") and "ms/step" not in other, "of one thread"
+    kept.write_text(json.dumps({"another machine": {"d": 1.0}, here: {"another row": 2.0}}))
+    lab.run("--plan", "--calibrate")
+    found = json.loads(kept.read_text())
+    assert found["another machine"] == {"d": 1.0}, "a root may be shared"
+    assert found[here].keys() == {"another row", *digests}
 
 
 def test_a_plan_at_a_published_size_takes_the_noise_of_others(
@@ -67,3 +71,18 @@ def test_a_plan_at_a_published_size_takes_the_noise_of_others(
     noise = prior(150e6, "nats")
     assert noise is not None and "a prior, not measured here" in known
     assert f"{detectable_effect(noise.sd, 3, 1):.3g} in val/loss" in known
+
+
+def test_a_search_takes_the_time_of_its_trials_not_of_every_row(tmp_path: Path) -> None:
+    """Ten trials among many rows, then the best on three seeds: thirteen runs."""
+    from hymba_lab.sweep.estimate import plan_notes
+
+    lab = Lab(tmp_path)
+    widths = {str(width): {"model.mlp.d_ff": width} for width in range(16, 48, 2)}
+    lab.edit(design="search", n_trials=10, seeds=[0, 1, 2], axes={"width": widths})
+    session = lab.session()
+    assert len(session.cells) == 16 and session.sweep.file.runs_of(16) == 13
+    n_steps = session.sweep.base.n_steps
+    speeds = {cell.label: 600 / n_steps for cell in session.cells}  # ten minutes a run
+    notes = plan_notes(session, {}, speeds, 1)
+    assert any(note.startswith("Expected time: 130 minutes") for note in notes)

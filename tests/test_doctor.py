@@ -73,6 +73,19 @@ def test_the_build_of_the_kernel_is_named(build: str, monkeypatch: pytest.Monkey
     assert any(f"(build {build})" in line for line in doctor.lines(doctor.examine()))
 
 
+@pytest.mark.parametrize(("chosen", "said"), [("triton", False), ("cuda", False), ("torch", True)])
+def test_a_gpu_is_told_of_its_scan_only_where_it_has_none(chosen: str, said: bool) -> None:
+    """The kernel of the CPU serves no GPU, and none of the others is needed beside a fast one."""
+    found = doctor.examine()
+    found["machine"] |= {"cuda": "A card", "compiler": None}
+    elsewhere = {
+        name: f"{name} is not here" for name in ("triton", "cuda", "cpp") if name != chosen
+    }
+    found["operations"]["selective_scan"] |= {"chosen": chosen, "unavailable": elsewhere}
+    about = [line for line in doctor.advice(found) if "scan" in line or "compiler" in line]
+    assert about == (["the GPU has no fast scan: triton is not here"] if said else [])
+
+
 def test_too_many_threads_and_spinning_are_told() -> None:
     found = doctor.examine()
     found["threads"] = {"torch": 64, "OMP_NUM_THREADS": "64", "OMP_WAIT_POLICY": None}

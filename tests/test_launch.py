@@ -1,14 +1,18 @@
 """What a process waits like, its threads and its GPUs are settled before torch is imported."""
 
+import concurrent.futures
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import ROOT
 
 from hymba_lab.errors import LaunchError
+from hymba_lab.sweep.launchers import local
 from hymba_lab.sweep.launchers.attempt import Attempt
 from hymba_lab.sweep.launchers.base import Site
 from hymba_lab.sweep.launchers.local import ForkServer
@@ -355,3 +359,40 @@ def test_a_job_that_completes_with_a_failed_trial_says_so(tmp_path: Path) -> Non
     (tmp_path / "fails.py").write_text("def fails(task):\n    return 'failed'\n")
     subprocess.run([sys.executable, "-c", FAILS], check=True, cwd=tmp_path)
     assert Attempt(tmp_path / "runs/x", "claim").said == {"status": "failed"}
+
+
+class Unheard(concurrent.futures.Future[str]):
+    """A future whose callbacks have not run yet when it is seen to be done."""
+
+    def add_done_callback(self, fn: Any) -> None: ...
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_gpus_of_a_trial_that_has_ended_are_free_at_once(
+    devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that is sent between a trial's end and its callbacks has GPUs of its own, too."""
+    sent: list[tuple[Unheard, str]] = []
+
+    class Trials:
+        def __init__(self, n: int) -> None: ...
+
+        def submit(self, function: Any, task: Any, environment: Any, timeout_s: Any) -> Unheard:
+            sent.append((Unheard(), environment["CUDA_VISIBLE_DEVICES"]))
+            return sent[-1][0]
+
+    monkeypatch.setattr(local, "ForkedTrials", Trials)
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    needs = Needs(devices=devices)
+    launcher = ForkServer(Site("test", needs=needs))
+    task: Any = SimpleNamespace(needs=needs)
+    running = [launcher.submit(str, task) for _ in range(launcher.capacity)]
+    assert sorted(",".join(own for _, own in sent).split(",")) == ["0", "1"]
+    for _ in range(3):
+        ended = running.pop(0)
+        ended.set_result("")
+        (own,) = (own for future, own in sent if future is ended)
+        running.append(launcher.submit(str, task))
+        assert sorted(sent[-1][1].split(",")) == sorted(own.split(","))

@@ -12,10 +12,12 @@ from hymba_lab.claims.file import load_all
 from hymba_lab.claims.judge import Answer, judged
 from hymba_lab.claims.sides import Results
 from hymba_lab.data.draws import choose_weighted, generator
-from hymba_lab.stats import Run
+from hymba_lab.stats import Run, crossing
 from hymba_lab.stats.position_guess import guess_of, order_of_slots, position_guess
 from hymba_lab.sweep.documents import documents, task_of_export
 from hymba_lab.sweep.export import read_export
+from hymba_lab.sweep.question.file import Stop
+from hymba_lab.sweep.solving import step_of_solving
 from hymba_lab.tables.notes import stopped_notes, times_note
 from hymba_lab.tables.numbers import ratio_estimate
 from hymba_lab.tables.render import to_text
@@ -74,6 +76,16 @@ def test_the_record_of_a_run_that_was_stopped_comes_first() -> None:
     task = task_of(own, curves, "m", 0.7, 0.3)
     assert task.times["a"] == {0: (220.0, True), 1: (500.0, False)}
     assert task.times["b"] == {0: (300, False)}
+
+
+def test_a_validation_without_the_metric_is_none() -> None:
+    """What a run records of itself and what its curve says are the same step."""
+    seen = [(10, 0.2), (20, math.nan), (30, 1.0)]
+    history = [(step, {} if math.isnan(v) else {"m": v}) for step, v in seen]
+    stop = Stop(metric="m", at=0.6)
+    steps, values = zip(*((step, v) for step, v in seen if v == v), strict=True)
+    assert step_of_solving(history, stop) == crossing(list(steps), list(values), 0.6).time == 20.0
+    assert step_of_solving([(1, {}), *history[2:]], stop) == 30.0
 
 
 def test_a_control_that_fails_is_told_and_edges_are() -> None:

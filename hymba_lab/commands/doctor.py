@@ -69,14 +69,15 @@ def advice(found: dict[str, Any]) -> list[str]:
     machine, threads = found["machine"], found["threads"]
     told = []
     scan = found["operations"]["selective_scan"]
-    if "cpp" in scan["unavailable"]:
+    if machine["cuda"]:
+        if scan["chosen"] == "torch":
+            told.append(f"the GPU has no fast scan: {scan['unavailable']['triton']}")
+    elif "cpp" in scan["unavailable"]:
         told.append(
             f"the scan runs several times slower than it could: {scan['unavailable']['cpp']}"
         )
         if machine["compiler"] is None:
             told.append("there is no C++ compiler here: `apt-get install g++`, or set CXX to one")
-    if machine["cuda"] and "cuda" in scan["unavailable"]:
-        told.append(f"the GPU has no fast scan: {scan['unavailable']['cuda']}")
     if threads["torch"] > machine["usable_cores"]:
         told.append(
             f"torch has {threads['torch']} threads for {machine['usable_cores']} cores: set "

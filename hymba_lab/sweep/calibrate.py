@@ -60,12 +60,8 @@ def settled(times: Iterable[float]) -> Timing:
     return Timing(before, False)
 
 
-def busy() -> str | None:
-    """Say that other work runs here; None on a machine with a free core for the measurement."""
-    load, n_cores = os.getloadavg()[0], os.cpu_count() or 1
-    if load <= n_cores - 1:
-        return None
-    return (
-        f"Measured while about {load:.1f} processes ran on {n_cores} cores: these are the speeds "
-        "of a busy machine."
-    )
+def load() -> str:
+    """Say how busy the machine was before the measurement, and where that is too much for it."""
+    running, n_cores = os.getloadavg()[0], os.cpu_count() or 1
+    said = f"Measured while about {running:.1f} other processes ran on {n_cores} cores"
+    return f"{said}." if running <= n_cores - 1 else f"{said}: the speeds of a busy machine."

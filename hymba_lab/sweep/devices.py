@@ -29,7 +29,7 @@ def device_rows(session: Session) -> list[DeviceRow]:
     hardware, file = session.sweep.hardware, session.sweep.file
     assert hardware is not None
     chosen = card(hardware.card)
-    n_runs = file.runs_per_row
+    n_runs = file.runs_of(len(session.cells)) / len(session.cells)
     rows = []
     for cell in session.cells:
         training = cell.config.training

@@ -61,7 +61,9 @@ def plan(
     session = open_session(file, scale=scale, overrides=overrides, root=root)
     cluster.check([cell.label for cell in session.cells], session.sweep)
     outcomes = finished_so_far(session)
-    speeds, told = _calibrate(session, threads) if calibrate else (_known_speeds(session), [])
+    speeds, told = (
+        _calibrate(session, threads) if calibrate else (_known_speeds(session, threads), [])
+    )
     notes = plan_notes(session, outcomes, speeds, workers or n_cores()) + told
     if cluster.spec.name != "local":
         asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
@@ -184,7 +186,7 @@ def _time_note(
     if missing or not speeds:
         return "Expected time: not known; --plan --calibrate measures a few steps of every row."
     file, n_steps = session.sweep.file, session.sweep.base.n_steps
-    per_row = file.runs_per_row
+    per_row = file.runs_of(len(session.cells)) / len(session.cells)
     seconds = sum(speeds[cell.label] * n_steps * per_row for cell in session.cells)
     share = 1 - min(1.0, len(outcomes) / max(1, session.planner.total()))
     minutes = seconds * share / n_workers / 60
@@ -223,21 +225,31 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
     return table
 
 
-def _known_speeds(session: Session) -> dict[str, float]:
-    """Return what an earlier --calibrate measured on this hardware [s per step]."""
+def _measured(session: Session) -> dict[str, dict[str, float]]:
+    """Return what every --calibrate so far measured [s per step], by machine and row's digest."""
     try:
         stored = json_of(session.folder / "calibration.json")
     except (OSError, ValueError):
         return {}
-    known = stored.get(hardware(), {}) if isinstance(stored, dict) else {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _here(n_threads: int) -> str:
+    """Where a step took its time, as calibration.json names it."""
+    return f"{hardware()}; threads {n_threads}"
+
+
+def _known_speeds(session: Session, n_threads: int) -> dict[str, float]:
+    """Return what an earlier --calibrate measured here with as many threads [s per step]."""
+    known = _measured(session).get(_here(n_threads), {})
     return {c.label: known[c.config.digest] for c in session.cells if c.config.digest in known}
 
 
 def _calibrate(session: Session, n_threads: int) -> tuple[dict[str, float], list[str]]:
     """Measure every cell's step, keep the figures for the plans to come; say what to doubt."""
-    from hymba_lab.sweep.calibrate import busy, time_of_step
+    from hymba_lab.sweep.calibrate import load, time_of_step
 
-    told = [note] if (note := busy()) else []
+    told = [load()]
     with Console().status("measuring a few steps of every row"):
         times = {
             cell.label: time_of_step(cell.config, session.mixture, n_threads)
@@ -248,5 +260,7 @@ def _calibrate(session: Session, n_threads: int) -> tuple[dict[str, float], list
     speeds = {label: time.seconds for label, time in times.items()}
     digests = {cell.config.digest: speeds[cell.label] for cell in session.cells}
     make_folder(session.folder)
-    write_atomically(session.folder / "calibration.json", json.dumps({hardware(): digests}))
+    known, here = _measured(session), _here(n_threads)
+    known[here] = known.get(here, {}) | digests
+    write_atomically(session.folder / "calibration.json", json.dumps(known))
     return speeds, told

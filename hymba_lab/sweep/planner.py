@@ -61,7 +61,7 @@ class Planner:
         """Return how many jobs the sweep comes to (design search, until decided: at least)."""
         file = self.sweep.file
         if file.design == "search":
-            return (file.n_trials or 0) + len(file.seeds)
+            return file.runs_of(len(self.cells))
         if file.tuning == "one_seed":  # looks may have added seeds
             return max(len(self.cells) * file.runs_per_row, len(self._jobs))
         return sum(self._n_chosen.get(cell.label, file.runs_per_row) for cell in self.cells)

@@ -29,13 +29,16 @@ def watcher(stop: Stop) -> Callable[[int, Mapping[str, float]], bool]:
 def step_of_solving(history: History, stop: Stop) -> float:
     """Return the step at which the level was first reached, NaN where it never was.
 
-    Between two validations the metric is taken as straight; at the first one the step is its own.
+    Between two validations that have the metric it is taken as straight; at the first one the step
+    is its own.
     """
     before: tuple[int, float] | None = None
     for step, metrics in history:
         value = metrics.get(stop.metric, math.nan)
+        if math.isnan(value):
+            continue
         if reached(stop, metrics):
-            if before is None or math.isnan(before[1]):
+            if before is None:
                 return float(step)
             share = (stop.at - before[1]) / (value - before[1])
             return before[0] + share * (step - before[0])

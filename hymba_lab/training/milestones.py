@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from hymba_lab.training.module import LitLanguageModel
 from hymba_lab.training.random_state import random_state, restore_random_state
 from hymba_lab.training.world import agreed, on_any_rank
+
+RECENT = 1000
+"""Steps whose time is kept: a run of a million reads its speed off as fast as a short one."""
 
 Metrics = dict[str, float]
 Stop = Callable[[int, Metrics], bool]
@@ -32,7 +36,7 @@ class Milestones(Callback):
         self.resumed_from = self._step = 0
         self._seconds_before = 0.0
         self._random: dict[str, Any] | None = None
-        self._step_seconds: list[float] = []
+        self._step_seconds: deque[float] = deque(maxlen=RECENT)
         self._begin = self._mark = 0.0
 
     @property
@@ -42,8 +46,9 @@ class Milestones(Callback):
 
     @property
     def seconds_per_step(self) -> float:
-        """Median time of a step [s] without validation and saving; NaN when none was made."""
-        timed = self._step_seconds[1:] or self._step_seconds  # the first one warms caches up
+        """Median time [s] of the last `RECENT` steps, without validation and saving; NaN before."""
+        timed = list(self._step_seconds)
+        timed = timed[1:] or timed  # the first one warms caches up
         return statistics.median(timed) if timed else float("nan")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -42,16 +43,29 @@ def split_off(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about its own sets of processes
             save(tensors, storage_writer=FileSystemWriter(folder))
-    except OSError as error:
+    except (OSError, CheckpointException) as error:
         raise TrialFailed(
             "disk",
-            f"{folder}: a part of a checkpoint cannot be written: {error.strerror}; make room, "
+            f"{folder}: a part of a checkpoint cannot be written: {_said(error)}; make room, "
             "then start again: the run continues from the last checkpoint that was written.",
         ) from error
     dist.barrier()
     rest = _without(checkpoint)
     digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
     return {**rest, SHARDS: {"folder": folder.name, "sha256": digests}}
+
+
+def _said(error: OSError | CheckpointException) -> str:
+    """What the system said, on whichever rank: torch wraps it in a kind of its own.
+
+    Raises what else was wrapped as a RuntimeError: torch's kind is no Exception, and none sees it.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    first, _ = next(iter(error.failures.values()))
+    if not isinstance(first, OSError):
+        raise RuntimeError(f"no checkpoint was written: {first}") from error
+    return first.strerror or str(first)
 
 
 def joined(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:

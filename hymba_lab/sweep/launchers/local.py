@@ -37,20 +37,32 @@ class ForkServer(Launcher):
         n = str(site.n_threads)
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = n
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # cores are shared
-        # the GPUs that the next trials get; one that ends puts its own back
+        # the GPUs that the next trials get, and those of the trials that run
         n_taken = self.capacity * devices
         self._places = [gpus[i % len(gpus)] for i in range(n_taken)] if gpus else []
+        self._taken: list[tuple[Future[str], list[str]]] = []
         self._trials = ForkedTrials(self.capacity)
 
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
         """Run function(task) in a fresh process; it is killed when the time limit passes."""
-        environment, taken = {}, list[str]()
-        if self._places:
-            taken = [self._places.pop() for _ in range(task.needs.devices)]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+        environment, places = {}, self._free(task.needs.devices)
+        if places:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(places)
         future = self._trials.submit(function, task, environment, self.site.timeout_s)
-        future.add_done_callback(lambda _: self._places.extend(taken))
+        self._taken.append((future, places))
         return future
+
+    def _free(self, n: int) -> list[str]:
+        """Take n GPUs, after those of the trials that have ended are put back; none without GPUs.
+
+        A trial that has ended is seen by its future: callbacks of it may still have to run.
+        """
+        running = [(future, own) for future, own in self._taken if not future.done()]
+        for future, own in self._taken:
+            if future.done():
+                self._places += own
+        self._taken = running
+        return [self._places.pop() for _ in range(n)] if len(self._places) >= n else []
 
     def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
         """Return why a worker ended."""

@@ -36,7 +36,7 @@ def check_size(sweep: Sweep) -> None:
             f"design: {sweep.file.design} makes {planned:,} rows of these axes; {MOST_ROWS:,} are "
             "allowed. Take fewer choices, or design: one_factor.",
         )
-    runs = planned * sweep.file.runs_per_row
+    runs = sweep.file.runs_of(planned)
     if runs > MOST_RUNS:
         raise sweep.wrong(["axes"], f"comes to {runs:,} runs; {MOST_RUNS:,} are allowed.")
     if len(design_choices(sweep.file)) < planned:

@@ -152,6 +152,12 @@ class SweepFile(Section):
             return self.trials_per_cell + min(self.trials_per_cell, 2) * (len(self.seeds) - 1)
         return self.trials_per_cell + len(self.seeds)
 
+    def runs_of(self, n_rows: int) -> int:
+        """How many runs so many rows come to: a search tries them all, and repeats the best."""
+        if self.design == "search":
+            return (self.n_trials or 0) + len(self.seeds)
+        return n_rows * self.runs_per_row
+
 
 @dataclass(frozen=True)
 class Sweep:
