@@ -1,5 +1,11 @@
 """Documents packed into rows: each is computed as alone, and none sees another."""
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from examples import experiment
@@ -118,6 +124,27 @@ def test_calls_are_few_and_padding_is_less_than_the_text(monkeypatch):
     tokens, starts = packed(LENGTHS)
     assert torch.equal(by_document(features, tokens, starts)[..., 0], tokens.double())
     assert len(seen) <= 5 and sum(seen) < 2 * tokens.numel()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["copies", "shard"])
+def test_two_ranks_compute_their_own_documents(way):
+    """Of other lengths than the other rank's: without its padding, and without a wait for ever."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    program = str(Path(__file__).with_name("borders_on_two_ranks.py"))
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, program, way], env={**os.environ, **common, "RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in ranks:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
 
 
 def test_training_sees_the_borders():

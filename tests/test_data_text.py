@@ -701,6 +701,17 @@ class TestShardFiles:
         with pytest.raises(DataError, match=message):
             self.build(train="x.bin", val="x.bin", format=given)
 
+    def test_wide_ids_are_not_guessed_to_be_narrow(self):
+        """A file of uint32 with ids beyond 65,535 looks like one of uint16, half by half."""
+        wide = np.random.default_rng(0).integers(0, 128_000, 4000)
+        wide.astype("<u4").tofile("x.bin")
+        options = {"train": "x.bin", "val": "x.bin", "vocab": 128_256}
+        with pytest.raises(DataError, match=r"vocab 128,256 has ids beyond 65,535; set format"):
+            self.build(**options)
+        source = self.build(**options, format="uint32")
+        assert self.all_of(source.train).tolist() == wide.tolist()
+        assert len(self.build(**options, format="uint16").train) == 8000, "as it was told"
+
     def test_npy_with_a_format_that_is_another(self):
         with pytest.raises(DataError, match=r"val\.npy: an \.npy file of uint16, not uint32"):
             self.build(train="val.npy", format="uint32")

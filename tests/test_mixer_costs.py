@@ -29,7 +29,7 @@ case(
     "mamba2",
     {"d_state": N, "d_head": P, "n_groups": G},
     linear((D, C), (D, E), (D, H)),
-    C * 4 + C + 3 * H + E // G,
+    C * 4 + C + 3 * H + E,
     8 * C + 5 * E * N,
     E * N + 3 * C,
 )

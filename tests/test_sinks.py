@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from hymba_lab.components.attention import SoftmaxAttention
 from hymba_lab.components.heads import AttentionHeads
 from hymba_lab.errors import ConfigError
 from hymba_lab.model import build_model
-from hymba_lab.ops import attention, attention_step, kernels
+from hymba_lab.ops import attention, attention_flex, attention_step, kernels
+from hymba_lab.ops.attention import ATTENTION
 from hymba_lab.ops.attention_flex import flex_attention
 from hymba_lab.ops.masks import attention_mask
 from hymba_lab.training.parallel import change_blocks
@@ -89,6 +92,30 @@ def test_flex_attention_weighs_by_its_log_sum() -> None:
     out = flex_attention(q, k, v, window=6, n_meta=2, scale=16**-0.5, sink=sink)
     expected = concatenated(q, k, v, sink, 6, 2)
     torch.testing.assert_close(out.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_on_a_gpu_a_sink_in_a_full_layer_takes_the_same_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A layer without a window hides nothing: its window is the whole text."""
+    monkeypatch.setattr(attention_flex, "fits", lambda q, v: True)
+    flex = ATTENTION.implementations["flex"]
+    with_flex = {**ATTENTION.implementations, "flex": replace(flex, missing=lambda: None)}
+    monkeypatch.setattr(ATTENTION, "implementations", with_flex)
+    calls = []
+
+    def seen(*given: Any) -> Any:
+        calls.append(given[3])
+        return flex_attention(*given)
+
+    monkeypatch.setattr(import_module("hymba_lab.ops.attention"), "flex_attention", seen)
+    monkeypatch.setattr(ATTENTION, "choose", lambda *_: "sdpa")  # as a GPU has it, without windows
+    q, k, v, sink = tensors(20, 20, 16, 16)
+    out = attention(q, k, v, window=None, n_meta=2, sink=sink)
+    expected = concatenated(q, k, v, sink, None, 2)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-6, atol=1e-6)
+    assert calls == [20]
 
 
 def test_a_sink_far_below_every_score_changes_nothing_and_far_above_takes_all() -> None:

@@ -20,7 +20,7 @@ from hymba_lab.components.ssm import Count, ssms
 from hymba_lab.errors import ConfigError
 from hymba_lab.ops.delta_rule import delta_rule
 
-DELTA = Recurrence(delta_rule, no_step={"beta": 0.0, "log_decay": 0.0})
+DELTA = Recurrence(delta_rule, no_step={"beta": 0.0, "log_decay": 0.0}, values="v")
 """The delta rule of q, k, v (B, T, H, ...), log_decay (B, T, H, 1 or K) and beta (B, T, H)."""
 
 

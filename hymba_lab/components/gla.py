@@ -11,7 +11,7 @@ from hymba_lab.components.past import WHOLE, Past, Recurrence
 from hymba_lab.components.ssm import Count, ssms
 from hymba_lab.ops.delta_rule import gated_linear_attention
 
-LINEAR = Recurrence(gated_linear_attention, no_step={"k": 0.0, "log_decay": 0.0})
+LINEAR = Recurrence(gated_linear_attention, no_step={"k": 0.0, "log_decay": 0.0}, values="v")
 """Gated linear attention of q, k, v (B, T, H, ...) and log_decay (B, T, H, K)."""
 
 

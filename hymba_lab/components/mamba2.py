@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hymba_lab.components.gated_norm import heads_of, start_conv, start_steps, to_heads
-from hymba_lab.components.norm import RMSNorm
+from hymba_lab.components.norm import GroupRMSNorm, RMSNorm
 from hymba_lab.components.past import WHOLE, Past, Recurrence
 from hymba_lab.components.ssm import NO_STEP, Count, ssms
 from hymba_lab.errors import ConfigError
@@ -51,7 +51,7 @@ class Mamba2(nn.Module):
         self.A_log = nn.Parameter(torch.empty(n_heads))
         self.dt_bias = nn.Parameter(torch.empty(n_heads))
         self.D = nn.Parameter(torch.empty(n_heads))
-        self.norm = RMSNorm(d_inner // n_groups, eps) if norm else nn.Identity()
+        self.norm = _norm(d_inner, n_groups, eps) if norm else nn.Identity()
         self.reset()
 
     def forward(self, x: Tensor, past: Past = WHOLE) -> Tensor:
@@ -61,8 +61,7 @@ class Mamba2(nn.Module):
         tokens |= {"B": to_heads(B, self.d_state), "C": to_heads(C, self.d_state)}
         fixed = {"A_log": self.A_log, "D": self.D, "dt_bias": self.dt_bias}
         s = past.recur(SSD, tokens, fixed).flatten(2) * F.silu(self.z(x))
-        grouped = s.view(*s.shape[:2], self.n_groups, -1)
-        y: Tensor = self.norm(grouped).flatten(2)
+        y: Tensor = self.norm(s)
         return y
 
     def cache_shapes(self, n_tokens: int) -> dict[str, tuple[int, ...]]:
@@ -78,6 +77,11 @@ class Mamba2(nn.Module):
         start_conv(self.conv_weight, self.conv_bias)
         start_steps(self.A_log, self.dt_bias)
         nn.init.ones_(self.D)
+
+
+def _norm(d_inner: int, n_groups: int, eps: float) -> nn.Module:
+    """Over the channels of each group, a weight for every channel, as Mamba-2's own code has it."""
+    return RMSNorm(d_inner, eps) if n_groups == 1 else GroupRMSNorm(d_inner, n_groups, eps)
 
 
 def _scan(
@@ -98,5 +102,5 @@ def _scan(
     return s + u * D.to(u.dtype).unsqueeze(1), after
 
 
-SSD = Recurrence(_scan, no_step={"dt": NO_STEP})
+SSD = Recurrence(_scan, no_step={"dt": NO_STEP}, values="u")
 """Mamba-2's recurrence of u (B, T, H, P), dt (B, T, H) and B, C (B, T, G, N)."""

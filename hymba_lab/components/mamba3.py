@@ -66,7 +66,8 @@ class Mamba3(nn.Module):
         B, C = (to_heads(t, self.d_state) for t in (B, C))
         B, C = self.norm_B(B), self.norm_C(C)
         both = torch.cat([u, B.flatten(2)], dim=-1)
-        one_late = both.new_tensor([1.0, 0.0]).repeat(both.shape[2], 1)  # the taps of a shift
+        taps = torch.eye(1, 2, dtype=both.dtype, device=both.device)  # of a shift by one token
+        one_late = taps.repeat(both.shape[2], 1)
         late = past.conv(both, one_late, None, silu=False)
         tokens = {"u": to_heads(u, self.d_head), "B": B, "C": C}
         tokens |= {"u_before": to_heads(late[..., : u.shape[2]], self.d_head)}

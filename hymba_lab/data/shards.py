@@ -46,7 +46,7 @@ def shards(
     Raises DataError for ids that are not in 0..vocab-1 and files that look like another format.
     """
     parts = {
-        option: [stretch_of(path, format) for path in _files(option, given)]
+        option: [stretch_of(path, format, vocab) for path in _files(option, given)]
         for option, given in (("train", train), ("val", val))
     }
     paths = [part.path for stretches in parts.values() for part in stretches]

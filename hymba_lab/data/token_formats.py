@@ -25,7 +25,7 @@ _LLM_C = {20240520: (1, "<u2"), 20240801: (7, "<u4")}
 """Magic number -> version and type, as `dataloader.h` of llm.c reads them."""
 
 
-def stretch_of(path: Path, given: Format | None) -> Stretch:
+def stretch_of(path: Path, given: Format | None, vocab: int) -> Stretch:
     """Return where the ids of a file lie; `given` is the format the user named, if any.
 
     Raises DataError for a file that is not of the named format, or, where none is named, looks
@@ -34,12 +34,12 @@ def stretch_of(path: Path, given: Format | None) -> Stretch:
     try:
         if path.suffix == ".npy":
             return _npy(path, given)
-        return _bin(path, given)
+        return _bin(path, given, vocab)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable token file: {error}") from error
 
 
-def _bin(path: Path, given: Format | None) -> Stretch:
+def _bin(path: Path, given: Format | None, vocab: int) -> Stretch:
     with path.open("rb") as stream:
         head = stream.read(HEADER_BYTES)
         size = os.fstat(stream.fileno()).st_size
@@ -51,6 +51,11 @@ def _bin(path: Path, given: Format | None) -> Stretch:
         raise DataError(f"{path}: begins with the header of llm.c, {named}; set format: llm.c")
     if given == "llm.c":
         return _llm_c(path, head, size)
+    if given is None and vocab > 2**16:
+        raise DataError(
+            f"{path}: bare ids, read as uint16 where no format is named, and vocab {vocab:,} has "
+            f"ids beyond {2**16 - 1:,}; set format: uint32, or format: uint16 if it is right"
+        )
     if given is None and _looks_wide(head):
         raise DataError(
             f"{path}: every second uint16 is 0, as in a file of uint32; set format: uint32, or "

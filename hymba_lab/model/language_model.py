@@ -15,7 +15,7 @@ from hymba_lab.config import ModelConfig
 from hymba_lab.errors import ConfigError
 from hymba_lab.model.block import Block, build_block
 from hymba_lab.model.cache import Cache
-from hymba_lab.model.documents import by_document
+from hymba_lab.model.documents import by_document, cut_over_ranks
 from hymba_lab.model.generate import generate, stream
 from hymba_lab.model.memory import refuse_forgetful
 from hymba_lab.model.plan import LayerPlan, plan_layers
@@ -71,7 +71,7 @@ class LanguageModel(nn.Module):
         true a document begins that sees nothing earlier in its row.
         """
         if starts is not None:
-            return by_document(self._features, tokens, starts)
+            return by_document(self._features, tokens, starts, cut_over_ranks(self))
         return self._features(tokens, cache, n_real)
 
     def _features(

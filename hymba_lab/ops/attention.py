@@ -50,18 +50,24 @@ def _beside(
     chosen = ATTENTION.choose(q, k, v, window, n_meta, q_start)
     if chosen == "cpp":
         return attention_cpp.windowed_attention(q, k, v, window, n_meta, sink)
-    if chosen == "flex":
-        scale = q.shape[3] ** -0.5
-        return flex_attention(q, k, v, cast(int, window), n_meta, scale, sink)
+    if chosen == "flex" or _flex_serves(q, v, q_start):
+        scale, seen = q.shape[3] ** -0.5, k.shape[2] if window is None else window
+        return flex_attention(q, k, v, seen, n_meta, scale, sink)
     q, k, v = _with_sink(q, k, v, sink)
     return _one_width(_masked)(q, k, v, window, n_meta + 1, q_start + 1)
+
+
+def _flex_serves(q: Tensor, v: Tensor, q_start: int) -> bool:
+    """Whether FlexAttention can put the sink beside keys of which no window hides one, too."""
+    usable = ATTENTION.forced() is None and ATTENTION.implementations["flex"].missing() is None
+    return usable and q_start == 0 and attention_flex.fits(q, v)
 
 
 def _with_sink(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Put in front a key that scores `sink` with any query, by one channel more, and is worth 0."""
     width = q.shape[3]
     logit = (sink * (width + 1) ** 0.5).to(q.dtype)[None, :, None, None].expand(*q.shape[:3], 1)
-    first = F.one_hot(torch.tensor(width, device=k.device), width + 1).to(k.dtype)
+    first = F.pad(k.new_zeros(width), (0, 1), value=1.0)
     k = torch.cat([first.expand(*k.shape[:2], 1, -1), F.pad(k, (0, 1))], dim=2)
     q = torch.cat([q * ((width + 1) / width) ** 0.5, logit], dim=3)  # the scores as they were
     return q, k, F.pad(v, (0, 0, 1, 0))
