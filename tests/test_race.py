@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy.stats import t as student
 from sweeping import SWEEP, Lab
 
@@ -20,12 +21,14 @@ from hymba_lab.report.mlflow_runs import export_texts
 from hymba_lab.runs.tracking import Store, default_uri
 from hymba_lab.stats import Comparison, Looks, Run, compare_times
 from hymba_lab.sweep import planner
+from hymba_lab.sweep.estimate import plan_notes
 from hymba_lab.sweep.jobs import Job, Outcome
+from hymba_lab.sweep.observers.view import View
 from hymba_lab.sweep.pruning import make_pruning
 from hymba_lab.sweep.question.file import Metric, Stop
 from hymba_lab.sweep.race import BEHIND, GIVEN_UP_AT, still_racing
 from hymba_lab.sweep.session import Session
-from hymba_lab.sweep.tuning_notes import tuning_notes
+from hymba_lab.sweep.tuning_notes import edge_notes, tuning_notes
 from hymba_lab.sweep.widening import MOST
 
 METRIC = Metric(name="val/recall_accuracy", goal="maximize")
@@ -127,6 +130,29 @@ def test_a_race_takes_far_fewer_runs_than_every_rate_on_every_seed(lab: Lab) -> 
     session = lab.session()
     outcomes = play(session, drawn(session, random.Random(1)), random.Random(1))
     assert 2 * 9 <= len(outcomes) <= 2 * 18 and session.planner.total() == len(outcomes)
+
+
+def test_a_winner_at_an_edge_is_told_as_soon_as_it_has_won(lab: Lab) -> None:
+    """In the plan and while the sweep runs, not only under the table."""
+    lab.edit(**RACE)
+    session = lab.session()
+    best = dict(zip([cell.label for cell in session.cells], (8e-3, 4e-3), strict=True))
+    steps = {
+        (row, rate, seed): 200.0 * (1 + abs(math.log2(rate / best[row])))
+        for row in best for rate in RATES for seed in range(6)
+    }  # fmt: skip
+    outcomes = play(session, steps, random.Random(0))
+    (row, _), _ = best.items()
+    said = f"Warning: {row} (optimizer.lr 0.008) was tuned to an edge of its values"
+    told = [f"{said} (`widen: true` goes on)."]
+    assert edge_notes(session.sweep, session.planner.jobs(outcomes)) == told
+    assert [note for note in plan_notes(session, outcomes, {}, 1) if "edge" in note] == told
+    assert not any("edge" in note for note in plan_notes(session, {}, {}, 1))
+    shown = io.StringIO()
+    view = View(session, Console(file=shown))
+    for job in session.planner.jobs(outcomes):
+        view.ended(job, outcomes[job.identity], trained=True)
+    assert shown.getvalue().count("Warning") == 1 and told[0] in shown.getvalue()
 
 
 def test_who_leads_at_an_edge_brings_one_more_into_the_race(lab: Lab) -> None:

@@ -66,7 +66,8 @@ def test_times_come_from_the_curves_and_rising_runs_are_named() -> None:
     task = task_of(*frames(), "m", 0.7, 0.3)
     assert task.times == {"a": {0: (250.0, True), 1: (300, False)}, "b": {0: (300, False)}}
     assert task.rising == ["a (seed 1)"]
-    assert task.above({"a": {0: 0.9, 1: 0.4}, "b": {0: 0.2}}) == {"a": True, "b": False}
+    assert task.above({"a": {0: 0.9, 1: 0.2}, "b": {0: 0.2}}) == {"a": True, "b": False}
+    assert task.above({"c": {0: 0.339, 1: 0.31}}) == {"c": False}, "a guess has luck, too"
 
 
 def test_the_record_of_a_run_that_was_stopped_comes_first() -> None:

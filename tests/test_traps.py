@@ -16,9 +16,10 @@ from conftest import ROOT
 from judging import judged
 
 from hymba_lab.errors import UserError
-from hymba_lab.stats import Run
+from hymba_lab.stats import Run, compare_times
 from hymba_lab.sweep.documents import documents
-from hymba_lab.sweep.export import read_export
+from hymba_lab.sweep.export import parse_export, read_export
+from hymba_lab.tables.sentence import sentence
 from hymba_lab.tables.solving import Task, control_note, edge_notes
 from hymba_lab.tables.verdict import Verdicts, verdict
 
@@ -180,6 +181,37 @@ def test_a_control_that_fails_is_said_before_anything_else() -> None:
     assert "control 'control' solved 2 of 3" in said.replace("positive ", "")
     assert "no row's failure says anything of its architecture" in said
     assert control_note(Task("m", 0.7, 0.3, {**rows, "control": solved}, []), "control") == []
+
+
+def test_where_the_control_failed_nobody_who_failed_is_judged() -> None:
+    """Six seeds say who was sooner, and the recipe may still be what did not teach the task."""
+    never, early = ({s: Run(t, t < 1e6) for s in range(6)} for t in (1e6, 4e5))
+    late = {s: Run(6e5 + s, True) for s in range(6)}
+    rows = {"base": early, "x": never, "y": late, "control": never}
+    task = Task("m", 0.7, 0.3, rows, [])
+    timed = [one.comparison for one in compare_times(rows, "base")]
+    assert [one.kind for one in timed] == ["worse", "worse", "worse"]
+    found = [task.taught(one, "control", "base") for one in timed]
+    assert [one.kind for one in found] == ["not_learned", "worse", "not_learned"]
+    assert found[0].verdict == "not learned: the positive control did not solve the task"
+    assert [task.taught(one, "y", "base") for one in timed] == timed
+    assert [task.taught(one, None, "base") for one in timed] == timed
+
+
+def test_a_control_that_failed_is_said_before_the_luck_of_tuning() -> None:
+    folder = ROOT / "results/parents-nano"
+    files = {path.name: path.read_text() for path in folder.glob("*.*") if path.suffix != ".html"}
+    resolved = files["sweep.resolved.json"]
+    control = '"control": "attention only and windows"'
+    assert control in resolved
+    files["sweep.resolved.json"] = resolved.replace(control, '"control": "SSM only"')
+    table = documents(parse_export(folder, files))[0]
+    assert table.notes[0].startswith("The positive control 'SSM only' solved 1 of 6")
+    assert "one run a value chose" in table.notes[1]
+    verdicts = dict(zip(table.frame["row"], table.frame["verdict"], strict=True))
+    assert verdicts["SSM only"] == "not learned: the positive control did not solve the task"
+    assert verdicts["attention only"].startswith("worse")
+    assert "“SSM only” is not judged: the positive control did not" in sentence(table)
 
 
 def test_a_winner_at_the_edge_of_the_grid_is_said() -> None:

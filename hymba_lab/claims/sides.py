@@ -119,8 +119,7 @@ class Asked:
 
     def control_failed(self, claim: Claim, task: Task) -> bool:
         """Whether the row that is known to solve the task did not, every run of it."""
-        own = task.times.get(self._export(claim).sweep.control or "", {})
-        return bool(own) and not all(run.solved for run in own.values())
+        return task.failed(self._export(claim).sweep.control)
 
     def levels(self, claim: Claim, metric: str, rows: Sequence[str]) -> dict[str, Values]:
         """A metric of these rows' finished runs, by seed."""

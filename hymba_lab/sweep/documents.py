@@ -4,7 +4,7 @@ import pandas as pd
 
 from hymba_lab import tables
 from hymba_lab.sweep.export import Export, to_csv
-from hymba_lab.sweep.luck import with_luck
+from hymba_lab.sweep.luck import luck_notes, with_caution
 from hymba_lab.sweep.question.file import SweepFile
 from hymba_lab.sweep.question.level import level_of
 from hymba_lab.sweep.widening import never_widened
@@ -31,8 +31,9 @@ def documents(export: Export) -> tuple[tables.Table, dict[str, str]]:
         control=sweep.control,
         choices=never_widened(sweep),
         floor=_floor(sweep.metric.name, runs),
+        cautions=luck_notes(export),
     )
-    table = with_luck(tables.result_table(runs, asked), export)
+    table = with_caution(tables.result_table(runs, asked), export)
     bullets = [f"- {line}\n" for line in [*facts.notes, *origin(export)]]
     question, source = (tables.markdown_text(said) for said in (sweep.question, sweep.source))
     head = f"# {question}\n\n{source}\n\n"

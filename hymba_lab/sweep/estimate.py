@@ -24,6 +24,8 @@ from hymba_lab.sweep.notes import stop_notes
 from hymba_lab.sweep.power_notes import power_notes
 from hymba_lab.sweep.resources import load_resources
 from hymba_lab.sweep.session import Session, open_session
+from hymba_lab.sweep.tuning_notes import edge_notes
+from hymba_lab.sweep.work_notes import work_notes
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ def plan_notes(
         _runs_note(session, outcomes),
         *_stage_notes(session, outcomes),
         f"{base.training.tokens:,} tokens = {base.n_steps:,} steps a run, scale {base.scale}.",
-        _time_note(session, outcomes, speeds, n_workers),
+        *work_notes(session, outcomes, speeds, n_workers),
+        *edge_notes(session.sweep, session.planner.jobs(outcomes)),
         *power_notes(session, outcomes),
         *_budget_notes(session),
         *_course_notes(session),
@@ -177,21 +180,6 @@ def _budget_notes(session: Session) -> list[str]:
     if any(abs(cell.costs.params / cells[0].costs.params - 1) > 0.02 for cell in cells):
         return ["Warning: rows differ by more than 2 % in parameters; add match: to the sweep."]
     return []
-
-
-def _time_note(
-    session: Session, outcomes: Outcomes, speeds: Mapping[str, float], n_workers: int
-) -> str:
-    missing = [cell.label for cell in session.cells if cell.label not in speeds]
-    if missing or not speeds:
-        return "Expected time: not known; --plan --calibrate measures a few steps of every row."
-    file, n_steps = session.sweep.file, session.sweep.base.n_steps
-    per_row = file.runs_of(len(session.cells)) / len(session.cells)
-    seconds = sum(speeds[cell.label] * n_steps * per_row for cell in session.cells)
-    share = 1 - min(1.0, len(outcomes) / max(1, session.planner.total()))
-    minutes = seconds * share / n_workers / 60
-    time = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{minutes * 60:.0f} seconds"
-    return f"Expected time: {time} with {n_workers} workers for what is left."
 
 
 def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float]) -> Table:

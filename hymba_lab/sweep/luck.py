@@ -9,24 +9,29 @@ from hymba_lab.sweep.tuned import chosen_by_one_run
 from hymba_lab.tables.sentence import kind, listed
 
 
-def with_luck(table: tables.Table, export: Export) -> tables.Table:
-    """Return the table with a first note, and a caution beside what it decides of such rows."""
+def luck_notes(export: Export) -> list[str]:
+    """Return what such a table says before all else, but for a control that failed."""
+    sweep = export.sweep
+    if sweep.tuned_by_one_run:
+        return [_of_all(sweep)]
+    rows = chosen_by_one_run(export.tuning, sweep.search)
+    return [_of_some(listed(rows), sweep)] if rows else []
+
+
+def with_caution(table: tables.Table, export: Export) -> tables.Table:
+    """Return the table with a caution beside what it decides of such rows."""
     sweep = export.sweep
     if sweep.tuned_by_one_run:
         caution = "One run a value tuned each row: this may be the luck of that."
-        return replace(table, notes=[_of_all(sweep), *table.notes], caution=caution)
+        return replace(table, caution=caution)
     rows = chosen_by_one_run(export.tuning, sweep.search)
-    if not rows:
-        return table
     lines = table.frame[table.frame["row"].isin(rows)].to_dict("records")
     decided = any(
         kind({str(name): value for name, value in line.items()}) in ("better", "worse")
         for line in lines
     )
-    named = listed(rows)
-    caution = f"One run a value tuned {named}: what is said of it may be the luck of that."
-    notes = [_of_some(named, sweep), *table.notes]
-    return replace(table, notes=notes, caution=caution if decided else "")
+    caution = f"One run a value tuned {listed(rows)}: what is said of it may be the luck of that."
+    return replace(table, caution=caution) if decided else table
 
 
 def _of_all(sweep: SweepFile) -> str:

@@ -1,7 +1,7 @@
 """What stands under a table of how its rows were tuned: alike, on what, and who won."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hymba_lab.sweep.jobs import Job, Outcomes
 from hymba_lab.sweep.question.designs import shown
@@ -18,11 +18,7 @@ def tuning_notes(sweep: Sweep, jobs: Sequence[Job], outcomes: Outcomes) -> list[
     if not file.search:
         return []
     race = file.tuning == "race"
-    chosen = {job.cell.label: job for job in jobs if job.stage == "seed"}
-    tuning: dict[str, list[Job]] = {label: [] for label in chosen}
-    for job in jobs:
-        if race or job.stage == "tune":
-            tuning.setdefault(job.cell.label, []).append(job)
+    chosen, tuning = _rows(file, jobs)
     if race:
         first = _race_note(race_of(sweep), chosen, tuning, outcomes)
     else:
@@ -32,6 +28,38 @@ def tuning_notes(sweep: Sweep, jobs: Sequence[Job], outcomes: Outcomes) -> list[
                 tuning, outcomes
             )
     return [first + _widened(file, tuning), *_edges(file, chosen, tuning)]
+
+
+def _rows(file: SweepFile, jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[Job]]]:
+    """Return a job of every row whose values are chosen, and the jobs that chose or will."""
+    chosen = {job.cell.label: job for job in jobs if job.stage == "seed"}
+    tuning: dict[str, list[Job]] = {label: [] for label in chosen}
+    for job in jobs:
+        if file.tuning == "race" or job.stage == "tune":
+            tuning.setdefault(job.cell.label, []).append(job)
+    return chosen, tuning
+
+
+def edge_notes(sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
+    """Warn, before there is a table, of rows whose chosen value stands at an edge of those tried.
+
+    With `widen` that is so only where it has gone on as far as it may.
+    """
+    chosen, tuning = _rows(sweep.file, jobs)
+    edges = _at_edges(chosen, tuning, sweep.file.search)
+    more = "" if sweep.file.widen else " (`widen: true` goes on)"
+    return [f"Warning: {edge} was tuned to an edge of its values{more}." for edge in edges]
+
+
+def _at_edges(chosen: Mapping[str, Job], tuning: Rows, paths: Collection[str]) -> list[str]:
+    """Return the rows whose value stands at an edge of what they tried, each with it."""
+    return [
+        f"{label} ({path} {shown(value)})"
+        for label, job in chosen.items()
+        for path, value in job.params.items()
+        if path in paths
+        and at_edge([one.params[path] for one in tuning[label] if path in one.params], value)
+    ]
 
 
 def _trials_note(file: SweepFile, chosen: Mapping[str, Job], jobs: Sequence[Job]) -> str:
@@ -133,12 +161,6 @@ def _widened(file: SweepFile, tuning: Rows) -> str:
 
 def _edges(file: SweepFile, chosen: Mapping[str, Job], tuning: Rows) -> list[str]:
     told = never_widened(file)  # by the table itself
-    edges = [
-        f"{label} ({path} {shown(value)})"
-        for label, job in chosen.items()
-        for path, value in job.params.items()
-        if path not in told
-        and at_edge([one.params[path] for one in tuning[label] if path in one.params], value)
-    ]
+    edges = _at_edges(chosen, tuning, file.search.keys() - told.keys())
     said = "At an edge of what was tried, and perhaps better beyond it"
     return [f"{said}: {'; '.join(edges)}."] if edges else []

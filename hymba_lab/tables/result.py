@@ -67,6 +67,7 @@ class Asked:
     control: str | None = None  # a row known to solve the task
     choices: Mapping[str, Sequence[float]] = field(default_factory=dict)  # among which was tuned
     floor: Floor | None = None  # what the metric reaches without learning
+    cautions: Sequence[str] = ()  # notes that stand first, after a control that failed
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -122,6 +123,8 @@ def _notes(
     metric, baseline, alpha, floor = asked.metric, asked.baseline, asked.alpha, asked.floor
     params = cost(runs[runs["row"] == baseline], "params")
     return [
+        *([] if asked.task is None else control_note(asked.task, asked.control)),
+        *asked.cautions,
         *([] if floor is None else [floor.note(metric, asked.goal, values)]),
         *_method_notes(runs, values, found, asked),
         *edge_notes(runs, asked.choices),
@@ -136,7 +139,7 @@ def _notes(
 def _method_notes(
     runs: pd.DataFrame, values: Values, found: Sequence[Comparison], asked: Asked
 ) -> list[str]:
-    """Whether the control solved, at which scale, and how verdicts were made."""
+    """At which scale, and how verdicts were made."""
     baseline, alpha = asked.baseline, asked.alpha
     n_tests = len(found) if asked.looks else sum(not math.isnan(one.p) for one in found)
     within = asked.margin
@@ -148,7 +151,6 @@ def _method_notes(
         ]
     alike = any(one.kind == "equivalent" for one in found)
     return [
-        *control_note(asked.task, asked.control),
         scale_note(runs),
         times_note(baseline, n_tests, alpha),
         *([equivalence_note(n_tests, alpha, f"{factor_of(within):g} times")] if alike else []),
@@ -177,7 +179,7 @@ def _comparisons(values: Values, asked: Asked) -> list[Comparison]:
         task.times, baseline, margin=factor_of(asked.margin), above=task.above(values),
         alpha=asked.alpha, looks=asked.looks,
     )  # fmt: skip
-    return [one.comparison for one in timed]
+    return [task.taught(one.comparison, asked.control, baseline) for one in timed]
 
 
 def _is_axis(runs: pd.DataFrame, name: str) -> bool:

@@ -8,6 +8,7 @@ import pandas as pd
 from hymba_lab.stats import round_up
 from hymba_lab.tables.display import Table, plain_heading
 from hymba_lab.tables.numbers import estimate, ratio_estimate
+from hymba_lab.tables.solving import UNTAUGHT
 
 
 def sentence(table: Table) -> str:
@@ -72,6 +73,8 @@ def _clause(name: str, lines: Sequence[dict[str, Any]], baseline: str) -> str:
             f"{listed(rows)} against {than} {are} not judged: a side ended before it had solved "
             "the task"
         )
+    if name == "unlearned" and all(str(line["verdict"]) == UNTAUGHT for line in lines):
+        return f"{listed(rows)} {are} not judged: the positive control did not solve the task"
     if name == "unlearned":
         return f"neither {listed(rows)} nor {than} learned the task"
     if name == "equivalent":

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from hymba_lab.stats import Run, crossing
+from hymba_lab.stats import Comparison, Run, crossing
 
 RISING = 0.05  # of the metric, over the last fifth of a run: more is not at its end
+BEGUN = 0.1  # of the way from the best guess to the level that counts as solved
+UNTAUGHT = "not learned: the positive control did not solve the task"
 Runs = Mapping[str, Mapping[int, Run]]
 
 
@@ -27,9 +29,29 @@ class Task:
     rising: Sequence[str]
 
     def above(self, levels: Mapping[str, Mapping[int, float]]) -> dict[str, bool]:
-        """Whether a row's runs ended, on average, above the reference."""
-        means = {row: _mean(list(own.values())) for row, own in levels.items()}
-        return {row: mean > self.reference for row, mean in means.items()}
+        """Whether a run of a row ended above the reference, by more than a guess has luck: `BEGUN`.
+
+        A task is learned in a jump, so one run says that the row can begin it; none is above a
+        reference that is not known.
+        """
+        begun = self.reference + BEGUN * (self.at - self.reference)
+        return {row: any(level > begun for level in own.values()) for row, own in levels.items()}
+
+    def failed(self, control: str | None) -> bool:
+        """Whether the row that is known to solve the task was run, and not every run of it did."""
+        own = self.times.get(control or "", {}).values()
+        return bool(own) and not all(run.solved for run in own)
+
+    def taught(self, one: Comparison, control: str | None, baseline: str) -> Comparison:
+        """The comparison; where the control failed, of rows that all solved only.
+
+        Recipe and budget do not teach the task then, and who did not solve it shows nothing.
+        """
+        runs = [run for row in (one.label, baseline) for run in self.times.get(row, {}).values()]
+        solved = all(run.solved for run in runs)
+        if solved or one.kind == "too_few_seeds" or not self.failed(control):
+            return one
+        return replace(one, kind="not_learned", verdict=UNTAUGHT, bound=math.nan)
 
 
 def task_of(
@@ -73,11 +95,6 @@ def _rises(course: pd.DataFrame) -> bool:
     return len(before) > 0 and course["value"].iloc[-1] - before["value"].iloc[-1] > RISING
 
 
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return math.fsum(known) / len(known) if known else math.nan
-
-
 def solving_notes(task: Task, levels: Mapping[str, Mapping[int, float]]) -> list[str]:
     """What counts as solved, which rows are below a guess, which runs still rose."""
     known = not math.isnan(task.reference)
@@ -88,7 +105,10 @@ def solving_notes(task: Task, levels: Mapping[str, Mapping[int, float]]) -> list
     ]
     below = [row for row, above in task.above(levels).items() if known and not above]
     if below:
-        notes.append(f"Not above that guess at the end, so no recall shown: {', '.join(below)}.")
+        notes.append(
+            f"No run ended more than a tenth of the way from that guess to {task.at:.3g}, so no "
+            f"recall is shown: {', '.join(below)}."
+        )
     if task.rising:
         notes.append(f"Still rising at the end: {', '.join(task.rising)}.")
     return notes
@@ -96,15 +116,14 @@ def solving_notes(task: Task, levels: Mapping[str, Mapping[int, float]]) -> list
 
 def control_note(task: Task, control: str | None) -> list[str]:
     """Said first where the row that is known to solve the task did not."""
-    if control is None or control not in task.times:
+    if control is None or not task.failed(control):
         return []
     own = task.times[control].values()
     solved = sum(run.solved for run in own)
-    if own and solved == len(own):
-        return []
     return [
         f"The positive control {control!r} solved {solved} of {len(own)}: recipe or budget do not "
-        "teach this task here, and no row's failure says anything of its architecture."
+        "teach this task here, and no row's failure says anything of its architecture: rows that "
+        "did not solve it, either, are not judged."
     ]
 
 

@@ -18,6 +18,7 @@ from hymba_lab.errors import TrialFailed, TrialInterrupted
 from hymba_lab.runs.store_uri import is_server
 from hymba_lab.sweep.jobs import Job, Outcome, value_of
 from hymba_lab.sweep.session import Session
+from hymba_lab.sweep.tuning_notes import edge_notes
 
 if TYPE_CHECKING:
     from hymba_lab.sweep.report import Report
@@ -46,6 +47,7 @@ class View:
         self._n_interrupted: Counter[str] = Counter()
         self._running: Mapping[str, Job] = {}
         self._n_running = 1
+        self._warned: set[str] = set()
         self._live: Live | None = None
         self._shares: tuple[float, dict[str, float]] = (-math.inf, {})
 
@@ -82,6 +84,16 @@ class View:
         total = max(self.session.planner.total(), len(self.done))
         line = f"[{len(self.done)}/{total}] {job.name}: {said}"
         self._print(line if self.console.is_terminal else line + self._time_left())
+        self._warn_of_edges()
+
+    def _warn_of_edges(self) -> None:
+        """Print once of every row that its tuning has ended at an edge of its values."""
+        outcomes = {job.identity: outcome for job, outcome in self.done}
+        warnings = edge_notes(self.session.sweep, self.session.planner.jobs(outcomes))
+        for line in warnings:
+            if line not in self._warned:
+                self._warned.add(line)
+                self._print(line)
 
     def broke_off(self, job: Job, why: TrialInterrupted | TrialFailed) -> None:
         """Say why an attempt ended early."""
