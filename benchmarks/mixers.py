@@ -5,8 +5,8 @@ tokens. Forward and backward, 512 value channels, batch 4, 512 tokens:
 
     python benchmarks/mixers.py --threads 1
 
-Last, attention of eight heads of 64 alone, with a sink, and with a gate on its output (without the
-gate's own projection, which costs what its weights cost).
+Then attention of eight heads of 64 alone, with a sink, and with a gate on its output without the
+gate's own projection; last the whole module with its projections from 512 channels, the gate's too.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from pairs import Side, Step, Table, compare, parser, show
 from torch import Tensor
 
+from hymba_lab.components.attention import attentions
+from hymba_lab.components.heads import AttentionHeads
 from hymba_lab.ops import attention
 from hymba_lab.ops.delta_rule import delta_rule, gated_linear_attention
 from hymba_lab.ops.ssd import ssd
@@ -33,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print one table per recurrence."""
     options = parser(__doc__, rounds=7).parse_args(arguments)
     tables = [_table(name, options) for name in ("ssd", "gated delta", "kimi delta", "gla")]
-    show([*tables, _attention_table(options)], options)
+    show([*tables, _attention_table(options), _module_table(options)], options)
 
 
 def _table(name: str, options: argparse.Namespace) -> Table:
@@ -52,6 +54,38 @@ def _attention_table(options: argparse.Namespace) -> Table:
     sides = [Side(name, attention_step, (name,)) for name in ("plain", "sink", "gate per head")]
     outcomes = compare(sides, rounds=3 * options.rounds, threads=options.threads)
     return Table(f"attention: 8 heads of 64, B {N_BATCH}, T {N_TIME}, backward", outcomes)
+
+
+MODULES: dict[str, dict[str, str]] = {
+    "plain": {},
+    "learned sink": {"sink": "learned"},
+    "gate per head": {"output_gate": "per_head"},
+    "gate per channel": {"output_gate": "elementwise"},
+}
+
+
+def _module_table(options: argparse.Namespace) -> Table:
+    sides = [Side(name, module_step, (name,)) for name in MODULES]
+    outcomes = compare(sides, rounds=3 * options.rounds, threads=options.threads)
+    title = f"attention module: 512 channels, 8 heads of 64, B {N_BATCH}, T {N_TIME}, backward"
+    return Table(title, outcomes)
+
+
+def module_step(name: str) -> Step:
+    """Return forward and backward of a module with its projections, for input and weights."""
+    keep_memory()
+    torch.manual_seed(0)
+    heads = AttentionHeads(n_heads=8, n_kv_heads=8, d_head=64, d_head_v=64)
+    module = attentions.build(
+        attentions.spec("softmax", **MODULES[name]), 512, heads, None, 0, True
+    )
+    x = torch.randn(N_BATCH, N_TIME, 512, requires_grad=True)
+    arriving = torch.randn(N_BATCH, N_TIME, 512)
+
+    def once() -> None:
+        torch.autograd.grad(module(x)[0], [x, *module.parameters()], arriving)
+
+    return once
 
 
 def attention_step(name: str) -> Step:

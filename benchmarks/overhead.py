@@ -20,6 +20,7 @@ from hymba_lab.runs.provenance import commit, hardware
 
 REPOSITORY = Path(__file__).parents[1]
 SWEEP = REPOSITORY / "sweeps" / "meta_tokens.yaml"
+LARGE = [str(REPOSITORY / "sweeps" / "roadmap.yaml"), "--scale", "125m", "--plan"]
 SMALL = [
     f"--set={text}"
     for text in (
@@ -36,13 +37,14 @@ SMALL = [
 LIMITS = {
     "--help": 0.5,
     "--plan": 4.0,
+    "--plan of roadmap at 125m": 6.0,
     "outside the loop, per trial": 1.0,
     "again, all finished": 8.0,
 }
 
 
 def main() -> None:
-    """Measure and print the four figures with their limits."""
+    """Measure and print the figures with their limits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args()
@@ -62,6 +64,7 @@ def measure(folder: Path) -> dict[str, float]:
     figures = {
         "--help": median_time(folder, "--help"),
         "--plan": median_time(folder, str(SWEEP), "--plan"),
+        "--plan of roadmap at 125m": median_time(folder, *LARGE),
     }
     command(folder, str(SWEEP), *SMALL)
     records = [json.loads(path.read_text()) for path in folder.glob("runs/*/result.json")]

@@ -25,6 +25,15 @@ MODELS = {
         "placement": {"name": "all_window", "window": 4},
         "kv_sharing": {"name": "adjacent", "size": 2},
     },
+    "mamba2": {"ssm": {"name": "mamba2", "d_head": 4, "d_state": 3}},
+    "delta": {
+        "ssm": {"name": "gated_delta", "d_head": 4},
+        "attention": {"name": "softmax", "sink": "learned", "qkv_conv": 3},
+    },
+    "canon": {
+        "short_conv": {"name": "canon", "before": ["mixer", "mlp"]},
+        "attention": {"name": "softmax", "value_residual": True, "output_gate": "per_head"},
+    },
     "attention": {"heads": {"name": "attention_only", "n_heads": 4, "n_kv_heads": 2, "d_head": 6}},
     "ssm": {
         "heads": {"name": "ssm_only", "expand": 2},

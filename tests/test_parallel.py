@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +82,22 @@ def alone(file: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def long_on_two(file: Path) -> Path:
-    """The long run on two ranks, uninterrupted."""
-    run(file, file.parent / "long", *LONG, *TWO)
-    return file.parent / "long"
+def uninterrupted(file: Path) -> Callable[[list[str]], Path]:
+    """The long run in one of the ways on two ranks, trained once."""
+
+    def folder(ways: list[str]) -> Path:
+        path = file.parent / f"long_{len(ways)}"
+        if not path.exists():
+            run(file, path, *LONG, *ways)
+        return path
+
+    return folder
 
 
 @pytest.mark.parametrize(
     "ways",
-    [TWO, [*TWO, "training.micro_rows=2"], SHARDED, IN_SHARDS],
-    ids=["copies", "copies-in-parts", "shards", "shards-saved-in-shards"],
+    [TWO, [*TWO, "training.micro_rows=2"], SHARDED, [*SHARDED, "training.micro_rows=2"], IN_SHARDS],
+    ids=["copies", "copies-in-parts", "shards", "shards-in-parts", "shards-saved-in-shards"],
 )
 def test_two_ranks_train_the_model_of_one_process(
     file: Path, tmp_path: Path, alone: dict[str, Any], ways: list[str]
@@ -101,14 +108,19 @@ def test_two_ranks_train_the_model_of_one_process(
     assert said["metrics"] == pytest.approx(alone["metrics"], rel=1e-5)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(("ways", "victim"), [(TWO, 0), (TWO, 1), (IN_SHARDS, 1)],
+                         ids=["the first", "another", "of shards"])  # fmt: skip
 def test_a_killed_rank_ends_the_run_and_it_goes_on_as_if_uninterrupted(
-    file: Path, tmp_path: Path, long_on_two: Path, victim: int
+    file: Path,
+    tmp_path: Path,
+    uninterrupted: Callable[[list[str]], Path],
+    ways: list[str],
+    victim: int,
 ) -> None:
-    killed(file, tmp_path / "run", *TWO, victim=victim)
-    said = run(file, tmp_path / "run", *LONG, *TWO)
+    killed(file, tmp_path / "run", *ways, victim=victim)
+    said = run(file, tmp_path / "run", *LONG, *ways)
     assert said["resumed_from"] > 0
-    found, expected = weights(tmp_path / "run"), weights(long_on_two)
+    found, expected = weights(tmp_path / "run"), weights(uninterrupted(ways))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
