@@ -177,3 +177,14 @@ def test_a_short_convolution_adds_four_numbers_per_channel() -> None:
     assert count(meta_model(one, VOCAB)) - plain == 2 * 16 * 3
     conv = model_config(attention={"name": "softmax", "qkv_conv": 4})
     assert count(meta_model(conv, VOCAB)) - plain == 2 * 4 * (4 * 6 + 2 * 6 + 2 * 8)
+
+
+@pytest.mark.parametrize("ssm", SSMS, ids=lambda ssm: "-".join(map(str, ssm.values())))
+def test_a_model_in_float64_is_computed_in_float64(ssm: dict[str, Any]) -> None:
+    """Decays, too: else a difference quotient of small steps sees their rounding."""
+    torch.manual_seed(0)
+    heads = {"name": "ssm_only", "expand": 2}
+    model = build_model(model_config(n_layers=1, heads=heads, ssm=ssm), VOCAB).double()
+    mixer = model.blocks[0].mixer.ssm
+    x = torch.randn(1, 4, 16, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mixer, x, eps=1e-6, atol=1e-7, rtol=1e-4)

@@ -19,6 +19,7 @@ from hymba_lab.components.past import WHOLE, Past, Recurrence
 from hymba_lab.components.ssm import Count, ssms
 from hymba_lab.errors import ConfigError
 from hymba_lab.ops.delta_rule import delta_rule
+from hymba_lab.ops.recurrence import at_least_float32
 
 DELTA = Recurrence(delta_rule, no_step={"beta": 0.0, "log_decay": 0.0}, values="v")
 """The delta rule of q, k, v (B, T, H, ...), log_decay (B, T, H, 1 or K) and beta (B, T, H)."""
@@ -70,7 +71,7 @@ class GatedDelta(nn.Module):
         q, k, v = torch.split(mixed, self.widths, dim=-1)
         q, k = (unit_norm(to_heads(t, self.d_head)) for t in (q, k))
         q, k = (t.repeat_interleave(self.heads_per_key, dim=2) for t in (q, k))
-        log_decay = -self.A_log.exp() * F.softplus(self.a(x).float() + self.dt_bias)
+        log_decay = -self.A_log.exp() * F.softplus(at_least_float32(self.a(x)) + self.dt_bias)
         tokens = {"q": q * self.d_head**-0.5, "k": k, "v": to_heads(v, self.d_head_v)}
         tokens |= {"log_decay": log_decay.unsqueeze(3), "beta": torch.sigmoid(self.b(x))}
         y: Tensor = self.out(past.recur(DELTA, tokens), self.z(x))

@@ -10,6 +10,7 @@ from hymba_lab.components.gated_norm import GatedNorm, heads_of, to_heads
 from hymba_lab.components.past import WHOLE, Past, Recurrence
 from hymba_lab.components.ssm import Count, ssms
 from hymba_lab.ops.delta_rule import gated_linear_attention
+from hymba_lab.ops.recurrence import at_least_float32
 
 LINEAR = Recurrence(gated_linear_attention, no_step={"k": 0.0, "log_decay": 0.0}, values="v")
 """Gated linear attention of q, k, v (B, T, H, ...) and log_decay (B, T, H, K)."""
@@ -51,7 +52,7 @@ class GatedLinearAttention(nn.Module):
     def forward(self, x: Tensor, past: Past = WHOLE) -> Tensor:
         q, k, v = self.q_k_v(x).split(self.widths, dim=-1)
         q, k = (to_heads(t, self.d_head) for t in (q, k))
-        log_decay = to_heads(F.logsigmoid(self.a(x).float()) / self.tau, self.d_head)
+        log_decay = to_heads(F.logsigmoid(at_least_float32(self.a(x))) / self.tau, self.d_head)
         tokens = {"q": q * self.d_head**-0.5, "k": k, "v": to_heads(v, self.d_head_v)}
         o = past.recur(LINEAR, {**tokens, "log_decay": log_decay})
         y: Tensor = self.out(o, self.z(x))

@@ -17,6 +17,7 @@ from hymba_lab.components.gated_norm import (
 from hymba_lab.components.past import WHOLE, Past
 from hymba_lab.components.ssm import Count, ssms
 from hymba_lab.ops.decays import LOWEST
+from hymba_lab.ops.recurrence import at_least_float32
 
 
 @ssms.register("kimi_delta")
@@ -56,7 +57,7 @@ class KimiDelta(nn.Module):
     def forward(self, x: Tensor, past: Past = WHOLE) -> Tensor:
         mixed = past.conv(self.q_k_v(x), self.conv_weight, None)
         q, k, v = (to_heads(t, self.d_head) for t in mixed.chunk(3, dim=-1))
-        raw = to_heads(self.a(x).float() + self.decay_bias, self.d_head)
+        raw = to_heads(at_least_float32(self.a(x)) + self.decay_bias, self.d_head)
         log_decay = LOWEST * torch.sigmoid(self.A_log.exp().unsqueeze(1) * raw)
         tokens = {"q": unit_norm(q) * self.d_head**-0.5, "k": unit_norm(k), "v": v}
         tokens |= {"log_decay": log_decay, "beta": torch.sigmoid(self.b(x))}

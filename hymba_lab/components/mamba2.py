@@ -12,6 +12,7 @@ from hymba_lab.components.norm import GroupRMSNorm, RMSNorm
 from hymba_lab.components.past import WHOLE, Past, Recurrence
 from hymba_lab.components.ssm import NO_STEP, Count, ssms
 from hymba_lab.errors import ConfigError
+from hymba_lab.ops.recurrence import at_least_float32
 from hymba_lab.ops.ssd import ssd
 
 
@@ -96,8 +97,8 @@ def _scan(
     state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """One SSD over steps of softplus(dt + dt_bias) (B, T, H), with the skip D u."""
-    delta = F.softplus(dt.float() + dt_bias.float())
-    log_decay = -delta * A_log.float().exp()
+    delta = F.softplus(at_least_float32(dt) + at_least_float32(dt_bias))
+    log_decay = -delta * at_least_float32(A_log).exp()
     s, after = ssd((u * delta.unsqueeze(3)).to(u.dtype), log_decay, B, C, state=state)
     return s + u * D.to(u.dtype).unsqueeze(1), after
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hymba_lab.errors import ConfigError
+from hymba_lab.ops.recurrence import at_least_float32
 from hymba_lab.ops.rms_norm import rms_norm
 
 
@@ -32,7 +33,7 @@ class GroupRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        groups = x.float().view(*x.shape[:-1], self.n_groups, -1)
+        groups = at_least_float32(x).view(*x.shape[:-1], self.n_groups, -1)
         scale = torch.rsqrt(groups.square().mean(-1, keepdim=True) + self.eps)
         y: Tensor = (groups * scale).view(x.shape).to(x.dtype)
         return y * self.weight.to(x.dtype)

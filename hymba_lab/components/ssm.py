@@ -15,6 +15,7 @@ from hymba_lab.components import steps
 from hymba_lab.components.norm import RMSNorm
 from hymba_lab.components.past import WHOLE, Past, Recurrence
 from hymba_lab.ops import one_token, selective_scan, selective_scan_step
+from hymba_lab.ops.recurrence import at_least_float32
 from hymba_lab.registry import Registry
 
 Count = Annotated[int, Field(ge=1, le=2**24)]
@@ -92,12 +93,13 @@ class Mamba1(nn.Module):
 def _scan(
     *, A_log: Tensor, D: Tensor, dt_bias: Tensor, state: Tensor | None, **tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return selective_scan(**tokens, A=-A_log.float().exp(), D=D, dt_bias=dt_bias, h0=state)
+    A = -at_least_float32(A_log).exp()
+    return selective_scan(**tokens, A=A, D=D, dt_bias=dt_bias, h0=state)
 
 
 def _step(*, A_log: Tensor, D: Tensor, dt_bias: Tensor, state: Tensor, **tokens: Tensor) -> Tensor:
     """Take A again in every step: it is no state."""
-    A = one_token.decay(A_log) if one_token.fits(A_log) else -A_log.float().exp()
+    A = one_token.decay(A_log) if one_token.fits(A_log) else -at_least_float32(A_log).exp()
     y, _ = selective_scan_step(**tokens, A=A, D=D, dt_bias=dt_bias, h=state, out=state)
     return y
 

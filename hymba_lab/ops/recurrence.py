@@ -28,3 +28,8 @@ def computed(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
     """Return the tensors in float32, or in float64 where `dtype` is float64."""
     exact = torch.promote_types(dtype, torch.float32)
     return [tensor.to(exact) for tensor in tensors]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return x in float32, or as it is in float64: what a decay or a norm is computed in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
