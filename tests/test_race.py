@@ -471,6 +471,25 @@ def test_the_bound_of_the_first_seed_is_what_gives_a_run_up() -> None:
     assert still_racing([math.inf, math.inf], 1) == []
 
 
+def test_who_has_solved_two_seeds_fewer_is_given_up(lab: Lab) -> None:
+    """Where solving takes most of the budget means are close: an end counts as solved there."""
+    lab.edit(**RACE)
+    session = lab.session()
+    steps = {
+        (cell.label, rate, seed): 0.9 * LAST if rate == RATES[0] else math.inf
+        for cell in session.cells for rate in RATES for seed in range(6)
+    }  # fmt: skip
+    steps |= {(cell.label, RATES[1], 0): 0.9 * LAST for cell in session.cells}
+    outcomes = play(session, steps, random.Random(0))
+    jobs = session.planner.jobs(outcomes)
+    for cell in session.cells:
+        seeds = {
+            rate: sum(job.cell is cell and job.params["optimizer.lr"] == rate for job in jobs)
+            for rate in RATES
+        }
+        assert seeds == {RATES[0]: 6, RATES[1]: 3, RATES[2]: 2, RATES[3]: 2}
+
+
 def test_who_solves_oftener_is_not_given_up_for_an_early_end(lab: Lab) -> None:
     """A run that ended unsolved counts as solved at its end: its mean may be the smaller one."""
     lab.edit(**RACE)
