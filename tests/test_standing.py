@@ -77,8 +77,9 @@ def test_the_list_of_sweeps_says_which_row_stands_at_a_value_that_lost(desk: Des
     [
         both("hybrid", 0.008),
         [line("hybrid", 0, 0.008, 0, 0), *(line("hybrid", s, 0.004, 1, 0) for s in range(3))],
+        [line("hybrid", s, lr, 0) for s in range(2) for lr in (0.004, 0.008)],
     ],
-    ids=["it won", "none solved, one run chose"],
+    ids=["it won", "none solved, one run chose", "nobody has won yet"],
 )
 def test_a_row_that_lost_no_race_is_judged(desk: Desk, lines: list[dict[str, Any]]) -> None:
     desk.export(ROWS, sweep=SEARCH, **{LR: {"hybrid": 0.008, "mamba": 0.004}})

@@ -29,6 +29,8 @@ def lost_values(exports: Iterable[Export]) -> dict[str, str]:
         unraced = chosen_by_one_run(export.tuning, paths)
         for _, runs in export.tuning[~export.tuning["row"].isin(unraced)].groupby("row"):
             chosen = runs["chosen"] == 1
+            if not chosen.any():  # still racing
+                continue
             won |= set(runs["identity"][chosen])
             winner = _values(runs[chosen], paths)
             for values, own in runs[~chosen].groupby(paths):
