@@ -65,20 +65,14 @@ def counted(answers: Sequence[Answer]) -> tuple[list[Answer], Count]:
         for answer in answers
     ]
     names = (
-        "reproduced",
-        "contradicted",
-        "sooner",
-        "alone",
-        "undecided",
-        "censored",
-        "not learned",
-        "not judged",
-    )
+        "reproduced", "contradicted", "sooner", "alone",
+        "undecided", "censored", "not learned", "not judged",
+    )  # fmt: skip
     return told, Count(
-        len(groups),
-        sum(not math.isnan(p) for p in largest),
-        *(kinds.count(name) for name in names),
+        independent=len(groups),
+        tests=sum(not math.isnan(p) for p in largest),
         lucky=sum(key in lucky for key, one in zip(groups, decided, strict=True) if one),
+        **{name.replace(" ", "_"): kinds.count(name) for name in names},
     )
 
 

@@ -21,7 +21,7 @@ from hymba_lab.stats import (
 )
 from hymba_lab.tables.beside import with_paper
 from hymba_lab.tables.columns import NEEDED
-from hymba_lab.tables.display import Table
+from hymba_lab.tables.display import Second, Table
 from hymba_lab.tables.gates import Floor, Gate
 from hymba_lab.tables.interactions import interaction_table
 from hymba_lab.tables.measured import (
@@ -159,7 +159,7 @@ def _method_notes(
     ]
 
 
-def _interactions(runs: pd.DataFrame, values: Values, asked: Asked) -> Table:
+def _interactions(runs: pd.DataFrame, values: Values, asked: Asked) -> Second:
     return interaction_table(
         runs, values, asked.factorial, asked.baseline, goal=asked.goal, alpha=asked.alpha
     )
