@@ -18,6 +18,7 @@ from hymba_lab.stats import (
     Run,
     against,
     log_spreads,
+    log_times,
     place,
 )
 from hymba_lab.stats.evidence import Evidence
@@ -42,11 +43,7 @@ def by_time(
     either did not solve, the log-rank test says from six seeds which was sooner.
     """
     region = region_of_times(condition)
-    logs = {
-        label: {seed: math.log(run.time) for seed, run in own.items()}
-        for label, own in rows.items()
-        if own and all(run.solved for run in own.values())
-    }
+    logs = log_times(rows)
     if row in logs and other in logs:
         found = place(against(logs, other, share=share)[0][row], region, alpha=alpha * share)
         return Timed(_ratios(found, share), True)

@@ -27,7 +27,14 @@ from hymba_lab.stats.region import Placed, Region, place
 from hymba_lab.stats.rounding import round_up
 from hymba_lab.stats.slope import Slope, slopes
 from hymba_lab.stats.survival import Run, Step, crossing, kaplan_meier, log_rank
-from hymba_lab.stats.times import MARGIN, Timed, compare_times, factor_of, log_spreads
+from hymba_lab.stats.times import (
+    MARGIN,
+    Timed,
+    compare_times,
+    factor_of,
+    log_spreads,
+    log_times,
+)
 from hymba_lab.stats.verdicts import NOWHERE, Comparison, Goal, Kind, compare, pairing_of
 
 __all__ = [
@@ -60,6 +67,7 @@ __all__ = [
     "kaplan_meier",
     "log_rank",
     "log_spreads",
+    "log_times",
     "mean_interval",
     "measured",
     "pairing_of",

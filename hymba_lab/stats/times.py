@@ -102,6 +102,15 @@ def compare_times(
     ]  # fmt: skip
 
 
+def log_times(runs: Rows) -> dict[str, dict[int, float]]:
+    """log T of every run, of the rows of which every run solved."""
+    return {
+        label: {seed: math.log(run.time) for seed, run in row.items()}
+        for label, row in runs.items()
+        if row and all(run.solved for run in row.values())
+    }
+
+
 def log_spreads(runs: Rows) -> list[Spread]:
     """The variances of log T of the rows of which every run solved, two or more of them."""
     return [
@@ -112,11 +121,7 @@ def log_spreads(runs: Rows) -> list[Spread]:
 
 
 def _assess(rows: Rows, baseline: str, others: Sequence[Spread], share: float) -> dict[str, Found]:
-    logs = {
-        label: {seed: math.log(run.time) for seed, run in row.items()}
-        for label, row in rows.items()
-        if all(run.solved for run in row.values())
-    }
+    logs = log_times(rows)
     found: dict[str, Found] = {}
     if baseline in logs:
         found.update(against(logs, baseline, others=others, share=share)[0])

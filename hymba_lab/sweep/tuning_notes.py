@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hymba_lab.sweep.jobs import Job, Outcomes
 from hymba_lab.sweep.question.designs import shown
 from hymba_lab.sweep.question.file import Sweep, SweepFile
-from hymba_lab.sweep.race import Race, race_of
+from hymba_lab.sweep.race import FEWER, Race, race_of
 from hymba_lab.sweep.widening import at_edge, never_widened
 
 Rows = Mapping[str, Sequence[Job]]
@@ -109,7 +109,7 @@ def _bound(race: Race) -> str:
         return f"whose mean {race.metric.name} is over {race.behind:g} / sqrt(k) behind the best"
     return (
         f"whose geometric mean of tokens until solved is over exp({race.behind:g} / sqrt(k)) times "
-        "the best's"
+        f"the leader's, or that have solved {FEWER} seeds fewer"
     )
 
 

@@ -35,8 +35,11 @@ def method_note(baseline: str, n_rows: int, alpha: float, pairing: Pairing) -> s
     )
 
 
-def times_note(baseline: str, n_rows: int, alpha: float) -> str:
-    """How verdicts on times were made, or that there was no test to make."""
+def times_note(baseline: str, n_rows: int, alpha: float, pairing: Pairing | None = None) -> str:
+    """How verdicts on times were made, or that there was no test to make.
+
+    `pairing` is that of the rows that all solved, where there are two of them.
+    """
     censored = (
         "Censored: a side ended before it had solved; its bound counts it as solved at its end."
     )
@@ -50,7 +53,7 @@ def times_note(baseline: str, n_rows: int, alpha: float) -> str:
         f"Effect: training tokens until solved over those of {baseline!r}; moderated t-tests of "
         "their logarithms where every run solved, the log-rank test from six seeds where some did "
         f"not, alpha = {alpha:g} over the table's {n_rows} tests (Holm), intervals simultaneous. "
-        f"{censored}"
+        f"{censored}{f' {pairing}' if pairing else ''}"
     )
 
 

@@ -17,6 +17,7 @@ from hymba_lab.stats import (
     compare,
     compare_times,
     factor_of,
+    log_times,
     pairing_of,
 )
 from hymba_lab.tables.beside import with_paper
@@ -149,10 +150,12 @@ def _method_notes(
             method_note(baseline, n_tests, alpha, pairing_of(values, baseline)),
             *([] if within is None else [equivalence_note(n_tests, alpha, f"{within:g}")]),
         ]
+    logs = log_times(asked.task.times)
+    pairing = pairing_of(logs, baseline) if baseline in logs and len(logs) > 1 else None
     alike = any(one.kind == "equivalent" for one in found)
     return [
         scale_note(runs),
-        times_note(baseline, n_tests, alpha),
+        times_note(baseline, n_tests, alpha, pairing),
         *([equivalence_note(n_tests, alpha, f"{factor_of(within):g} times")] if alike else []),
         *solving_notes(asked.task, values),
         *stopped_notes(runs, asked.others),
