@@ -51,8 +51,8 @@ def test_a_map_beside_a_sink_leaves_what_the_sink_takes() -> None:
     torch.testing.assert_close(attention_map(seen), e / (1 + e.sum(-1, keepdim=True)))
 
 
-def test_another_recurrence_is_watched_and_has_no_map_yet() -> None:
-    model, tokens = built(ssm={"name": "gla", "d_head": 4})
+def test_a_recurrence_of_two_inputs_is_watched_and_has_no_map() -> None:
+    model, tokens = built(ssm={"name": "mamba3", "d_head": 4, "d_state": 3})
     layer = watch(model, tokens)[0]
     assert set(layer.recurrences["ssm"]) == {"h"} and layer.ssm is None
     assert set(summaries(layer, 0)) == {"attention"}
