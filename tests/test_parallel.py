@@ -108,8 +108,11 @@ def test_two_ranks_train_the_model_of_one_process(
     assert said["metrics"] == pytest.approx(alone["metrics"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("ways", "victim"), [(TWO, 0), (TWO, 1), ([*IN_SHARDS, "training.tokens=14400"], 1)],
-                         ids=["the first", "another", "of shards"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ways", "victim"),
+    [(TWO, 0), (TWO, 1), ([*IN_SHARDS, "training.tokens=14400"], 1)],
+    ids=["the first", "another", "of shards"],
+)
 def test_a_killed_rank_ends_the_run_and_it_goes_on_as_if_uninterrupted(
     file: Path,
     tmp_path: Path,

@@ -32,11 +32,11 @@ def _operations_note(session: Session) -> str:
 
 
 def _memory_note(session: Session) -> str:
-    vocab = session.mixture.vocab
-    memory = {cell.label: device_memory(cell.config, vocab).total for cell in session.cells}
-    most = max(memory, key=lambda label: memory[label])
+    """Of the row with the most FLOPs: an estimate takes its time, and rows are about as large."""
+    most = max(session.cells, key=lambda cell: cell.costs.flops_per_token)
+    memory = device_memory(most.config, session.mixture.vocab).total
     return (
-        f"Memory of a run: up to {memory[most] / 1e9:.2g} GB ({most}) for weights, gradients, "
+        f"Memory of a run: about {memory / 1e9:.2g} GB ({most.label}) for weights, gradients, "
         "optimizer and activations, beside about half a GB of Python and torch."
     )
 
