@@ -86,6 +86,13 @@ def test_a_gpu_is_told_of_its_scan_only_where_it_has_none(chosen: str, said: boo
     assert about == (["the GPU has no fast scan: triton is not here"] if said else [])
 
 
+def test_a_slow_scan_that_was_asked_for_on_a_gpu_is_no_advice() -> None:
+    found = doctor.examine()
+    found["machine"]["cuda"] = "A card"
+    found["operations"]["selective_scan"] |= {"chosen": "torch", "unavailable": {"cpp": "no"}}
+    assert not any("scan" in line for line in doctor.advice(found))
+
+
 def test_too_many_threads_and_spinning_are_told() -> None:
     found = doctor.examine()
     found["threads"] = {"torch": 64, "OMP_NUM_THREADS": "64", "OMP_WAIT_POLICY": None}

@@ -396,3 +396,36 @@ def test_the_gpus_of_a_trial_that_has_ended_are_free_at_once(
         (own,) = (own for future, own in sent if future is ended)
         running.append(launcher.submit(str, task))
         assert sorted(sent[-1][1].split(",")) == sorted(own.split(","))
+
+
+def test_a_trial_that_ends_while_it_is_looked_at_gives_its_gpu_back_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its future may be running when it is first asked, and done a moment later."""
+
+    class EndsWhenAsked(Unheard):
+        asked = 0
+
+        def done(self) -> bool:
+            self.asked += 1
+            return self.asked > 1
+
+    seen: list[str] = []
+
+    class Trials:
+        def __init__(self, n: int) -> None: ...
+
+        def submit(self, function: Any, task: Any, environment: Any, timeout_s: Any) -> Unheard:
+            seen.append(environment.get("CUDA_VISIBLE_DEVICES", "none"))
+            return EndsWhenAsked()
+
+    monkeypatch.setattr(local, "ForkedTrials", Trials)
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    launcher, task = ForkServer(Site("test")), SimpleNamespace(needs=Needs())
+    for _ in range(2):
+        launcher.submit(str, task)
+    launcher.submit(str, task)
+    assert sorted(seen[:2]) == ["0", "1"]
+    assert len(launcher._places) + sum(len(own) for _, own in launcher._taken) == 2

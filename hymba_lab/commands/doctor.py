@@ -70,7 +70,7 @@ def advice(found: dict[str, Any]) -> list[str]:
     told = []
     scan = found["operations"]["selective_scan"]
     if machine["cuda"]:
-        if scan["chosen"] == "torch":
+        if scan["chosen"] == "torch" and "triton" in scan["unavailable"]:  # else it was asked for
             told.append(f"the GPU has no fast scan: {scan['unavailable']['triton']}")
     elif "cpp" in scan["unavailable"]:
         told.append(

@@ -57,11 +57,12 @@ class ForkServer(Launcher):
 
         A trial that has ended is seen by its future: callbacks of it may still have to run.
         """
-        running = [(future, own) for future, own in self._taken if not future.done()]
-        for future, own in self._taken:
-            if future.done():
+        before, self._taken = self._taken, []
+        for future, own in before:
+            if future.done():  # asked once: it may end at any moment
                 self._places += own
-        self._taken = running
+            else:
+                self._taken.append((future, own))
         return [self._places.pop() for _ in range(n)] if len(self._places) >= n else []
 
     def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
