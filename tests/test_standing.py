@@ -68,7 +68,7 @@ def test_the_list_of_sweeps_says_which_row_stands_at_a_value_that_lost(desk: Des
     raced(desk, both("hybrid", 0.004))
     heads, race = (read_export(desk.folder / f"results/{name}-nano") for name in ("heads", "raced"))
     lost = lost_values([heads, race])
-    said = f"hybrid stands where {LR} 0.008 lost to {LR} 0.004 in raced-nano."
+    said = f"“hybrid” stands where {LR} 0.008 lost to {LR} 0.004 in raced-nano."
     assert (standing(heads, lost), standing(race, lost)) == (said, "")
 
 

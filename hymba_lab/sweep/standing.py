@@ -43,7 +43,7 @@ def standing(export: Export, lost: Lost) -> str:
     """Say which of an export's rows stand at a value that lost, and where; "" where none does."""
     runs = export.runs
     rows = dict.fromkeys(runs["row"][runs["identity"].isin(list(lost))])
-    said = (f"{row} stands where {_of(runs[runs['row'] == row], lost)}" for row in rows)
+    said = (f"“{row}” stands where {_of(runs[runs['row'] == row], lost)}" for row in rows)
     return "".join(f" {one}." for one in said).strip()
 
 
