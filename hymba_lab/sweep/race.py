@@ -85,18 +85,22 @@ def race_of(sweep: Sweep) -> Race:
     return Race(sweep.file, task_of_sweep(sweep.file, sweep.base.resolved()))
 
 
-def still_racing(
-    means: Sequence[float], k: int, behind: float = BEHIND, leader: float | None = None
-) -> list[int]:
-    """Return which of the means after `k` seeds are within reach of the leader's.
+def still_racing(standings: Sequence[Standing], k: int, behind: float = BEHIND) -> list[int]:
+    """Return which of the values, standing so after `k` seeds, go on: the best first.
 
-    It is the smallest, unless a `leader` solves oftener: a run that ended unsolved counts as
-    solved at its end, so that the mean of a value with such runs may be smaller.
+    The mean of a value that did not always solve may be smaller than the leader's, since a run
+    that ended unsolved counts as solved at its end: it is in reach, but not by having solved less.
     """
-    best = min(means) if leader is None else leader
-    if math.isinf(best):
+    order = sorted(range(len(standings)), key=lambda n: standings[n].rank)
+    leader = standings[order[0]]
+    if math.isinf(leader.mean):
         return []
-    return [n for n, mean in enumerate(means) if mean - best <= behind / math.sqrt(k)]
+    reach = leader.mean + behind / math.sqrt(k)
+    return [
+        n
+        for n in order
+        if standings[n].mean <= reach and standings[n].unsolved - leader.unsolved < FEWER
+    ]
 
 
 def race_jobs(
@@ -178,7 +182,4 @@ def _left(
     if k == 1 and not any(one.unsolved == 0 and math.isfinite(one.mean) for one in standings):
         best = winner([run for runs in own for run in runs], race.metric)
         return [best.params] if best is not None else []
-    order = sorted(range(len(racing)), key=lambda n: standings[n].rank)
-    ranked, leader = [standings[n] for n in order], standings[order[0]]
-    within = still_racing([one.mean for one in ranked], k, race.behind, leader.mean)
-    return [racing[order[n]] for n in within if ranked[n].unsolved - leader.unsolved < FEWER]
+    return [racing[n] for n in still_racing(standings, k, race.behind)]
