@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,15 @@ def test_generated_pages_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in reference.pages().items():
         stands = (reference.FOLDER / name).read_text(encoding="utf-8")
         assert stands == text, f"docs/reference/{name} is old: make docs-reference"
+
+
+def test_one_run_and_race_is_what_the_committed_runs_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "analysis" / "one_run_and_race.py"), run_name="__main__")
+    stands = (DOCS / "one_run_and_race.md").read_text(encoding="utf-8")
+    assert stands == capsys.readouterr().out, "python analysis/one_run_and_race.py > docs/..."
 
 
 @pytest.mark.parametrize("model", [SweepFile, *reference._models(SweepFile)])

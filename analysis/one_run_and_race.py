@@ -1,0 +1,85 @@
+"""`python analysis/one_run_and_race.py > docs/one_run_and_race.md`.
+
+Tables whose rates one run a value chose (`results/one_run`) beside the same questions tuned by a
+race over the compared seeds (`results`), row by row. Nothing is trained.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from hymba_lab.sweep.documents import documents
+from hymba_lab.sweep.export import Export, read_export
+
+RATE = "optimizer.lr"
+HEAD = """# One run a rate, and a race
+
+The same questions on the same seeds, tuned in two ways: by one run of each learning rate on a seed
+of its own (`results/one_run/`), and by a race of the rates over the compared seeds (`results/`,
+[how](how_a_verdict_is_made.md)). A change in the verdict, in bold, is what the luck of one run had
+said. Times are geometric means of thousand training tokens until solved; effects are ratios to the
+first row of each table, with 95 % intervals over the table. Command, commits and hardware of the
+runs stand under each table there. Written by `python analysis/one_run_and_race.py`; nothing was
+trained for it.
+"""
+COLUMNS = ("rate", "time [k]", "effect", "by one run", "rate", "time [k]", "effect", "by a race")
+
+Line = dict[str, Any]
+
+
+def lines(export: Export) -> dict[str, Line]:
+    """Return the rows of the table by label, each with the rate that it stands at."""
+    rates = export.runs.groupby("row")[RATE].first()
+    records: list[Line] = documents(export)[0].frame.to_dict("records")
+    return {str(one["row"]): {**one, RATE: float(rates[one["row"]])} for one in records}
+
+
+def section(name: str, once: Export, raced: Export) -> str:
+    """Return one question's rows under both."""
+    one_run, race = lines(once), lines(raced)
+    said = [
+        f"## `{name}`\n",
+        f"Hours of one core, tuning included: {_hours(once)} and {_hours(raced)}.\n",
+        f"| row | {' | '.join(COLUMNS)} |",
+        "|---|---:|---:|---|---|---:|---:|---|---|",
+    ]
+    for label, after in race.items():
+        before = one_run.get(label)
+        cells = [*(_cells(before) if before else ["", "", "", "not asked"]), *_cells(after)]
+        if before and _short(before) != _short(after):
+            cells[-1] = f"**{cells[-1]}**"
+        said.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(said)
+
+
+def _hours(export: Export) -> str:
+    return f"{sum(export.facts.hours.values()):.1f}"
+
+
+def _cells(line: Line) -> list[str]:
+    time = line["tokens_to_solve"]
+    shown = "" if math.isnan(time) else f"{time / 1000:,.0f}"
+    return [f"{line[RATE]:g}", shown, _effect(line), _short(line)]
+
+
+def _effect(line: Line) -> str:
+    effect, low, high = line["effect"], line["effect_low"], line["effect_high"]
+    if math.isnan(effect):
+        return ""
+    return f"{effect:.2f} [{low:.2f}, {high:.2f}]" if math.isfinite(high) else f"> {low:.2f}"
+
+
+def _short(line: Line) -> str:
+    return str(line["verdict"]).partition(" (")[0].partition(":")[0]
+
+
+def main() -> None:
+    """Print the page."""
+    print(HEAD)
+    folders = sorted(Path("results/one_run").glob("*-nano"))
+    pairs = [(read_export(folder), read_export(Path("results", folder.name))) for folder in folders]
+    print("\n\n".join(section(once.name, once, raced) for once, raced in pairs))
+
+
+if __name__ == "__main__":
+    main()
