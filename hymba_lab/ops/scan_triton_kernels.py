@@ -155,9 +155,8 @@ def backward(  # type: ignore[no-untyped-def]
             raw = read(dt, earlier, dt_t, at_dt, near, BT).to(tl.float32) + bias[None, :]
             delta = softplus(raw)
             drive = delta * read(x, earlier, x_t, at_x, near, BT).to(tl.float32)
-            Bs = for_all(
-                read(B, earlier, B_t, at_B, has_n[None, :] & (i >= 0)[:, None], BT), BT, BN, BD
-            )
+            all_n = has_n[None, :] & (i >= 0)[:, None]
+            Bs = for_all(read(B, earlier, B_t, at_B, all_n, BT), BT, BN, BD)
             for step in tl.static_range(BT):
                 decay = power(at_step(delta, step, BT)[None, :] * (a * LOG2_E))
                 start = decay * start + at_step(drive, step, BT)[None, :] * states_at(Bs, step, BT)
@@ -166,39 +165,18 @@ def backward(  # type: ignore[no-untyped-def]
         Bs, Cs = for_all(asked_B, BT, BN, BD), for_all(asked_C, BT, BN, BD)
         delta = tl.where(wide, softplus(raw), 0.0)
         drive = delta * xs
-        # the states after every step, and what they are multiplied with in the next
-        h, ys = start, skip[None, :] * xs
-        H, decays = tl.zeros((BT, BN, BD), tl.float32), tl.zeros((BT, BN, BD), tl.float32)
-        for step in tl.static_range(BT):
-            decay = power(at_step(delta, step, BT)[None, :] * (a * LOG2_E))
-            h = decay * h + at_step(drive, step, BT)[None, :] * states_at(Bs, step, BT)
-            H, decays = put_state(H, step, h, BT), put_state(decays, step, decay, BT)
-            if HAS_Z:
-                seen = tl.sum(h * states_at(Cs, step, BT), 0)
-                ys += tl.where((i == step)[:, None], seen[None, :], 0.0)
+        H, decays, seen = _states(start, delta, drive, a, Bs, Cs, HAS_Z, BT, BD, BN)
         place = far(part, BT * n_channels) + at_wide
         if HAS_Z:  # what arrives before the gate y SiLU(z), and at z
             zs = asked_z.to(tl.float32)
             gate = sigmoid(zs)
+            ys = skip[None, :] * xs + seen
             dzs = gys * ys * gate * (1.0 + zs * (1.0 - gate))
             tl.store(dz + place, dzs.to(dz.dtype.element_ty), mask=wide)
             gys *= zs * gate
-        # the adjoint of the state after every step, and what it makes of it
-        d_delta, d_drive = tl.zeros((BT, BD), tl.float32), tl.zeros((BT, BD), tl.float32)
-        to_B, to_C = tl.zeros((BT, BN, BD), tl.float32), tl.zeros((BT, BN, BD), tl.float32)
-        for step in tl.static_range(BT - 1, -1, -1):
-            before = start
-            if step > 0:
-                before = states_at(H, step - 1, BT)
-            gy_step = at_step(gys, step, BT)[None, :]
-            g = gy_step * states_at(Cs, step, BT) + carry
-            carry = states_at(decays, step, BT) * g
-            d_log = carry * before  # gradient of delta A
-            sum_A += d_log * at_step(delta, step, BT)[None, :]
-            d_delta = put(d_delta, step, tl.sum(d_log * a, 0), BT)
-            d_drive = put(d_drive, step, tl.sum(g * states_at(Bs, step, BT), 0), BT)
-            to_B = put_state(to_B, step, g * at_step(drive, step, BT)[None, :], BT)
-            to_C = put_state(to_C, step, states_at(H, step, BT) * gy_step, BT)
+        carry, sum_A, d_delta, d_drive, to_B, to_C = _adjoints(
+            start, H, decays, carry, sum_A, gys, delta, drive, a, Bs, Cs, BT, BD, BN
+        )
         pairs = tl.reshape(tl.join(to_B, to_C), (BT * BN, 2 * BD))
         sums = tl.dot(pairs, ones, input_precision="tf32x3" if EXACT else "tf32")
         spot = sums_to + far(part, BT * n_states)
@@ -213,3 +191,46 @@ def backward(  # type: ignore[no-untyped-def]
     tl.store(dA + row * size + state, sum_A, mask=live)
     tl.store(dD + row * n_channels + d, sum_D, mask=has_d)
     tl.store(dbias + row * n_channels + d, sum_bias, mask=has_d)
+
+
+@triton.jit
+def _states(  # type: ignore[no-untyped-def]
+    h, delta, drive, a, Bs, Cs,
+    SEE: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """Return the states after every step, what led to each, and if SEE what C sees of them."""
+    H, decays = tl.zeros((BT, BN, BD), tl.float32), tl.zeros((BT, BN, BD), tl.float32)
+    seen = tl.zeros((BT, BD), tl.float32)
+    for step in tl.static_range(BT):
+        decay = power(at_step(delta, step, BT)[None, :] * (a * LOG2_E))
+        h = decay * h + at_step(drive, step, BT)[None, :] * states_at(Bs, step, BT)
+        H, decays = put_state(H, step, h, BT), put_state(decays, step, decay, BT)
+        if SEE:
+            seen = put(seen, step, tl.sum(h * states_at(Cs, step, BT), 0), BT)
+    return H, decays, seen
+
+
+@triton.jit
+def _adjoints(  # type: ignore[no-untyped-def]
+    start, H, decays, carry, sum_A, gys, delta, drive, a, Bs, Cs,
+    BT: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """Return the carry to the part before, sum_A with its gradient of A, and the gradients of
+    delta, drive, B and C, of these two not yet summed over the channels.
+    """
+    d_delta, d_drive = tl.zeros((BT, BD), tl.float32), tl.zeros((BT, BD), tl.float32)
+    to_B, to_C = tl.zeros((BT, BN, BD), tl.float32), tl.zeros((BT, BN, BD), tl.float32)
+    for step in tl.static_range(BT - 1, -1, -1):
+        before = start
+        if step > 0:
+            before = states_at(H, step - 1, BT)
+        gy_step = at_step(gys, step, BT)[None, :]
+        g = gy_step * states_at(Cs, step, BT) + carry
+        carry = states_at(decays, step, BT) * g
+        d_log = carry * before  # gradient of delta A
+        sum_A += d_log * at_step(delta, step, BT)[None, :]
+        d_delta = put(d_delta, step, tl.sum(d_log * a, 0), BT)
+        d_drive = put(d_drive, step, tl.sum(g * states_at(Bs, step, BT), 0), BT)
+        to_B = put_state(to_B, step, g * at_step(drive, step, BT)[None, :], BT)
+        to_C = put_state(to_C, step, states_at(H, step, BT) * gy_step, BT)
+    return carry, sum_A, d_delta, d_drive, to_B, to_C
