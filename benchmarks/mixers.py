@@ -31,11 +31,19 @@ DELTA_SHAPE = (4, 64, 128)  # heads, key and value channels: expand_v 2
 OF_AUTOGRAD, OF_LOOP = 1.0, 8.0  # how many times ours the others must take at least
 
 
+TABLES = ("ssd", "gated delta", "kimi delta", "gla", "attention", "module")
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Print one table per recurrence."""
-    options = parser(__doc__, rounds=7).parse_args(arguments)
-    tables = [_table(name, options) for name in ("ssd", "gated delta", "kimi delta", "gla")]
-    show([*tables, _attention_table(options), _module_table(options)], options)
+    """Print one table per recurrence, of attention, and of its module."""
+    made = parser(__doc__, rounds=7)
+    made.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
+    options = made.parse_args(arguments)
+    others = {"attention": _attention_table, "module": _module_table}
+    tables = [
+        others[name](options) if name in others else _table(name, options) for name in options.only
+    ]
+    show(tables, options)
 
 
 def _table(name: str, options: argparse.Namespace) -> Table:
