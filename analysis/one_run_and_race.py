@@ -30,7 +30,7 @@ Line = dict[str, Any]
 def lines(export: Export) -> dict[str, Line]:
     """Return the rows of the table by label, each with the rate that it stands at."""
     rates = export.runs.groupby("row")[RATE].first()
-    records: list[Line] = documents(export)[0].frame.to_dict("records")
+    records: Any = documents(export)[0].frame.to_dict("records")
     return {str(one["row"]): {**one, RATE: float(rates[one["row"]])} for one in records}
 
 

@@ -7,13 +7,15 @@ folder outside of `--root` that a command may write to.
 import errno
 import json
 import os
+import re
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.errors import DataError, LeaseLost, StoreError, TrialFailed
+from hymba_lab.errors import DataError, StoreError, TrialFailed
 
 
 def make_folder(path: Path) -> None:
@@ -53,30 +55,50 @@ def write_atomically(
         raise StoreError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
-def write_bytes(path: Path, content: bytes | memoryview, guard: Guard | None = None) -> None:
-    """Write a file atomically; raises `TrialFailed("disk")` with the path and the reason."""
+@contextmanager
+def written(path: Path, guard: Guard | None = None) -> Iterator[Path]:
+    """Give a path beside `path`; what the block writes there stands at `path` after it, or nothing.
+
+    Raises `TrialFailed("disk")` with the path and the reason, whatever a library wrapped that in.
+    """
     # one name: a kill leaves at most one behind; with a guard, two processes may write at a time
     own = f".{os.getpid()}.{uuid.uuid4().hex[:8]}" if guard else ""
     partial = path.with_name(f"{path.name}{own}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield partial
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         if guard:
             guard()
         os.replace(partial, path)
-    except LeaseLost:
+    except BaseException as error:
+        size = partial.stat().st_size if partial.exists() else 0
         partial.unlink(missing_ok=True)
-        raise
-    except OSError as error:
-        partial.unlink(missing_ok=True)
+        reason = _of_the_system(error)
+        if reason is None:
+            raise
         raise TrialFailed(
             "disk",
-            f"{path}: {len(content) / 1e6:.1f} MB cannot be written: {error.strerror}; "
+            f"{path}: cannot be written ({size / 1e6:.1f} MB so far): {reason}; "
             "make room or mend the folder, then start again: the run continues from the last "
             "checkpoint that was written.",
         ) from error
+
+
+def _of_the_system(error: BaseException) -> str | None:
+    """What the system said, where that is why: torch's error hides it, safetensors' cites it."""
+    if type(error) is RuntimeError and isinstance(error.__context__, OSError):
+        error = error.__context__
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(number[1])) if number else None
+
+
+def write_bytes(path: Path, content: bytes, guard: Guard | None = None) -> None:
+    """Write a file atomically; raises `TrialFailed("disk")` with the path and the reason."""
+    with written(path, guard) as partial:
+        partial.write_bytes(content)
 
 
 _NO_CACHE = (

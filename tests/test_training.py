@@ -478,7 +478,7 @@ def test_a_full_disk_is_a_failure_and_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(os, function, full)
     with pytest.raises(
-        TrialFailed, match=r"last\.ckpt: 0\.\d MB cannot be written: No space left"
+        TrialFailed, match=r"last\.ckpt: cannot be written \(0\.\d MB so far\): No space left"
     ) as caught:
         run(tiny, "training.val_every=2")
     assert caught.value.reason == "disk"

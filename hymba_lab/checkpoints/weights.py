@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save_file
 from torch import Tensor
 
-from hymba_lab.atomic import Guard, parsed_json, write_bytes
+from hymba_lab.atomic import Guard, parsed_json, written
 from hymba_lab.errors import CheckpointError
 
 FORMAT = 1
@@ -28,7 +28,8 @@ def save_weights(
     models are equal files.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_bytes(path, save(tensors, {HEADER: json.dumps(facts, sort_keys=True)}), guard)
+    with written(path, guard) as partial:
+        save_file(tensors, partial, {HEADER: json.dumps(facts, sort_keys=True)})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -36,7 +37,9 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = parsed_json((file.metadata() or {}).get(HEADER, "{}"))
-        return load(path.read_bytes()), facts if isinstance(facts, dict) else {}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
+        return tensors, facts if isinstance(facts, dict) else {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file; train the run first.") from None
     except (OSError, ValueError, SafetensorError) as error:

@@ -4,7 +4,6 @@ It is written atomically, so that a kill at any moment leaves the old file or th
 Reading checks every byte against its checksum and unpickles nothing but tensors and plain values.
 """
 
-import io
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from hymba_lab.atomic import Guard, write_bytes
+from hymba_lab.atomic import Guard, written
 from hymba_lab.checkpoints.weights import FORMAT, HEADER
 from hymba_lab.errors import CheckpointError
 from hymba_lab.training.shards import SHARDS, joined, remove_shards
@@ -36,9 +35,8 @@ class RunCheckpointIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write the checkpoint; raises `TrialFailed("disk")` when that is impossible."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint | {HEADER: self._header}, buffer)
-        write_bytes(Path(path), buffer.getbuffer(), self._guard)
+        with written(Path(path), self._guard) as partial, partial.open("wb") as file:
+            torch.save(checkpoint | {HEADER: self._header}, file)
         remove_shards(Path(path), keep=checkpoint.get(SHARDS, {}).get("folder"))
 
     def load_checkpoint(
