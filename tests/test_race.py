@@ -26,7 +26,7 @@ from hymba_lab.sweep.jobs import Job, Outcome
 from hymba_lab.sweep.observers.view import View
 from hymba_lab.sweep.pruning import make_pruning
 from hymba_lab.sweep.question.file import Metric, Stop
-from hymba_lab.sweep.race import BEHIND, GIVEN_UP_AT, Standing, still_racing
+from hymba_lab.sweep.race import BEHIND, GIVEN_UP_AT, UNBEGUN, Standing, race_of, still_racing
 from hymba_lab.sweep.session import Session
 from hymba_lab.sweep.tuning_notes import edge_notes, tuning_notes
 from hymba_lab.sweep.widening import MOST
@@ -57,7 +57,7 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path, SWEEP)
 
 
-def ended(session: Session, job: Job, step: float) -> Outcome:
+def ended(session: Session, job: Job, step: float, unsolved: float = 0.89) -> Outcome:
     """A run that solves its task at `step`, given up or at its budget's end before that."""
     records = [past.record for past in job.history if past.record]
     file = session.sweep.file
@@ -65,7 +65,7 @@ def ended(session: Session, job: Job, step: float) -> Outcome:
     rule = make_pruning(file.pruner, METRIC, records, file.stop, slack)
     given_up = getattr(rule, "step", math.inf) if job.stage != "seed" else math.inf
     end = min(step, given_up, LAST)
-    value = 0.95 if end == step else 0.2
+    value = 0.95 if end == step else unsolved
     metrics = {METRIC.name: value}
     record = {"history": [[end, metrics]], "n_steps": end, "metrics": metrics}
     pruned = end == given_up and end < step
@@ -374,16 +374,22 @@ def raced(
     luck: np.random.Generator,
     n_seeds: int = 6,
     end: float = math.inf,
+    tells: bool = True,
 ) -> list[Run]:
-    """The same at the rate that a race over those seeds leaves; no run goes on after `end`."""
+    """The same at the rate that a race over those seeds leaves; no run goes on after `end`.
+
+    Where a run stood then `tells` how far it was from solving, or all unsolved stood at the guess.
+    """
     times = luck.normal(np.array(landscape)[:, None], sd, (len(landscape), n_seeds))
     if times[:, 0].min() > end:  # who is the nearest has the best metric, and no second look
         return ended_by(times[int(times[:, 0].argmin())], end)
+    unsolved = np.minimum(times, end + UNBEGUN) if tells else end + UNBEGUN
+    marks = np.where(times > end, unsolved, times)
     racing = list(range(len(landscape)))
     for k in range(1, n_seeds + 1):
         standings = [
-            Standing(int((seen > end).sum()), float(np.minimum(seen, end).mean()))
-            for seen in times[racing, :k]
+            Standing(int((times[rate, :k] > end).sum()), float(marks[rate, :k].mean()))
+            for rate in racing
         ]
         racing = [racing[n] for n in still_racing(standings, k)]
     return ended_by(times[racing[0]], end)
@@ -462,16 +468,18 @@ def test_every_rate_of_error() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sd", [0.28, 0.45])  # at the budget's end rows spread more
 @pytest.mark.parametrize("end", [0.5, 0.25, 0.1, 0.0, -0.25])
+@pytest.mark.parametrize("tells", [True, False])
 def test_rows_that_often_end_unsolved_are_rarely_told_apart_after_a_race(
-    end: float, sd: float
+    tells: bool, end: float, sd: float
 ) -> None:
     """Whole tables of four equal rows whose budget ends near where their best rates solve."""
     luck, n = np.random.default_rng(2), 1000
-    tables = [[raced(row, sd, luck, end=end) for row in UNLIKE] for _ in range(n)]
+    tables = [[raced(row, sd, luck, end=end, tells=tells) for row in UNLIKE] for _ in range(n)]
     unsolved = sum(not run.solved for table in tables for row in table for run in row) / (24 * n)
     found = [table_of(rows) for rows in tables]
     wrong = sum(any(one.kind in ("better", "worse") for one in table) for table in found) / n
-    print(f"end {end}, sd {sd}: {unsolved:.2f} of runs end unsolved, told apart {wrong:.3f}")
+    said = f"end {end}, sd {sd}, tells {tells}: {unsolved:.2f} of runs unsolved"
+    print(f"{said}, told apart {wrong:.3f}")
     assert wrong <= 0.055 + 2.3 * math.sqrt(0.055 * 0.945 / n)
 
 
@@ -519,6 +527,23 @@ def test_who_has_solved_two_seeds_fewer_is_given_up(lab: Lab) -> None:
             for rate in RATES
         }
         assert seeds == {RATES[0]: 6, RATES[1]: 3, RATES[2]: 2, RATES[3]: 2}
+
+
+def test_who_has_learned_nothing_is_behind_who_was_nearly_there(lab: Lab) -> None:
+    """At the end of its budget: where another one has solved it is out after the first seed."""
+    lab.edit(**RACE)
+    session = lab.session()
+    race, job = race_of(session.sweep), session.planner.jobs({})[0]
+    marks = [
+        race.standing([(job, ended(session, job, math.inf, value))]).mean
+        for value in (0.8999, (0.9 + race.guess) / 2, race.guess, 0.0, math.nan)
+    ]
+    end = marks[-1]  # a metric that is not there tells nothing
+    assert marks[0] == pytest.approx(end, abs=1e-3)
+    assert marks[1] == pytest.approx(end + UNBEGUN / 2)
+    assert marks[2] == marks[3] == pytest.approx(end + UNBEGUN)
+    others = [Standing(0, end - 1e-3), Standing(1, marks[1]), Standing(1, marks[2])]
+    assert still_racing(others, 1) == [0, 1]
 
 
 def test_who_solves_oftener_is_not_given_up_for_an_early_end(lab: Lab) -> None:

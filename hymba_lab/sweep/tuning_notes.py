@@ -109,7 +109,8 @@ def _bound(race: Race) -> str:
         return f"whose mean {race.metric.name} is over {race.behind:g} / sqrt(k) behind the best"
     return (
         f"whose geometric mean of tokens until solved is over exp({race.behind:g} / sqrt(k)) times "
-        f"the leader's, or that have solved {FEWER} seeds fewer"
+        f"the leader's (a run that ended unsolved counts as up to twice its end, the less it had "
+        f"learned), or that have solved {FEWER} seeds fewer"
     )
 
 
