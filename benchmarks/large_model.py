@@ -33,6 +33,7 @@ def main() -> None:
     if options.child:
         train(options)
         return
+    sha = commit().sha[:10]  # of the code that runs, not of what may be committed meanwhile
     options.folder.mkdir(parents=True, exist_ok=True)
     make_tokens(options.folder / "tokens.npy")
     whole = run(options, "whole")
@@ -49,7 +50,7 @@ def main() -> None:
     memory = device_memory(configured(options), VOCAB)
     print(f"{options.experiment}, fp32, {options.steps} steps of {options.rows} rows of "
           f"{options.seq_len} tokens, a row at a time")  # fmt: skip
-    print(f"commit {commit().sha[:10]}, {hardware()}")
+    print(f"commit {sha}, {hardware()}")
     print(f"resumed from step {resumed['resumed_from']}; weights are equal bits: {equal}")
     print(f"peak memory above the imports: {whole['peak_gb']:.2f} GB, estimate "
           f"{memory.total / 1e9:.2f} GB")  # fmt: skip
