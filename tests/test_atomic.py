@@ -94,6 +94,7 @@ print(written - before, peak() - written)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, as on Linux")
 def test_a_hundred_megabytes_are_written_without_a_copy_and_read_with_one(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -65,9 +65,12 @@ def test_there_are_enough_cases_and_each_has_a_name() -> None:
     ("arguments", "said"),
     [
         (["--workers", "0"], "argument --workers: '0' is no whole number from 1"),
-        (["--set", "seeds=[]"], "--set seeds=[]: seeds: list should have at least 1 item"),
+        pytest.param(
+            ["--set", "seeds=[]"], "--set seeds=[]: seeds: list should have at least 1 item",
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_the_real_command_says_it_as_well(tmp_path: Path, arguments: list[str], said: str) -> None:
     command = Lab(tmp_path).start(*arguments)
     out, err = command.communicate(timeout=300)

@@ -81,6 +81,7 @@ def changed(out: Path, start: Path) -> set[str]:
     return {name for name, weight in after.items() if not torch.equal(weight, before[name])}
 
 
+@pytest.mark.slow
 def test_full_trains_every_tensor(tmp_path: Path) -> None:
     stage = stage_of("sft", tmp_path, max_steps=2)
     tuned(stage, tmp_path / "out")

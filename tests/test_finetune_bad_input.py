@@ -54,6 +54,7 @@ def test_there_are_enough_of_them() -> None:
     assert len(CASES) >= 40 and len({case.id for case in CASES}) == len(CASES)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

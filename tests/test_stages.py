@@ -319,6 +319,7 @@ def asked_for(lab: Lab) -> int:
     return len(launcher.asked)
 
 
+@pytest.mark.slow
 def test_no_worker_waits_for_a_pretraining_that_another_one_makes(
     done: Lab, tmp_path: Path
 ) -> None:

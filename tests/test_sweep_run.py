@@ -284,6 +284,7 @@ def tasks(lab: Lab) -> list[Any]:
 # --- pruning
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_is_marked_and_never_compared(lab: Lab) -> None:
     """The second learning rate stands still: worse than the first at the first validation."""
     lab.edit(
@@ -554,6 +555,7 @@ def searching(lab: Lab, rate: float) -> Ended:
     return lab.run()
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_the_front_it_found(lab: Lab) -> None:
     ended = searching(lab, 3e-3)
     assert (ended.code, ended.err) == (0, "")

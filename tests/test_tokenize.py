@@ -183,6 +183,7 @@ def test_any_cut_of_a_jsonl_reads_every_line_once(tmp_path_factory, texts, cuts,
     assert read == texts
 
 
+@pytest.mark.slow
 def test_workers_and_repetition_change_no_byte(tmp_path):
     source = tmp_path / "in"
     source.mkdir()
