@@ -12,6 +12,7 @@ from hymba_lab.cost import measure_costs
 from hymba_lab.data.source import build_sources
 from hymba_lab.model import plan_layers
 from hymba_lab.stages.chain import metrics_of_stages
+from hymba_lab.sweep.question.file import load_sweep
 from hymba_lab.sweep.session import open_session
 from hymba_lab.training.fit import fit
 
@@ -31,6 +32,13 @@ def test_every_experiment_loads_plans_and_pays_for_a_step(path: Path) -> None:
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_plans_rows_of_equal_budget(path: Path, tmp_path: Path) -> None:
     plan(path, tmp_path)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_question_of_recall_names_a_row_that_is_known_to_solve_it(path: Path) -> None:
+    file = load_sweep(path).file
+    if file.stop is not None and path.stem != "aa_floor":  # which ends before that on purpose
+        assert file.control
 
 
 def plan(path: Path, root: Path, scale: str | None = None) -> None:
