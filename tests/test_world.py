@@ -1,9 +1,13 @@
 """The place of a process among its ranks, from an environment that others write."""
 
 import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from hymba_lab.errors import LaunchError
-from hymba_lab.training.world import World, world
+from hymba_lab.training.world import World, whole_on_first, world
 
 WHOLE = {
     "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2",
@@ -46,3 +50,20 @@ def test_half_an_environment_is_one_sentence(name: str, monkeypatch: pytest.Monk
     monkeypatch.delenv(name)
     with pytest.raises(LaunchError, match=f"{name} not; start the ranks with torchrun"):
         world()
+
+
+def test_a_whole_checkpoint_lies_on_the_first_rank_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        weight = torch.arange(6.0).view(3, 2)
+        given = {
+            "a": [distribute_tensor(weight, init_device_mesh("cpu", (1,)), [Shard(0)])],
+            "n": 1,
+        }
+        assert torch.equal(whole_on_first(given)["a"][0], weight)
+        monkeypatch.setattr(dist, "get_rank", lambda: 1)
+        elsewhere = whole_on_first(given)
+    finally:
+        dist.destroy_process_group()
+    assert elsewhere["n"] == 1
+    assert (elsewhere["a"][0].shape, elsewhere["a"][0].is_meta) == (weight.shape, True)

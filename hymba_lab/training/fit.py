@@ -30,7 +30,7 @@ from hymba_lab.training.shards import remove_shards
 from hymba_lab.training.start import take_over
 from hymba_lab.training.trainer import make_trainer, quiet_lightning, usual_exits
 from hymba_lab.training.validation import curve_areas
-from hymba_lab.training.world import whole
+from hymba_lab.training.world import whole_on_first
 
 # how torch says that memory ran out where it raises no class of its own for it
 _NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "ALLOC_FAILED")
@@ -92,7 +92,7 @@ def fit(
         module = LitLanguageModel(_model(config, seed, mixture, folder), mixture, config, seed)
         milestones = Milestones(folder / CHECKPOINT, stop if place.is_first else None)
         _train(module, milestones, log, progress and place.is_first, guard)
-        weights = whole(module.model.state_dict())
+        weights = whole_on_first(module.model.state_dict())
     n_steps = milestones.history[-1][0]
     if place.is_first:
         save_weights(folder / WEIGHTS, weights, _facts(module, n_steps), guard)

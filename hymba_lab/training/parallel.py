@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from hymba_lab.config import TrainingConfig
 from hymba_lab.model import LanguageModel
 from hymba_lab.training.shards import split_off
-from hymba_lab.training.world import World, sharded_like, whole
+from hymba_lab.training.world import World, sharded_like, whole_on_first
 
 
 def strategy_of(training: TrainingConfig, world: World) -> Strategy | str:
@@ -45,12 +45,12 @@ class Sharded(ModelParallelStrategy):
         """Return the module's tensors, whole unless they are saved in shards."""
         assert self.lightning_module is not None
         found = self.lightning_module.state_dict()
-        return found if self._shard_checkpoints else whole(found)
+        return found if self._shard_checkpoints else whole_on_first(found)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the optimizer's state, whole unless it is saved in shards."""
         found = optimizer.state_dict()
-        return found if self._shard_checkpoints else whole(found)
+        return found if self._shard_checkpoints else whole_on_first(found)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None

@@ -96,6 +96,21 @@ def whole(value: T) -> T:
     return _mapped(value, lambda t: t.full_tensor().cpu() if isinstance(t, DTensor) else t)
 
 
+def whole_on_first(value: T) -> T:
+    """Return the same on the first rank, which writes it; elsewhere shapes alone; all must ask.
+
+    Eight ranks of one machine would hold eight copies of a checkpoint, of which one is written.
+    """
+
+    def gathered(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, DTensor):
+            return tensor
+        full = tensor.full_tensor()
+        return full.cpu() if dist.get_rank() == 0 else full.to("meta")
+
+    return _mapped(value, gathered)
+
+
 def sharded_like(value: T, like: Tensor) -> T:
     """Return nested data with the tensors of the shape of `like` sharded as it is."""
     if not isinstance(like, DTensor):
