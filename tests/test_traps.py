@@ -232,12 +232,13 @@ CALLED = [  # how many rows are called better, and how many worse
     ("head_ratio-nano", 0, 2), ("until_decided/head_ratio-nano", 0, 2),
     ("one_run/fusion-nano", 0, 4), ("fusion-nano", 0, 3),
     ("one_run/sliding_window-nano", 1, 3), ("sliding_window-nano", 1, 3),
+    ("one_run/same_recipe-nano", 1, 3), ("same_recipe-nano", 1, 4),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("folder", "n_better", "n_worse"), CALLED)
 def test_a_rate_that_one_run_chose_is_said_first(folder: str, n_better: int, n_worse: int) -> None:
-    """Of one question by the same seeds, no fewer rows were told apart by such rates."""
+    """What two ways of tuning call better and worse, of one question by the same seeds."""
     export = read_export(ROOT / "results" / folder)
     table, files = documents(export)
     by_luck = folder.startswith("one_run")
