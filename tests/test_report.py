@@ -1,5 +1,6 @@
 """The report: what is committed comes out again, from the export or from MLflow, without torch."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -287,6 +288,24 @@ def test_the_readme_keeps_what_is_not_its_table(tmp_path: Path) -> None:
     text = readme.read_text()
     assert text.startswith(f"before\n{START}\n") and text.endswith(f"{END}\nafter\n")
     assert "old" not in text and "gate \\| <b>" in text
+
+
+def test_the_list_counts_what_was_answered() -> None:
+    asked: dict[bool, list[str]] = {True: [], False: []}
+    for folder in RESULTS.glob("*-nano"):
+        sweep = json.loads((folder / "sweep.resolved.json").read_text())["sweep"]
+        raced = sweep.get("tuning") == "race"
+        with (folder / "table.csv").open(newline="") as file:
+            asked[raced] += [line["verdict"] for line in csv.DictReader(file)]
+    counts = []
+    for verdicts in (asked[True] + asked[False], asked[True]):
+        rows = [verdict for verdict in verdicts if verdict != "baseline"]
+        counts.append(
+            (sum(row.startswith(("better", "worse", "equiv")) for row in rows), len(rows))
+        )
+    (n, of), (n_raced, of_raced) = counts
+    said = f"Of {of} comparisons {n} are answered: better, worse or equivalent; where a race tuned "
+    assert f"{said}the rows, {n_raced} of {of_raced}." in (RESULTS / "README.md").read_text()
 
 
 # --- from MLflow

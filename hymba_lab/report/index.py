@@ -10,7 +10,7 @@ from hymba_lab.report.page import document
 from hymba_lab.report.sections import size_note
 from hymba_lab.sweep.export import Export
 from hymba_lab.tables.display import Table
-from hymba_lab.tables.sentence import sentence
+from hymba_lab.tables.sentence import ANSWERS, kind, sentence
 
 START = "<!-- sweeps: this table is written by python -m hymba_lab.report -->"
 END = "<!-- end of sweeps -->"
@@ -57,7 +57,7 @@ def index_html(entries: Sequence[Entry], pages: Sequence[Page]) -> str:
     body = f"""<header>
 <h1>Ablations of hybrid-head models: what was asked, and what was found</h1>
 <p><span class="scale">scale: {escape(scales)}</span> {len(entries)} sweeps, {done} compared runs.
-A verdict is about the seeds, data and budget of its own table.</p>
+A verdict is about the seeds, data and budget of its own table. {escape(answered(entries))}</p>
 {links and f"<h2>Over all sweeps</h2>{links}"}
 </header>
 <main class="sweeps">
@@ -96,7 +96,22 @@ def readme_table(entries: Sequence[Entry]) -> str:
             f"`{_cell(entry.export.facts.command)}`",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", END])
+    return "\n".join([*lines, "", answered(entries), "", END])
+
+
+def answered(entries: Sequence[Entry]) -> str:
+    """Say how many comparisons have an answer, also of the tables whose own runs tuned them."""
+    raced = [entry for entry in entries if entry.export.sweep.tuning == "race"]
+    n, of, n_raced, of_raced = *_answered(entries), *_answered(raced)
+    said = f"Of {of} comparisons {n} are answered: better, worse or equivalent"
+    return f"{said}; where a race tuned the rows, {n_raced} of {of_raced}." if raced else f"{said}."
+
+
+def _answered(entries: Sequence[Entry]) -> tuple[int, int]:
+    """How many comparisons these tables answer, and how many they ask."""
+    lines = [line for entry in entries for line in entry.table.frame.to_dict("records")]
+    kinds = [kind({str(key): value for key, value in line.items()}) for line in lines]
+    return sum(map(kinds.count, ANSWERS)), len(kinds) - kinds.count("baseline")
 
 
 def keep_readme(path: Path, entries: Sequence[Entry]) -> bool:

@@ -24,7 +24,7 @@ def sentence(table: Table) -> str:
     what = metric_words(table.metric)
     what = f"when {what} was learned" if "solved" in table.frame else what
     answer = f"By {what}, {'; '.join(said)}."
-    decided = groups.keys() & {"better", "worse", "equivalent"}
+    decided = groups.keys() & set(ANSWERS)
     return f"{answer} {table.caution}" if decided and table.caution else answer
 
 
@@ -47,6 +47,7 @@ _KINDS = {
     "censored": "censored",
     "not learned": "unlearned",
 }
+ANSWERS = ("better", "worse", "equivalent")
 _ORDER = ("better", "worse", "equivalent", "unseen", "censored", "unlearned", "few", "missing")
 
 
