@@ -59,8 +59,9 @@ def headline(count: Count, scale: str) -> str:
 def _caution(count: Count) -> str:
     if not count.lucky:
         return ""
+    rest = "rests" if count.lucky == 1 else "rest"
     return (
-        f" Of what holds{' or was sooner' if count.sooner else ''}, {count.lucky} rest on rows "
+        f" Of what holds{' or was sooner' if count.sooner else ''}, {count.lucky} {rest} on rows "
         "that one run a value tuned, and may be the luck of that."
     )
 
