@@ -15,6 +15,7 @@ import pandas as pd
 
 from hymba_lab.sweep.documents import documents
 from hymba_lab.sweep.export import read_export
+from hymba_lab.tables.sentence import without_numbers
 
 HEAD = """# The committed runs, read anew
 
@@ -65,7 +66,7 @@ def main(commit: str) -> None:
             row, new = str(line["row"]), str(line["verdict"])
             if new == "baseline" or row not in old:
                 continue
-            kinds[_short(old[row]), _short(new)] += 1
+            kinds[without_numbers(old[row]), without_numbers(new)] += 1
             solved = f"{line['solved']} of {line['seeds']}"
             lines.append(f"| {folder.name} | {row} | {solved} | {old[row]} | {new} |")
     print(HEAD.format(commit=commit))
@@ -74,10 +75,6 @@ def main(commit: str) -> None:
         print(f"| {before} | {after} | {n} |")
     print("\n| sweep | row | solved | old verdict | new verdict |\n|---|---|---|---|---|")
     print("\n".join(lines))
-
-
-def _short(verdict: str) -> str:
-    return verdict.partition(" (")[0].partition(":")[0]
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ Tables whose rates one run a value chose (`results/one_run`) beside the same que
 race over the compared seeds (`results`), row by row. Nothing is trained.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
 from hymba_lab.sweep.documents import documents
 from hymba_lab.sweep.export import Export, read_export
+from hymba_lab.tables.numbers import number, ratio_estimate
+from hymba_lab.tables.sentence import without_numbers
 
 RATE = "optimizer.lr"
 HEAD = """# One run a rate, and a race
@@ -18,9 +19,10 @@ The same questions on the same seeds, tuned in two ways: by one run of each lear
 of its own (`results/one_run/`), and by a race of the rates over the compared seeds (`results/`,
 [how](how_a_verdict_is_made.md)). A change in the verdict, in bold, is what the luck of one run had
 said. Times are geometric means of thousand training tokens until solved; effects are ratios to the
-first row of each table, with 95 % intervals over the table. Command, commits and hardware of the
-runs stand under each table there. Written by `python analysis/one_run_and_race.py`; nothing was
-trained for it.
+first row of each table, with 95 % intervals over the table. Hours are of the runs that each way of
+tuning needs by today's rules: more were trained for some. Command, commits and hardware of the runs
+stand under each table there. Written by `python analysis/one_run_and_race.py`; nothing was trained
+for it.
 """
 COLUMNS = ("rate", "time [k]", "effect", "by one run", "rate", "time [k]", "effect", "by a race")
 
@@ -46,7 +48,7 @@ def section(name: str, once: Export, raced: Export) -> str:
     for label, after in race.items():
         before = one_run.get(label)
         cells = [*(_cells(before) if before else ["", "", "", "not asked"]), *_cells(after)]
-        if before and _short(before) != _short(after):
+        if before and cells[3] != cells[-1]:
             cells[-1] = f"**{cells[-1]}**"
         said.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(said)
@@ -57,20 +59,9 @@ def _hours(export: Export) -> str:
 
 
 def _cells(line: Line) -> list[str]:
-    time = line["tokens_to_solve"]
-    shown = "" if math.isnan(time) else f"{time / 1000:,.0f}"
-    return [f"{line[RATE]:g}", shown, _effect(line), _short(line)]
-
-
-def _effect(line: Line) -> str:
-    effect, low, high = line["effect"], line["effect_low"], line["effect_high"]
-    if math.isnan(effect):
-        return ""
-    return f"{effect:.2f} [{low:.2f}, {high:.2f}]" if math.isfinite(high) else f"> {low:.2f}"
-
-
-def _short(line: Line) -> str:
-    return str(line["verdict"]).partition(" (")[0].partition(":")[0]
+    time = number(line["tokens_to_solve"] / 1000, 0)
+    effect = ratio_estimate(line["effect"], line["effect_low"], line["effect_high"])
+    return [f"{line[RATE]:g}", time, effect, without_numbers(line["verdict"])]
 
 
 def main() -> None:

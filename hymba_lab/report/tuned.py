@@ -35,7 +35,10 @@ def tuning_table(export: Export) -> str:
 def _caption(export: Export) -> str:
     what = f"{metric_heading(export.sweep.metric.name)} at the end, mean"
     if _by_task(export):
-        what = "thousand tokens until solved, geometric mean; >: a run ended before it had solved"
+        what = (
+            "thousand tokens until solved, geometric mean; "
+            ">: a run ended unsolved, counted at its end"
+        )
     return f"{what}; in brackets the runs; ✓ stands in the table above"
 
 

@@ -37,6 +37,11 @@ def kind(line: dict[str, Any]) -> str:
     return "few"
 
 
+def without_numbers(verdict: str) -> str:
+    """Return what stands before a verdict's bounds: "no detectable difference"."""
+    return verdict.partition(" (")[0].partition(":")[0]
+
+
 _KINDS = {
     "baseline": "baseline",
     "better": "better",
