@@ -131,7 +131,7 @@ def rename(desk: Desk, name: str) -> None:
 def test_the_headline_counts_what_rests_on_luck(desk: Desk) -> None:
     desk.export(ROWS, sweep=SEARCH, **{LR: {"hybrid": 0.008, "mamba": 0.008}})
     desk.run()
-    said = "Of what holds, 1 rest on rows that one run a value tuned, and may be the luck of that."
+    said = "Of what holds, 1 rests on rows that one run a value tuned, and may be the luck of that."
     assert said in desk.text("md")
     desk.export(ROWS, sweep=RACE, **{LR: {"hybrid": 0.008, "mamba": 0.008}})
     desk.run()
