@@ -117,13 +117,12 @@ def profile(shape: str, changes: list[str], path: Path) -> None:
 def experiment(shape: str, changes: list[str], n_steps: int = N_STEPS) -> Config:
     """Return some steps of a recipe on tokens by Zipf's law."""
     rows, micro_rows = SHAPES[shape]
-    tokens = Path(tempfile.gettempdir()) / "hymba_lab_gpu_tokens.npy"
-    if not tokens.exists():
+    train, val = (Path(tempfile.gettempdir()) / f"hymba_lab_gpu_{part}.npy" for part in ("a", "b"))
+    if not val.exists():
         drawn = np.random.default_rng(0).zipf(1.2, 2_000_000) % VOCAB
-        np.save(tokens, drawn.astype(np.uint16))
-    text = (
-        f"{{name: shards, train: {tokens}, val: {tokens}, vocab: {VOCAB}, n_val: 1, rows: {rows}}}"
-    )
+        np.save(train, drawn.astype(np.uint16))
+        np.save(val, drawn[: 2 * SEQ_LEN].astype(np.uint16))
+    text = f"{{name: shards, train: {train}, val: {val}, vocab: {VOCAB}, n_val: 1, rows: {rows}}}"
     training = {
         "seq_len": SEQ_LEN, "tokens": n_steps * rows * SEQ_LEN, "micro_rows": micro_rows,
         "val_every": n_steps, "checkpoint_every": 1000, "log_every": 1,

@@ -35,7 +35,7 @@ def main() -> None:
         return
     sha = commit().sha[:10]  # of the code that runs, not of what may be committed meanwhile
     options.folder.mkdir(parents=True, exist_ok=True)
-    make_tokens(options.folder / "tokens.npy")
+    make_tokens(options.folder)
     whole = run(options, "whole")
     killed = start(options, "killed")
     while not (options.folder / "killed" / "last.ckpt").exists():
@@ -72,16 +72,17 @@ def arguments() -> argparse.ArgumentParser:
     return made
 
 
-def make_tokens(path: Path) -> None:
-    """Write a million tokens that follow Zipf's law."""
-    ranks = np.random.default_rng(0).zipf(1.2, 1_000_000)
-    np.save(path, (ranks % VOCAB).astype(np.uint16))
+def make_tokens(folder: Path) -> None:
+    """Write a million tokens that follow Zipf's law, and the first of them to validate on."""
+    ids = (np.random.default_rng(0).zipf(1.2, 1_000_000) % VOCAB).astype(np.uint16)
+    np.save(folder / "train.npy", ids)
+    np.save(folder / "val.npy", ids[:10_000])
 
 
 def configured(options: argparse.Namespace) -> Config:
     """Return the experiment on the shard, with the steps asked for."""
-    tokens = str(options.folder / "tokens.npy")
-    data = f"{{name: shards, rows: {options.rows}, train: {tokens}, val: {tokens}, " \
+    train, val = options.folder / "train.npy", options.folder / "val.npy"
+    data = f"{{name: shards, rows: {options.rows}, train: {train}, val: {val}, " \
            f"vocab: {VOCAB}, n_val: 1}}"  # fmt: skip
     training = {
         "seq_len": options.seq_len, "tokens": options.steps * options.rows * options.seq_len,

@@ -309,8 +309,11 @@ BASE = [
     Case("a file of an unknown kind", ["has the suffix '.doc'; allowed: .txt"],
          base=data("{name: files, rows: 4, paths: [LAB/a.doc]}"), files={"a.doc": "x"}),
     Case("token ids beyond the vocabulary", ["ids.bin: ids from", "vocab 4 allows 0 to 3"],
-         base=data("{name: shards, rows: 4, vocab: 4, train: LAB/ids.bin, val: LAB/ids.bin}"),
-         files={"ids.bin": bytes(range(200))}),
+         base=data("{name: shards, rows: 4, vocab: 4, train: LAB/ids.bin, val: LAB/v.bin}"),
+         files={"ids.bin": bytes(range(200)), "v.bin": bytes(200)}),
+    Case("tokens to train on and to validate on", ["ids.bin is in train and in val"],
+         base=data("{name: shards, rows: 4, vocab: 9999, train: LAB/ids.bin, val: LAB/ids.bin}"),
+         files={"ids.bin": bytes([1, 2] * 100)}),
 ]  # fmt: skip
 
 PLUGINS = [

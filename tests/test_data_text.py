@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import pickle
 import platform
 import subprocess
@@ -571,6 +572,18 @@ class TestShards:
         np.save("train.npy", np.zeros(1000, dtype=np.uint16))
         assert build("shards", train="train.npy", **options).fingerprint not in prints
 
+    def test_the_same_files_cut_elsewhere_are_other_data(self):
+        np.save("middle.npy", np.full(200, 7, dtype=np.uint16))
+        first = build("shards", train=["train.npy", "middle.npy"], val="val.npy", vocab=300)
+        other = build("shards", train="train.npy", val=["middle.npy", "val.npy"], vocab=300)
+        assert first.fingerprint != other.fingerprint
+        assert first.reference != other.reference
+
+    @pytest.mark.parametrize("train", ["val.npy", "*.npy"])
+    def test_a_file_to_train_on_is_not_validated_on(self, train):
+        with pytest.raises(DataError, match=r"val\.npy is in train and in val; take it out of one"):
+            build("shards", train=train, val="val.npy", vocab=300)
+
     @pytest.mark.parametrize(
         ("array", "message"),
         [
@@ -698,14 +711,16 @@ class TestShardFiles:
     )
     def test_a_wrong_guess_is_refused(self, made, given, message):
         made(self)
+        shutil.copy("x.bin", "v.bin")
         with pytest.raises(DataError, match=message):
-            self.build(train="x.bin", val="x.bin", format=given)
+            self.build(train="x.bin", val="v.bin", format=given)
 
     def test_wide_ids_are_not_guessed_to_be_narrow(self):
         """A file of uint32 with ids beyond 65,535 looks like one of uint16, half by half."""
         wide = np.random.default_rng(0).integers(0, 128_000, 4000)
         wide.astype("<u4").tofile("x.bin")
-        options = {"train": "x.bin", "val": "x.bin", "vocab": 128_256}
+        shutil.copy("x.bin", "v.bin")
+        options = {"train": "x.bin", "val": "v.bin", "vocab": 128_256}
         with pytest.raises(DataError, match=r"vocab 128,256 has ids beyond 65,535; set format"):
             self.build(**options)
         source = self.build(**options, format="uint32")
@@ -724,9 +739,11 @@ class TestShardFiles:
             Path("t.txt").write_text(project * 5000)
             os.utime("t.txt", ns=(0, 0))
             self.ids[:: -1 if project == "a" else 1].astype("<u2").tofile("t.bin")
-            os.utime("t.bin", ns=(0, 0))
+            self.ids[:100].tofile("v.bin")
+            for name in ("t.bin", "v.bin"):
+                os.utime(name, ns=(0, 0))
             prints.append(build("files", paths=["t.txt"]).fingerprint)
-            prints.append(build("shards", train="t.bin", val="t.bin", vocab=300).fingerprint)
+            prints.append(build("shards", train="t.bin", val="v.bin", vocab=300).fingerprint)
         assert len(set(prints)) == 4
 
     def test_one_file_edited_to_equal_size_and_time(self):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ from hymba_lab.errors import ConfigError, DataError, TrialFailed
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.optim.optimizers import matrices, optimizers, parameter_groups
 from hymba_lab.optim.schedules import schedules
-from hymba_lab.training import module, progress
+from hymba_lab.training import module, progress, validation
 from hymba_lab.training.fit import FitResult, fit
-from hymba_lab.training.scoring import TrainBatches, batch_loss
+from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss, scored_logits
 from hymba_lab.training.validation import evaluate
 
 TWO_LABELS = (
@@ -219,6 +220,38 @@ def test_validation_counts_every_scored_position_once(tiny: Path) -> None:
     for group, name in enumerate("abc"):
         assert metrics[f"val/task_accuracy/{name}"] == by_hand(model, batches, group)[1]
     assert "val/task_accuracy/absent" not in metrics  # not measured is missing, not 0
+
+
+def test_validation_computes_as_few_rows_at_a_time_as_training(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(load_config(tiny), 11)
+    source = Dictated(
+        [random_batch(7, 0.9, 3, seed=0), random_batch(2, 0.2, 2, seed=1)], groups=tuple("abc")
+    )
+    mixture, sizes = Mixture({"task": source}), []
+    whole = evaluate(model, mixture, torch.device("cpu"))
+
+    def spy(model: LanguageModel, scored: Scored) -> torch.Tensor:
+        sizes.append(len(scored.tokens))
+        return scored_logits(model, scored)
+
+    monkeypatch.setattr(validation, "scored_logits", spy)
+    assert evaluate(model, mixture, torch.device("cpu"), 3) == pytest.approx(whole, rel=1e-6)
+    assert sizes == [3, 3, 1, 2]
+    sizes.clear()
+    run(tiny, "training.micro_rows=2")
+    assert sizes and max(sizes) == 2
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_every_rank_validates_as_many_parts(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "world", lambda: SimpleNamespace(rank=rank, n_ranks=3))
+    batch = random_batch(7, 1.0, 1, seed=0)
+    parts = list(validation._of_this_rank(batch, 2))
+    assert len(parts) == 2  # of rows 0 3 6, 1 4, 2 5
+    scored = [int((part.targets != IGNORED).sum()) // batch.tokens.shape[1] for part in parts]
+    assert scored == [2, 1 if rank == 0 else 0]
 
 
 def test_text_reports_bits_per_byte_and_no_accuracy(tiny: Path) -> None:

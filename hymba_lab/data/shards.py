@@ -43,13 +43,16 @@ def shards(
     with the header of `hymba-lab tokenize`, or `.bin` in the named `format`: `uint16`, which is
     also read where none is named, `uint32` or `llm.c`. They may be larger than memory.
     `bytes_per_token` of the validation text, where it is known, turns the loss into bits per byte.
-    Raises DataError for ids that are not in 0..vocab-1 and files that look like another format.
+    Raises DataError for ids that are not in 0..vocab-1, for files that look like another format and
+    for a file that is in both parts.
     """
     parts = {
         option: [stretch_of(path, format, vocab) for path in _files(option, given)]
         for option, given in (("train", train), ("val", val))
     }
-    paths = [part.path for stretches in parts.values() for part in stretches]
+    paths = {option: [part.path for part in stretches] for option, stretches in parts.items()}
+    if both := set(paths["train"]) & set(paths["val"]):
+        raise DataError(f"shards: {min(both)} is in train and in val; take it out of one")
 
     def facts() -> dict[str, Any]:
         counts = {option: _counted(both, vocab) for option, both in parts.items()}
@@ -68,7 +71,7 @@ def shards(
         vocab=vocab,
         n_val=n_val,
         bytes_per_token=bytes_per_token,
-        **remembered(["shards", vocab, format, manifest(paths)], facts),
+        **remembered(["shards", vocab, format, *map(manifest, paths.values())], facts),
     )
 
 

@@ -39,6 +39,7 @@ class LitLanguageModel(LightningModule):
         self._losses = torch.zeros(len(mixture.parts))  # of the last batch, by label
         self._norm = torch.zeros(())  # of its gradient, before clipping
         self._lr = 0.0
+        self._micro_rows: int | None = None  # known when training begins
         self._graph: PartGraph | None = None
 
     @property
@@ -62,13 +63,14 @@ class LitLanguageModel(LightningModule):
 
     def train_dataloader(self) -> TrainParts:
         """Return the batches of the steps that are left, as this rank computes them."""
+        self._micro_rows = rows_at_a_time(self)
         return TrainParts(
             self.mixture,
             self.seed,
             range(self.trainer.global_step, self.n_steps),
             rank=self.world.rank,
             n_ranks=self.world.n_ranks,
-            micro_rows=rows_at_a_time(self),
+            micro_rows=self._micro_rows,
         )
 
     def configure_optimizers(self) -> Any:
@@ -148,7 +150,7 @@ class LitLanguageModel(LightningModule):
         """Return the validation metrics; a loss that is not finite raises `TrialFailed("nan")`."""
         self.model.eval()
         with self.trainer.precision_plugin.val_step_context():
-            metrics = evaluate(self.model, self.mixture, self.device)
+            metrics = evaluate(self.model, self.mixture, self.device, self._micro_rows)
         self.model.train()
         if not math.isfinite(metrics["val/loss"]):
             what = f"validation loss {metrics['val/loss']}, "

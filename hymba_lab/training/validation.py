@@ -1,7 +1,7 @@
 """Metrics of a model over the fixed validation sets, every scored position counted once."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -40,7 +40,9 @@ class Tally:
 
 
 @torch.no_grad()  # not inference_mode: a mask cached now may serve a training step later
-def evaluate(model: LanguageModel, mixture: Mixture, device: torch.device) -> dict[str, float]:
+def evaluate(
+    model: LanguageModel, mixture: Mixture, device: torch.device, micro_rows: int | None = None
+) -> dict[str, float]:
     """Return the metrics `val/...` of a model that is in evaluation mode.
 
     `val/<label>_loss` is the mean cross-entropy [nats] over all scored positions of the label, and
@@ -48,16 +50,17 @@ def evaluate(model: LanguageModel, mixture: Mixture, device: torch.device) -> di
     per group (`/<group>`, left out where nothing of it was scored). Text adds
     `val/<label>_bits_per_byte` = loss / ln 2 / (bytes per token), and of several corpora both per
     corpus (`/<corpus>`). Several ranks share the rows of
-    every batch and end with the same metrics.
+    every batch and end with the same metrics. `micro_rows` is the most rows that are computed at
+    once, as in training; None all of a batch.
     """
     tallies = {
         label: Tally(len(source.groups), device) for label, source in mixture.sources.items()
     }
     for label, whole in mixture.val_batches():
-        batch = _of_this_rank(whole)
-        scored = pick(batch).to(device)
-        group = _group_of_each(batch, scored)
-        tallies[label].add(scored_logits(model, scored), scored.targets, group)
+        for batch in _of_this_rank(whole, micro_rows):
+            scored = pick(batch).to(device)
+            group = _group_of_each(batch, scored)
+            tallies[label].add(scored_logits(model, scored), scored.targets, group)
     metrics: dict[str, float] = {}
     for label, tally in tallies.items():
         tally.gather()
@@ -100,17 +103,20 @@ def metric_names(mixture: Mixture) -> list[str]:
     return [*each, *groups, *(f"{name}_auc" for name in each)]
 
 
-def _of_this_rank(batch: Batch) -> Batch:
-    """Every R-th row; a rank for which none is left computes one along that scores nothing."""
+def _of_this_rank(batch: Batch, micro_rows: int | None) -> Iterator[Batch]:
+    """Every R-th row, so many at a time; ranks wait for each other, so each has as many parts: one
+    for which no row is left computes one along that scores nothing.
+    """
     place = world()
-    if place.n_ranks == 1:
-        return batch
-    rows = slice(place.rank, None, place.n_ranks)
-    mine = some_rows(batch, rows)
-    if len(mine.tokens):
-        return mine
-    first = some_rows(batch, slice(1))
-    return first._replace(targets=torch.full_like(first.targets, IGNORED))
+    mine = some_rows(batch, slice(place.rank, None, place.n_ranks))
+    most = -(-len(batch.tokens) // place.n_ranks)
+    at_once = micro_rows or most
+    for first in range(0, most, at_once):
+        part = some_rows(mine, slice(first, first + at_once))
+        if not len(part.tokens):
+            spare = some_rows(batch, slice(1))
+            part = spare._replace(targets=torch.full_like(spare.targets, IGNORED))
+        yield part
 
 
 def _group_of_each(batch: Batch, scored: Scored) -> Tensor:
