@@ -74,7 +74,7 @@ def written(path: Path, guard: Guard | None = None) -> Iterator[Path]:
     except BaseException as error:
         size = partial.stat().st_size if partial.exists() else 0
         partial.unlink(missing_ok=True)
-        reason = _of_the_system(error)
+        reason = of_the_system(error)
         if reason is None:
             raise
         raise TrialFailed(
@@ -85,8 +85,8 @@ def written(path: Path, guard: Guard | None = None) -> Iterator[Path]:
         ) from error
 
 
-def _of_the_system(error: BaseException) -> str | None:
-    """What the system said, where that is why: torch's error hides it, safetensors' cites it."""
+def of_the_system(error: BaseException) -> str | None:
+    """Return what the system said, where that is why: torch hides it, safetensors cites it."""
     if type(error) is RuntimeError and isinstance(error.__context__, OSError):
         error = error.__context__
     if isinstance(error, OSError):

@@ -3,9 +3,9 @@
 import json
 import math
 import os
-import shutil
 import pickle
 import platform
+import shutil
 import subprocess
 import sys
 import sysconfig

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,17 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from hf_folders import lab_model, load, tiny_folder
+from hf_folders import lab_model, load, tiny_folder, tiny_tokenizer
+from safetensors import SafetensorError
 from tuning import lines, stage_of, tensors, tuned
 
 from hymba_lab.__main__ import main
 from hymba_lab.checkpoints.load import load as load_folder
 from hymba_lab.checkpoints.load import longest_text
 from hymba_lab.config.tuning import Dora, Lisa, Lora, Sft
-from hymba_lab.errors import StoreError, UserError
+from hymba_lab.errors import CheckpointError, StoreError, UserError
 from hymba_lab.finetune.callbacks import LayersDrawn
 from hymba_lab.finetune.merge import merge
 from hymba_lab.finetune.method import linear_names, share_of
+from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.plan import n_steps
 from hymba_lab.finetune.start import Start
 
@@ -170,6 +173,64 @@ def test_an_interrupted_stage_ends_with_the_same_bits(
     told: list[str] = []
     assert tuned(stage, tmp_path / "cut", told=told.append) == result
     assert told == [f"{tmp_path / 'cut'}: is there already"]
+
+
+@pytest.mark.parametrize("steps", [5, 10], ids=["within an epoch", "at its end"])
+def test_a_stage_cut_behind_its_last_step_makes_no_other(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = stage_of("sft", tmp_path, max_steps=steps, epochs=2.0, schedule="constant")
+    expected = tuned(stage, tmp_path / "whole")
+
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "finish", cut)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(stage, tmp_path / "cut")
+    heard = Losses()
+    result = tuned(stage, tmp_path / "cut", told=heard)
+    assert any(f"goes on from checkpoint-{steps}" in line for line in heard.lines)
+    assert heard.losses == []
+    assert changed(tmp_path / "cut", tmp_path / "whole") == set()
+    assert result["metrics"]["train/loss"] == expected["metrics"]["train/loss"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), SafetensorError("(os error 28)")])
+def test_a_full_disk_is_said_whoever_meets_it(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = stage_of("sft", tmp_path, max_steps=1)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hymba_lab.finetune.run._save", full)
+        with pytest.raises(StoreError, match=r"the model cannot be written: .*; make room"):
+            tuned(stage, tmp_path / "out")
+    tuned(stage, tmp_path / "out")
+
+
+def test_weights_of_the_lab_that_are_cut_short_are_said(tmp_path: Path) -> None:
+    lab_model().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    os.truncate(tmp_path / "model.safetensors", 1000)
+    with pytest.raises(CheckpointError, match="its weights cannot be read"):
+        Start(tmp_path).load("fp32")
+
+
+def test_another_adapter_of_the_same_name_is_another_merge(tmp_path: Path) -> None:
+    for lr in (1e-2, 2e-2):
+        stage = stage_of("sft", tmp_path, max_steps=1, lr=lr, **LORA)
+        tuned(stage, tmp_path / f"{lr}")
+    shutil.copytree(tmp_path / "0.01/adapter", tmp_path / "adapter")
+    assert merge(tmp_path / "adapter", tmp_path / "merged")
+    assert not merge(tmp_path / "adapter", tmp_path / "merged")
+    shutil.copytree(tmp_path / "0.02/adapter", tmp_path / "adapter", dirs_exist_ok=True)
+    with pytest.raises(StoreError, match="it differs in adapter's weights"):
+        merge(tmp_path / "adapter", tmp_path / "merged")
 
 
 def test_a_folder_is_one_stage_s(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What users get wrong when they fine-tune, and what the one message about it must contain."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -312,6 +313,24 @@ PLACE = [
         "a run of the lab; write it as a folder first",
         {"model": "run"},
         wrote("run/weights.safetensors", ""),
+    ),
+    Case(
+        "weights cut short",
+        "not a whole safetensors file",
+        broken=lambda place: os.truncate(place / "model/model.safetensors", 1000),
+    ),
+    Case(
+        "an adapter cut short",
+        "does not fit",
+        broken=_both(
+            _adapter, lambda place: os.truncate(place / "adapter/adapter_model.safetensors", 100)
+        ),
+        words=("merge", "adapter", "--out", "out"),
+    ),
+    Case(
+        "a stage inside of its model",
+        "name a folder outside with --out",
+        words=("sft", "stage.yaml", "--out", "model/own"),
     ),
     Case("merge into nothing", "name the folder to write", words=("merge", "model")),
     Case(

@@ -86,8 +86,8 @@ def _merge(options: argparse.Namespace) -> int:
     from hymba_lab.finetune.run import quiet
 
     quiet()
-    merge(options.file, options.out, options.base)
-    print(f"written: {options.out}")
+    fresh = merge(options.file, options.out, options.base)
+    print(f"written: {options.out}" if fresh else f"{options.out}: is there already")
     return 0
 
 

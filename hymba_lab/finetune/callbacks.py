@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +67,12 @@ class Checkpoints(TrainerCallback):
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the latest whole checkpoint of a folder."""
     found = [mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return max(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    return max(found, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step that a checkpoint's folder is named by."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 class Logs(TrainerCallback):
@@ -79,8 +84,14 @@ class Logs(TrainerCallback):
         self.last: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Start the clock; what was logged before a resume counts."""
         self._begun = (time.monotonic(), state.global_step)
+        self.recall(state.log_history)
+
+    def recall(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Take what an earlier process logged as the last of its kind, the latest at the end."""
+        for logs in history:
+            self._remember({_named(name): value for name, value in logs.items() if _kept(name)})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have the last step logged, too."""
@@ -91,7 +102,7 @@ class Logs(TrainerCallback):
     ) -> None:
         """Raise `TrialFailed` for a loss that is not finite."""
         values = {_named(name): value for name, value in (logs or {}).items() if _kept(name)}
-        self.last |= {name: v for name, v in values.items() if math.isfinite(v)}
+        self._remember(values)
         self._log(values, state.global_step)
         loss = values.get("train/loss", values.get("val/loss"))
         if loss is None:
@@ -104,6 +115,9 @@ class Logs(TrainerCallback):
         self._told(
             f"step {state.global_step}/{state.max_steps}  {name} {loss:.4f}{self._left(state)}"
         )
+
+    def _remember(self, values: Mapping[str, float]) -> None:
+        self.last |= {name: v for name, v in values.items() if math.isfinite(v)}
 
     def _log(self, values: dict[str, float], step: int) -> None:
         if self._run is None:

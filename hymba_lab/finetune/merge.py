@@ -3,27 +3,37 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from hymba_lab.atomic import json_of
+from hymba_lab.config.start import weights_digest
 from hymba_lab.errors import CheckpointError, StoreError
 from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.start import Start
 
 
-def merge(adapter: Path, out: Path, base: Path | None = None) -> None:
+def merge(adapter: Path, out: Path, base: Path | None = None) -> bool:
     """Write base model and adapter as one model; `base` None = the folder the adapter names.
 
-    Raises `CheckpointError` for what is no adapter, or one for other shapes.
+    False where the same weights were merged there before. Raises `CheckpointError` for what is no
+    adapter, or one for other shapes.
     """
     from peft import PeftModel
 
     start = Start(base or Path(_base_of(adapter)))
-    place = Place(out, {"merged": str(adapter.resolve()), "base": str(start.folder.resolve())})
+    asked = {
+        "merged": str(adapter.resolve()),
+        "adapter's weights": weights_digest(adapter),
+        "base": str(start.folder.resolve()),
+        "base's weights": weights_digest(start.folder),
+    }
+    place = Place(out, asked)
     if place.enter() is not None:
-        return
+        return False
     model: Any = start.load("fp32")
     try:
         adapted = PeftModel.from_pretrained(model, str(adapter))
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         said = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{adapter}: does not fit {start.folder} ({said}).") from None
     merged = adapted.merge_and_unload()
@@ -34,6 +44,7 @@ def merge(adapter: Path, out: Path, base: Path | None = None) -> None:
         start.tokenizer.save_pretrained(folder)
 
     place.finish(save, {"adapter": str(adapter)})
+    return True
 
 
 def _base_of(adapter: Path) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import json_of, make_folder, write_atomically
+from hymba_lab.atomic import json_of, make_folder, of_the_system, write_atomically
 from hymba_lab.errors import StoreError
 
 NAME = "finetune.json"
@@ -66,9 +66,12 @@ class Place:
                     shutil.rmtree(target)
                 os.replace(path, target)
             aside.rmdir()
-        except OSError as error:
+        except Exception as error:
+            reason = of_the_system(error)
+            if reason is None:
+                raise
             raise StoreError(
-                f"{self.folder}: the model cannot be written: {error.strerror or error}; make "
+                f"{self.folder}: the model cannot be written: {reason}; make "
                 "room and run the command again: it goes on from the last checkpoint."
             ) from None
         self._write(result)

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from hymba_lab.atomic import give_datasets_a_home, make_folder
+from hymba_lab.atomic import give_datasets_a_home, make_folder, of_the_system
 from hymba_lab.checkpoints.lab_folder import MODEL_TYPE
 from hymba_lab.checkpoints.load import LONGEST
 from hymba_lab.config.start import weights_digest
 from hymba_lab.config.tuning import COSMETIC, Dpo, Lora, Sft
 from hymba_lab.errors import DataError, StoreError, UserError
-from hymba_lab.finetune.callbacks import Logged, Logs, last_checkpoint
+from hymba_lab.finetune.callbacks import Logged, Logs, last_checkpoint, step_of
 from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.plan import Plan, plan
 from hymba_lab.finetune.prepare import Prepared
@@ -51,6 +51,7 @@ def finetune(
     quiet()
     _one_process(device)
     start = Start(Path(stage.model))
+    _outside(out, start.folder)
     asked = asked_of(stage, start)
     make_folder(out.parent)
     with held(out.parent / f".{out.name}.lock", f"stage {stage.name}"):
@@ -72,6 +73,15 @@ def finetune(
             raise
         _end(run, "FINISHED", told)
         return result
+
+
+def _outside(out: Path, model: Path) -> None:
+    """Raise `StoreError` for a folder inside the model's, whose weights the stage is told by."""
+    if out.resolve().is_relative_to(model.resolve()):
+        raise StoreError(
+            f"{out}: lies in the model's folder {model}, all of whose weights say which stage this "
+            "is; name a folder outside with --out."
+        )
 
 
 def _one_process(device: torch.device) -> None:
@@ -121,12 +131,15 @@ def _trained(
     if last is not None:
         told(f"goes on from {last.name}")
     try:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        _train(trainer, last, planned.n_steps, logs)
         if data.val is not None:
             trainer.evaluate()
-    except OSError as error:
+    except Exception as error:
+        reason = of_the_system(error)
+        if reason is None:
+            raise
         raise StoreError(
-            f"{place.checkpoints}: a checkpoint cannot be written: {error}; make room and run "
+            f"{place.checkpoints}: a checkpoint cannot be written: {reason}; make room and run "
             "the command again: it goes on from the last whole one."
         ) from None
     result = {
@@ -139,6 +152,18 @@ def _trained(
     _remember_longest(trainer.model.config, start, data.longest)
     place.finish(lambda folder: _save(stage, trainer.model, start.tokenizer, folder), result)
     return result
+
+
+def _train(trainer: Any, last: Path | None, n_steps: int, logs: Logs) -> None:
+    """Train from the last checkpoint on; behind the last step Trainer would make another one."""
+    from transformers import TrainerState
+
+    if last is None or step_of(last) < n_steps:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        return
+    trainer._load_from_checkpoint(str(last))
+    trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+    logs.recall(trainer.state.log_history)
 
 
 def _remember_longest(config: Any, start: Start, longest: int) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 import hymba_lab.hf  # noqa: F401 - registers the models
 from hymba_lab.atomic import json_of
@@ -55,7 +56,11 @@ class Start:
         """Return the model with its weights, in the dtype that a precision trains."""
         from transformers import AutoModelForCausalLM, GenerationConfig
 
-        model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=_DTYPES[precision])
+        try:
+            model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=_DTYPES[precision])
+        except (OSError, ValueError, SafetensorError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{self.folder}: its weights cannot be read ({said}).") from None
         try:
             model.generation_config.validate(strict=True)
         except ValueError:  # it would be refused when a checkpoint is written: keep its ids alone
