@@ -22,7 +22,10 @@ from hymba_lab.errors import DataError, TrialFailed, UserError, plain
 
 def parser(command: str, about: str, file: str) -> argparse.ArgumentParser:
     """Return a parser for `hymba-lab <command> FILE`; `file` says what the file is."""
-    made = argparse.ArgumentParser(prog=f"hymba-lab {command}", description=about)
+    # whole names: the words of a command are handed on to others that leave some of them out
+    made = argparse.ArgumentParser(
+        prog=f"hymba-lab {command}", description=about, allow_abbrev=False
+    )
     made.add_argument("file", type=Path, metavar="FILE.yaml", help=file)
     flags.add(made, "set", "root", "tracking-uri")
     return made

@@ -1,5 +1,6 @@
 """What a cluster is asked for: one YAML, checked like every other, no part of an identity."""
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +8,14 @@ from pathlib import Path
 import pytest
 from sweeping import SWEEP, Lab
 
-from hymba_lab.errors import ConfigError, TrialFailed, TrialInterrupted
+from hymba_lab.errors import ConfigError, LaunchError, TrialFailed, TrialInterrupted
+from hymba_lab.sweep.launchers import slurm_queue
 from hymba_lab.sweep.launchers.attempt import Attempt
 from hymba_lab.sweep.launchers.base import Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.slurm import Slurm
 from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
-from hymba_lab.sweep.launchers.slurm_queue import State
+from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
 from hymba_lab.sweep.resources import load_resources
 
 CLUSTER = """\
@@ -198,3 +200,31 @@ def test_slurm_says_why_a_job_ended(
     assert why.reason == reason
     if reason == "crash":
         assert "its log ends with: RuntimeError: it broke" in why.message
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["Zero Bytes were transmitted or received", "Slurm backup controller in standby mode",
+     "slurm_load_jobs error: something nobody has seen"],
+)  # fmt: skip
+def test_a_queue_that_cannot_be_read_is_asked_again(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_queue.subprocess, "run", answering(1, said))
+    with pytest.raises(SlurmBusy):
+        slurm_queue.listed(["7"])
+
+
+def test_a_submission_is_tried_again_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_queue, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(slurm_queue.subprocess, "run", answering(1, "Socket timed out"))
+    with pytest.raises(LaunchError, match="Socket timed out; it takes no job now: try again"):
+        slurm_queue.patiently("#!/bin/bash", 0.05)
+    tries = iter([answering(1, "Socket timed out"), answering(0, "42")])
+    monkeypatch.setattr(slurm_queue.subprocess, "run", lambda *a, **k: next(tries)(*a, **k))
+    assert slurm_queue.patiently("#!/bin/bash", 5.0) == "42"
+
+
+def answering(code: int, said: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A Slurm command that ends so, with words on both streams."""
+    return lambda command, **_: subprocess.CompletedProcess(command, code, said, said)

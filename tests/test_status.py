@@ -106,3 +106,23 @@ def test_every_coordinator_at_work_hears_the_word_and_a_later_one_does_not(folde
     ask_to_stop(folder)
     with pytest.raises(SweepStopped):
         later.waiting({})
+
+
+def test_failures_of_an_earlier_process_are_told(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = StateFile(folder, lambda: 100, "local", lambda: None)
+    state.read_back({f"{n:064x}": Outcome("failed", {}, "nan", "the loss") for n in range(60)})
+    state.close()
+    _, out = said(tmp_path, capsys, "fusion")
+    assert "60 of 100 runs done, 60 failed" in out
+    assert "failed: run 00000000000" in out and "nan: the loss" in out
+
+
+def test_an_option_is_given_by_its_whole_name() -> None:
+    """`--det` would be handed on to the process that detaches, which would detach again."""
+    from hymba_lab.sweep.__main__ import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["fusion", "--det"])
+    assert ended.value.code == 2

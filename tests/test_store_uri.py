@@ -72,3 +72,10 @@ def test_what_is_no_password_in_the_environment_is_one_sentence(
     monkeypatch.setenv(store_uri.PASSWORDS, found)
     with pytest.raises(StoreError, match="is no JSON object of passwords by address; unset it"):
         whole("sqlite:///x.db")
+
+
+def test_a_password_that_was_hidden_on_the_way_is_still_known() -> None:
+    """A process that was told of it starts one with the address as it is shown."""
+    clean = remembered("postgresql://lab:secret@db/mlflow", "--x")
+    assert remembered("postgresql://lab:***@db/mlflow", "--x") == clean
+    assert whole(clean) == "postgresql+psycopg://lab:secret@db/mlflow"

@@ -23,13 +23,17 @@ from torch import nn
 from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import Config, load_config
 from hymba_lab.data.source import IGNORED, Batch, Mixture, build_sources
-from hymba_lab.errors import ConfigError, DataError, TrialFailed
+from hymba_lab.errors import ConfigError, DataError, LeaseLost, StoreError, TrialFailed
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.optim.optimizers import matrices, optimizers, parameter_groups
 from hymba_lab.optim.schedules import schedules
+from hymba_lab.runs.folder import RunFolder
+from hymba_lab.runs.lease import Lease
+from hymba_lab.runs.tracking import Store
 from hymba_lab.training import module, progress, validation
 from hymba_lab.training.fit import FitResult, fit
 from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss, scored_logits
+from hymba_lab.training.single import train
 from hymba_lab.training.validation import evaluate
 
 TWO_LABELS = (
@@ -558,3 +562,37 @@ def test_silent_by_default(tiny: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert [record.getMessage() for record in records] == []
     assert capfd.readouterr() == ("", "")
     assert logger.level == level  # another program's Trainer may talk again
+
+
+def test_the_checkpoint_stays_until_the_result_stands(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "finish", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny, root=tiny.parent)
+    (checkpoint,) = (tiny.parent / "runs").glob("*/last.ckpt")
+    done = train(tiny, root=tiny.parent)
+    assert math.isnan(done.record["tokens_per_second"]), "no step was made again"
+    assert not checkpoint.exists()
+
+
+def test_a_run_that_was_taken_over_meanwhile_ends_in_one_sentence(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        raise LeaseLost("runs/x: another process has taken this run over.")
+
+    monkeypatch.setattr(Lease, "require", lost)
+    with pytest.raises(StoreError, match=r"taken this run over\. What came after that here"):
+        train(tiny, root=tiny.parent)
+    assert not list((tiny.parent / "runs").glob("*/result.json"))
+
+
+@pytest.mark.parametrize("uri", ["http://server:abc", "http://[::1]:abc"])
+def test_a_server_of_no_port_is_one_sentence(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="--tracking-uri"):
+        Store(uri, tmp_path)

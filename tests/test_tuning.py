@@ -231,3 +231,29 @@ def test_the_soonest_wins_and_a_pruned_trial_is_nobodys_winner(lab: Lab) -> None
     done = [(jobs[0], Outcome("pruned", record)), (jobs[1], Outcome("finished", record))]
     assert winner(done, METRIC, STOP) is jobs[1]
     assert winner(done[:1], METRIC, STOP) is None
+
+
+def test_widening_ends_where_the_field_does(lab: Lab) -> None:
+    """Beyond [0, 0.1] lies -0.1: no weight decay, and no end of the sweep."""
+    span = {"optimizer.weight_decay": {"choices": [0.0, 0.1]}}
+    lab.edit(**{**TUNED, "search": span, "trials_per_cell": 2, "widen": True})
+    session = lab.session()
+    outcomes: dict[str, Outcome] = {}
+    while waiting := [j for j in session.planner.jobs(outcomes) if j.identity not in outcomes]:
+        for job in waiting:  # the less decay, the sooner
+            step = 10 + round(100 * job.params["optimizer.weight_decay"])
+            record = {"history": [[step, {METRIC.name: 1.0}]], "n_steps": step, "metrics": {}}
+            outcomes[job.identity] = Outcome("finished", record)
+    assert all(
+        params["optimizer.weight_decay"] == 0 for params in winners(session, outcomes).values()
+    )
+
+
+@pytest.mark.parametrize("tuning", ["one_seed", "race"])
+def test_a_row_whose_runs_all_failed_is_done_with_them(lab: Lab, tuning: str) -> None:
+    lab.edit(**TUNED, tuning=tuning)
+    session = lab.session()
+    outcomes: dict[str, Outcome] = {}
+    while waiting := [j for j in session.planner.jobs(outcomes) if j.identity not in outcomes]:
+        outcomes |= {job.identity: Outcome("failed", {}, "nan", "the loss") for job in waiting}
+    assert session.planner.total() == len(session.planner.jobs(outcomes))

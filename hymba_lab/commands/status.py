@@ -76,6 +76,7 @@ def state_of(root: Path, folder: Path) -> dict[str, Any]:
         "waiting": [run for run in running.values() if run["step"] is None],
         "interrupted": (newest or {}).get("interrupted", {}),
         "failed": (newest or {}).get("failed", []),
+        "n_failed": (newest or {}).get("done", {}).get("failed", 0),
         "seconds_left": seconds * left / max(1, n_training) if seconds and left else None,
     }  # fmt: skip
 
@@ -95,7 +96,7 @@ def told(name: str, state: dict[str, Any]) -> str:
         ended = state["total"] and not state["left"]
         then = "writes its table anew" if ended else "goes on from here"
         lines = [f"no coordinator is running; the same sweep command {then}"]
-    head = f"{name}: {state['done']} of {state['total']} runs done, {len(state['failed'])} failed"
+    head = f"{name}: {state['done']} of {state['total']} runs done, {state['n_failed']} failed"
     if state["seconds_left"]:
         head += f", about {cli.span(state['seconds_left'])} left"
     lines = [head, *lines]

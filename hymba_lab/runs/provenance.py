@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def _is_committed(path: Path) -> bool:
 
 @cache
 def hardware() -> str:
-    """Return the processor, its core count, memory, and GPUs if there are any."""
+    """Return the processor, its core count and the memory."""
     parts = [f"{_processor()}, {os.cpu_count()} cores"]
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -70,6 +71,14 @@ def hardware() -> str:
     except (ValueError, OSError):  # not every system tells
         pass
     return ", ".join(parts)
+
+
+def computed_on() -> str:
+    """Return the hardware, the GPU first where this process has used one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return hardware()
+    return f"{torch.cuda.get_device_name()}, {hardware()}"
 
 
 def n_cores() -> int:

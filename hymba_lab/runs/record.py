@@ -17,8 +17,8 @@ from hymba_lab.errors import FailureReason, Interruption, StoreError
 from hymba_lab.runs.provenance import (
     CODE_VERSION,
     commit,
+    computed_on,
     content_of,
-    hardware,
     is_dirty,
     versions,
 )
@@ -153,7 +153,7 @@ def record_of(
         "code_version": CODE_VERSION,
         "commit": commit().sha,
         "dirty": is_dirty(config.get("plugins", [])),
-        "hardware": hardware(),
+        "hardware": computed_on(),
         **chosen(),
         "versions": versions(),
         "n_threads": n_threads,

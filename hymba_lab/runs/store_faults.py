@@ -19,13 +19,15 @@ _HALF_MADE = ("already exists", "no such table", "no such column", "Can't locate
 
 @contextmanager
 def readable_errors(uri: str) -> Iterator[None]:
-    """Raise what MLflow and its database say as one `StoreError`, with the way out."""
+    """Raise what MLflow, its database or its server says as one `StoreError`, with the way out."""
+    from http.client import HTTPException
+
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, HTTPException) as error:
         said = without_passwords(" ".join(str(error).split()))[:300]
         raise StoreError(f"tracking store {uri}: {said}; {_way_out(uri, said)}") from None
 

@@ -16,6 +16,9 @@ PASSWORDS = "HYMBA_LAB_PASSWORDS"  # address without its password -> password, a
 SECRETS = frozenset((PASSWORDS,))
 """Environment variables that go to no other machine."""
 
+HIDDEN = "***"
+"""What stands for a password in words."""
+
 _DRIVERS = {"postgresql": "psycopg", "postgres": "psycopg"}
 _IN_TEXT = re.compile(r"(\w[\w+.-]*://[^\s:/@'\"]*):[^\s/@'\"]+@")
 
@@ -44,7 +47,9 @@ def remembered(uri: str, option: str) -> str:
         return f"{scheme}://{rest}"
     user, _, place = parts.netloc.rpartition("@")
     clean = urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}@{place}"))
-    os.environ[PASSWORDS] = json.dumps({**_known(), clean: unquote(parts.password)})
+    known = _known()
+    if parts.password != HIDDEN or clean not in known:  # hidden by the process that told us of it
+        os.environ[PASSWORDS] = json.dumps({**known, clean: unquote(parts.password)})
     return clean
 
 
@@ -68,10 +73,10 @@ def whole(uri: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """Return a text with every password in it replaced by `***`."""
+    """Return a text with every password in it hidden."""
     for password in _known().values():
-        text = text.replace(password, "***")
-    return _IN_TEXT.sub(r"\1:***@", text)
+        text = text.replace(password, HIDDEN)
+    return _IN_TEXT.sub(rf"\1:{HIDDEN}@", text)
 
 
 def is_postgresql(uri: str) -> bool:

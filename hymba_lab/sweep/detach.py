@@ -11,6 +11,8 @@ from hymba_lab.errors import LaunchError
 from hymba_lab.runs.store_uri import PASSWORDS, without_passwords
 from hymba_lab.sweep.launchers.needs import Needs
 
+_STARTING_S, _LEAVING_S = 20.0, 40.0  # Slurm tells a job a minute before it ends
+
 SCRIPT = "HYMBA_LAB_COORDINATOR"
 """Environment variable of a coordinator that is a job: the script that starts the next one."""
 
@@ -37,7 +39,7 @@ def again() -> str | None:
     script = os.environ.get(SCRIPT)
     if script is None:
         return None
-    return slurm_queue.submit(Path(script).read_text(encoding="utf-8"))
+    return slurm_queue.patiently(Path(script).read_text(encoding="utf-8"), _LEAVING_S)
 
 
 def _as_job(folder: Path, name: str, command: Sequence[str], needs: Needs, log: Path) -> str:
@@ -52,4 +54,4 @@ def _as_job(folder: Path, name: str, command: Sequence[str], needs: Needs, log: 
     script = (folder / "coordinator.sh").resolve()
     text = coordinator_script(f"hymba-lab {name}", needs, log, command, 1, {SCRIPT: str(script)})
     write_atomically(script, text)
-    return slurm_queue.submit(text)
+    return slurm_queue.patiently(text, _STARTING_S)

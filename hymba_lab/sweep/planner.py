@@ -12,6 +12,7 @@ from functools import partial
 
 from hymba_lab.config import resolve
 from hymba_lab.cost.many import Meter
+from hymba_lab.errors import ConfigError
 from hymba_lab.runs.record import identity_of
 from hymba_lab.stages.chain import identities
 from hymba_lab.stats import Looks
@@ -53,7 +54,7 @@ class Planner:
         self._n_chosen = {
             label: len(own)
             for label, own in rows.items()
-            if any(job.stage == "seed" for job in own)
+            if any(job.stage == "seed" for job in own) or known(own, outcomes) is not None
         }
         return [job for own in rows.values() for job in own]
 
@@ -62,8 +63,6 @@ class Planner:
         file = self.sweep.file
         if file.design == "search":
             return file.runs_of(len(self.cells))
-        if file.tuning == "one_seed":  # looks may have added seeds
-            return max(len(self.cells) * file.runs_per_row, len(self._jobs))
         return sum(self._n_chosen.get(cell.label, file.runs_per_row) for cell in self.cells)
 
     def _jobs_of(self, cell: Cell, outcomes: Outcomes, seeds: Sequence[int] = ()) -> list[Job]:
@@ -128,8 +127,12 @@ class Planner:
             if params is None:
                 return
             shown = done if file.pruner.name == "overtaken" and done else ()
-            jobs.append(self._job(cell, "tune", len(jobs), file.tune_seed, params, shown))
-            yield jobs[-1]
+            try:
+                job = self._job(cell, "tune", len(jobs), file.tune_seed, params, shown)
+            except ConfigError:  # past the choices lies what the field does not take
+                return
+            jobs.append(job)
+            yield job
 
     def _look_on(self, rows: dict[str, list[Job]], outcomes: Outcomes) -> None:
         """Give further seeds to the baseline and to the rows that the looks left undecided."""

@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from hymba_lab.errors import ConfigError
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Params, Stage, value_of, winner
 from hymba_lab.sweep.question.file import Metric, Stop, Sweep, SweepFile
 from hymba_lab.sweep.question.level import recall_guess, task_of_sweep
@@ -137,10 +138,19 @@ def race_jobs(
             break
         tried = {path: [params[path] for params in entered] for path in file.search}
         further = one_further(leader, tried)
-        if further is None:
+        if further is None or not _allowed(make, len(entered), further):
             break
         entered.append(further)
     return jobs
+
+
+def _allowed(make: Make, number: int, params: Params) -> bool:
+    """Whether a value past the choices is still one that its field takes."""
+    try:
+        make("race", number, 0, params, ())
+    except ConfigError:
+        return False
+    return True
 
 
 def _raced(

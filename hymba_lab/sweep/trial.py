@@ -35,6 +35,7 @@ from hymba_lab.sweep.staged import run_task
 from hymba_lab.sweep.task import Task, whole_enough
 from hymba_lab.training.fit import FitResult, fit
 from hymba_lab.training.milestones import Stop
+from hymba_lab.training.shards import remove_checkpoint
 
 _OPENING_S = 10.0  # training does not wait longer for a store that is away
 
@@ -88,7 +89,7 @@ def _train(task: Task, folder: RunFolder, started: float) -> str:
         record = _record(task, result, tracker.run.place, started)
     folder.finish(record)
     if result is None or not result.stopped:
-        folder.checkpoint.unlink(missing_ok=True)
+        remove_checkpoint(folder.checkpoint)
     status = "pruned" if record["stopped_by"] else "finished"
     tracker.end("FINISHED", {"hymba_lab.status": status, **record_tags(record)})
     return status

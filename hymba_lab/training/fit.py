@@ -26,7 +26,7 @@ from hymba_lab.training.module import LitLanguageModel
 from hymba_lab.training.progress import ProgressLine
 from hymba_lab.training.random_state import seed_all
 from hymba_lab.training.ranks import all_ranks
-from hymba_lab.training.shards import remove_shards
+from hymba_lab.training.shards import remove_checkpoint
 from hymba_lab.training.start import take_over
 from hymba_lab.training.trainer import make_trainer, quiet_lightning, usual_exits
 from hymba_lab.training.validation import curve_areas
@@ -97,8 +97,7 @@ def fit(
     if place.is_first:
         save_weights(folder / WEIGHTS, weights, _facts(module, n_steps), guard)
         if not keep_checkpoint:
-            milestones.checkpoint.unlink(missing_ok=True)
-            remove_shards(milestones.checkpoint)
+            remove_checkpoint(milestones.checkpoint)
     areas = curve_areas(milestones.history)
     if log and place.is_first:
         log(areas, n_steps)

@@ -96,6 +96,12 @@ def joined(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     return whole
 
 
+def remove_checkpoint(path: Path) -> None:
+    """Delete a checkpoint, its folders of shards with it."""
+    path.unlink(missing_ok=True)
+    remove_shards(path)
+
+
 def remove_shards(path: Path, keep: str | None = None) -> None:
     """Delete the folders of shards beside a checkpoint file, but for the one named `keep`."""
     for folder in path.parent.glob(f"{path.name}.*"):

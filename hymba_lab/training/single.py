@@ -13,13 +13,14 @@ from hymba_lab.config import Config, load_config
 from hymba_lab.config.shipped import shipped
 from hymba_lab.cost import Costs, measure_costs
 from hymba_lab.data.source import Mixture, build_sources
-from hymba_lab.errors import ConfigError, DataError, TrialFailed
+from hymba_lab.errors import ConfigError, DataError, LeaseLost, StoreError, TrialFailed
 from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.mirrored import MirroredRun
 from hymba_lab.runs.provenance import commit
 from hymba_lab.runs.record import record_of, run_facts
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Store, default_uri, record_tags
 from hymba_lab.training.fit import fit
+from hymba_lab.training.shards import remove_checkpoint
 from hymba_lab.training.world import world
 
 EXPERIMENT = "train"
@@ -70,7 +71,10 @@ def train(
             console.print(f"this run is finished; reading {folder.path}")
         else:
             run = open_run(config, folder.identity, seed, root, tracking_uri)
-            record = _train(config, mixture, costs, folder, seed, run)
+            try:
+                record = _train(config, mixture, costs, folder, seed, run)
+            except LeaseLost as error:
+                raise StoreError(f"{error} What came after that here is not written.") from None
     return Trained(folder.path, record)
 
 
@@ -97,8 +101,12 @@ def _train(
             folder=folder.path,
             log=run.log,
             progress=True,
+            keep_checkpoint=True,  # until the result stands
             mixture=mixture,
+            guard=folder.lease.require if folder.lease else None,
         )
+    except LeaseLost:  # the other process has the MLflow run, too
+        raise
     except TrialFailed as error:
         folder.fail(error.reason, error.message)
         run.end("FAILED")
@@ -115,6 +123,7 @@ def _train(
         mlflow=run.place,
     )
     folder.finish(record)
+    remove_checkpoint(folder.checkpoint)
     run.describe({}, record_tags(record))
     run.end("FINISHED")
     return record

@@ -7,6 +7,7 @@ older ones where accounting is kept.
 import os
 import re
 import subprocess
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -23,9 +24,12 @@ ACTIVE = frozenset(
 _PASSING = re.compile(
     r"temporarily|timed out|unable to contact|connection refused|connect failure|try again|"
     r"socket|MaxSubmitJob|submit limit|QOSMaxSubmit|AssocMaxSubmit|AssocGrpSubmit|"
-    r"slurm_persist|Communication",
+    r"slurm_persist|Communication|standby|zero bytes|receive failure|send failure",
     re.IGNORECASE,
 )
+
+
+_AGAIN_S = 5.0  # between two tries of a submission
 
 
 class SlurmBusy(Exception):
@@ -53,9 +57,27 @@ def submit(script: str) -> str:
     return out.strip().partition(";")[0]
 
 
+def patiently(script: str, patience_s: float) -> str:
+    """Submit, asking again for so long where Slurm is busy; raises `LaunchError` after that."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return submit(script)
+        except SlurmBusy as error:
+            if time.monotonic() > until:
+                raise LaunchError(f"{error}; it takes no job now: try again later.") from None
+            time.sleep(_AGAIN_S)
+
+
 def listed(ids: Collection[str]) -> dict[str, State]:
-    """Return the states of those of our jobs that `squeue` still lists."""
-    out = _slurm(["squeue", "--me", "--noheader", "--states=all", "--format=%A|%T"])
+    """Return the states of those of our jobs that `squeue` still lists.
+
+    Raises `SlurmBusy` whatever it complains of: the question is no job's, so no job has failed.
+    """
+    try:
+        out = _slurm(["squeue", "--me", "--noheader", "--states=all", "--format=%A|%T"])
+    except LaunchError as error:
+        raise SlurmBusy(str(error)) from None
     found = dict(line.split("|", 1) for line in out.split() if "|" in line)
     return {job: State(found[job]) for job in ids if job in found}
 

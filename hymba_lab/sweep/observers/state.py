@@ -54,8 +54,11 @@ class StateFile:
 
     def read_back(self, outcomes: Mapping[str, Outcome]) -> None:
         """Count what was finished before."""
-        for outcome in outcomes.values():
+        for identity, outcome in outcomes.items():
             self._done[outcome.status] += 1
+            if outcome.status == "failed":
+                said = {"reason": outcome.reason, "message": outcome.message}
+                self._failed.append({"name": f"run {identity[:12]}", "identity": identity, **said})
         self._write({})
 
     def started(self, job: Job) -> None:
