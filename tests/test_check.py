@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Write
+from conftest import ROOT, TINY, Write
 
 from hymba_lab.commands import check
+from hymba_lab.config import load_config
 from hymba_lab.errors import ConfigError, UserError
-from hymba_lab.testing import Outcome
+from hymba_lab.testing import Outcome, targets
+from hymba_lab.testing.plans import is_a_plan
 
 MIXER = """\
 import torch
@@ -275,3 +277,24 @@ def test_a_forgetful_plugin_is_refused_by_name_before_it_generates(write: Write)
     assert model(tokens).shape == (1, 3, 16), "it may be trained and evaluated"
     with pytest.raises(UserError, match=r"Mine cannot generate: .*never asks its past"):
         next(model.stream(tokens, max_new_tokens=2))
+
+
+PLACES = ("*.yaml", "published/*.yaml", "recipes/*.yaml")
+SHIPPED = sorted(file for place in PLACES for file in (ROOT / "experiments").glob(place))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_plans_of_shipped_experiments_keep_the_laws(file: Path) -> None:
+    """Built for as many layers, and for the windows, that the experiment has."""
+    config = load_config(file)
+    for subject in targets._of_experiment(config):
+        if subject.path in ("model.order", "model.placement", "model.kv_sharing"):
+            is_a_plan(subject)
+
+
+def test_what_no_layer_builds_is_not_checked() -> None:
+    """The baseline of attention alone names a fusion of the experiment that it extends."""
+    config = load_config(ROOT / "experiments/llama_300m.yaml")
+    paths = {one.path for one in targets._of_experiment(config)}
+    assert "model.attention" in paths
+    assert not paths & {"model.fusion", "model.ssm"}

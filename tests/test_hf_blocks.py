@@ -1,12 +1,16 @@
 """A block that is computed again in the backward pass is the same block, whatever its order."""
 
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import pytest
 import torch
 from examples import model_config
+from hf_folders import lab_model
 from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
 
+from hymba_lab.errors import UserError
 from hymba_lab.hf.blocks import RecomputedBlock, recomputable
 from hymba_lab.model import build_model
 from hymba_lab.model.block import Block
@@ -32,3 +36,44 @@ def test_a_recomputed_block_is_the_same_block(topology: str) -> None:
     block.gradient_checkpointing = False
     block(given)[0].square().sum().backward()
     torch.testing.assert_close(own.grad, given.grad)
+
+
+@pytest.mark.parametrize("topology", ["sa_m", "sam", "s_a_m"])
+def test_blocks_have_names_that_others_find(topology: str) -> None:
+    model = lab_model(n_layers=2, topology={"name": topology})
+    kinds = {type(block).__name__ for block in model.model.net.blocks}
+    assert kinds <= set(model._no_split_modules)
+
+
+def test_values_of_the_first_layer_do_not_keep_blocks_from_being_recomputed() -> None:
+    attention = {"name": "softmax", "value_residual": True}
+    model, plain = (lab_model(n_layers=3, attention=attention).train() for _ in range(2))
+    calls: list[None] = []
+    for block in model.model.net.blocks:
+        block.gradient_checkpointing = True
+        block._gradient_checkpointing_func = partial(counted, calls)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    for one in (model, plain):
+        one(ids, labels=ids).loss.backward()
+    assert len(calls) == 3
+    for (name, own), other in zip(model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, msg=name)
+
+
+def counted(calls: list[None], *given: Any) -> Any:
+    calls.append(None)
+    return checkpoint(*given, use_reentrant=False)
+
+
+def test_the_cache_has_its_old_name_too() -> None:
+    model = lab_model()
+    ids = torch.tensor([[1, 2, 3, 4]])
+    out = model(ids[:, :3], use_cache=True)
+    found = model(ids[:, 3:], past_key_values=out.cache).logits
+    torch.testing.assert_close(found[:, 0], model(ids).logits[:, 3])
+    with pytest.raises(UserError, match="the cache is a DynamicCache"):
+        model(ids, past_key_values=DynamicCache())
+    with pytest.raises(UserError, match="the cache is a DynamicCache"):
+        model.generate(ids, cache=DynamicCache(), max_new_tokens=2)
+    with pytest.raises(UserError, match="two names of one thing"):
+        model(ids, cache=out.cache, past_key_values=model(ids, use_cache=True).cache)

@@ -32,15 +32,23 @@ SSMS: list[dict[str, Any]] = [
 def drawn(seed: int) -> ModelConfig:
     """A random architecture of four layers; every other one has parts of its own."""
     draw = random.Random(seed)
+    shared = draw.random() < 0.5
+
+    def keys() -> dict[str, Any]:
+        return {
+            "qk_norm": draw.random() < 0.5,
+            "rope_share": draw.choice([1.0, 0.5]),
+            "rope_layers": draw.choice(["all", "full", "window"]),
+        }
+
+    of_all = keys()
 
     def attention() -> dict[str, Any]:
         return {
             "name": "softmax",
+            **(of_all if shared else keys()),
             "sink": draw.choice([None, "learned", "off_by_one"]),
             "output_gate": draw.choice([None, "elementwise", "per_head"]),
-            "qk_norm": draw.random() < 0.5,
-            "rope_share": draw.choice([1.0, 0.5]),
-            "rope_layers": draw.choice(["all", "full", "window"]),
             "qkv_conv": draw.choice([None, 3]),
             "value_residual": draw.random() < 0.5,
         }
@@ -59,7 +67,7 @@ def drawn(seed: int) -> ModelConfig:
         heads=heads,
         order={"name": "pattern", "pattern": "".join(draw.choices("spa", k=4))},
         placement=draw.choice([placement, {"name": "all_full"}]),
-        kv_sharing=draw.choice([{"name": "none"}, {"name": "adjacent", "size": 2, "full": True}]),
+        kv_sharing={"name": "adjacent", "size": 2, "full": True} if shared else {"name": "none"},
         meta_tokens=draw.choice([{"name": "none"}, meta]),
         fusion=draw.choice([{"name": "mean"}, {"name": "concat"}, {"name": "gate"}]),
         attention=attention(),

@@ -233,3 +233,25 @@ def test_the_wrong_winner_is_counted_over_every_draw(goal: str) -> None:
         total += 1
     assert wrong_winner(rows, goal) == pytest.approx(1 - right / total)  # type: ignore[arg-type]
     assert math.isnan(wrong_winner({"a": {0: 1.0}}, "maximize"))
+
+
+def test_curves_that_cross_have_no_direction() -> None:
+    """Eleven of twelve solve a little sooner, one not in twenty times as long."""
+    rng = np.random.default_rng(0)
+    base = {s: Run(float(t), True) for s, t in enumerate(1000 * np.exp(rng.normal(0, 0.03, 12)))}
+    row = {s: Run(float(t), True) for s, t in enumerate(850 * np.exp(rng.normal(0, 0.03, 12)))}
+    row[11] = Run(20_000.0, False)
+    (found,) = compare_times({"base": base, "row": row}, "base")
+    assert found.comparison.p < 0.05
+    assert (found.comparison.kind, found.comparison.verdict) == (
+        "censored", "censored: the curves cross",
+    )  # fmt: skip
+    assert found.comparison.low <= found.comparison.effect
+
+
+def test_no_noise_seen_bounds_nothing() -> None:
+    base = {s: Run(1000.0, True) for s in range(3)}
+    row = {0: Run(1900.0, True), 1: Run(2000.0, False), 2: Run(2000.0, False)}
+    (found,) = compare_times({"base": base, "row": row}, "base")
+    assert (found.comparison.low, found.comparison.high) == (0.0, math.inf)
+    assert found.comparison.verdict == "censored"

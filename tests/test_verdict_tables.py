@@ -252,7 +252,8 @@ def test_an_accuracy_has_its_range_without_being_told(ended: Judge) -> None:
     content = table({"base": [0.98, 1.0, 0.99], "x": [0.2, 0.9, 0.7]}, "arch,seed,accuracy")
     asked = ASKED.replace("loss", "accuracy") + " --goal maximize"
     line = ended(content, asked).rows["x"]
-    assert (line["low"], line["high"]) == pytest.approx((-0.99, 0.01))
+    half = 0.01 / 3**0.5 * 4.302653  # t for 2 degrees of freedom: the baseline's mean is 0.99 -+ so
+    assert (line["low"], line["high"]) == pytest.approx((-1.0, 0.01 + half))
     percents = content.replace("0.", "70.")
     assert ended(percents, asked).rows["x"]["high"] > 1, "percents have no such range"
 
@@ -284,3 +285,35 @@ def test_numbers_of_any_size_are_short(ended: Judge) -> None:
         found = ended(table({row: [scale * v for v in own] for row, own in ROWS.items()}))
         assert found.kinds == ["baseline", "better", "undecided"]
         assert "0.000000" not in found.text and ",000," not in found.text
+
+
+@pytest.mark.parametrize("how", ["timeout", "killed", "failed"])
+def test_a_run_that_took_too_long_is_no_run_that_was_not_made(ended: Judge, how: str) -> None:
+    """Half of a row's runs end unsolved: the others alone would look sooner than the baseline."""
+    lines = "arch,seed,t,ok,status\n"
+    lines += "".join(f"base,{s},{1000 + 20 * s},1,finished\n" for s in range(6))
+    lines += "".join(f"x,{s},{700 + 10 * s},1,finished\n" for s in range(3))
+    lines += "".join(f"x,{s},5000,0,{how}\n" for s in range(3, 6))
+    lines += f"y,0,,,{how}\n"
+    found = ended(lines, TIMED)
+    assert (found.rows["x"]["n"], found.rows["x"]["verdict"]) == (6, "censored")
+    assert f"3 runs that ended otherwise count as unsolved until then (3 {how})" in found.text
+    assert f"1 runs that did not finish are left out (y: 1 {how})" in found.text
+
+
+@pytest.mark.parametrize("kind", ["Int64", "Float64"])
+def test_frames_of_pandas_own_missing_values(kind: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "arch": ["base"] * 3 + ["x"] * 3,
+            "seed": [0, 1, 2] * 2,
+            "loss": [3, 4, 5, 1, 2, None],
+            "status": ["finished"] * 5 + [None],
+        }
+    )
+    own = frame.astype({"loss": kind, "status": "string"})
+    said = [
+        str(verdict(one, row="arch", seed="seed", metric="loss", goal="minimize", baseline="base"))
+        for one in (frame, own)
+    ]
+    assert said[0] == said[1]

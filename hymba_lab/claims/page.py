@@ -41,7 +41,7 @@ def to_markdown(answers: Sequence[Answer], count: Count, scale: str) -> str:
 def headline(count: Count, scale: str) -> str:
     """How many independent comparisons hold, and what became of the others."""
     rest = [
-        (count.sooner, "say which row learned the task sooner, while the other never did"),
+        (count.sooner, "say which row learned the task sooner, while some run did not"),
         (count.alone, "are decided each by itself, not over the page"),
         (count.undecided, "are undecided"),
         (count.censored, "are censored"),

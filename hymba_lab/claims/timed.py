@@ -17,6 +17,7 @@ from hymba_lab.stats import (
     Region,
     Run,
     against,
+    disagree,
     log_spreads,
     log_times,
     place,
@@ -45,14 +46,14 @@ def by_time(
     region = region_of_times(condition)
     logs = log_times(rows)
     if row in logs and other in logs:
-        found = place(against(logs, other, share=share)[0][row], region, alpha=alpha * share)
+        found = place(against(logs, other, share=share)[0][row], region, alpha=alpha)
         return Timed(_ratios(found, share), True)
     evidence = ranks(rows.get(row, {}), rows.get(other, {}), log_spreads(rows), share)
     if isinstance(evidence, Evidence):  # too few runs
         nan = math.nan
         return Timed(Placed(evidence.n, nan, nan, nan, nan, "open"), False)
     low, high = evidence.interval(alpha)
-    if evidence.p_spent <= alpha:
+    if evidence.p_spent <= alpha and not disagree(evidence.effect, low, high):
         sooner = evidence.effect > 0
         low, high = (low, min(high, 0.0)) if sooner else (max(low, 0.0), high)
     unseen = evidence.row_censored and evidence.base_censored

@@ -36,7 +36,8 @@ class Evaluation:
         lines = [
             {
                 "task": task, "n_shot": record["n_shot"], "metric": name, "value": value,
-                "stderr": values.get(f"{name}_stderr"), "n": sum(record["n_questions"].values()),
+                "stderr": values.get(f"{name}_stderr"),
+                "n": record["n_questions"].get(task, sum(record["n_questions"].values())),
             }
             for record in self.records.values()
             for task, values in record["metrics"].items()

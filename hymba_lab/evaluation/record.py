@@ -22,9 +22,10 @@ def add_to_run(run: Path, records: Mapping[str, Record]) -> dict[str, Any] | Non
     """
     if not (run / "result.json").is_file():
         return None
+    run = run.resolve()  # the folder may be named from inside
     found = json_of(run / "result.json")
     folder = RunFolder(run.parents[1], str(found.get("identity")))
-    if folder.path.resolve() != run.resolve():
+    if folder.path.resolve() != run:
         return None  # copied from elsewhere: its record is not ours to write
     with folder.locked():
         record = folder.result

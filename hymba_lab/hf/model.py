@@ -12,7 +12,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from hymba_lab.errors import UserError
-from hymba_lab.hf.blocks import recomputable
+from hymba_lab.hf.blocks import NAMES, recomputable
 from hymba_lab.hf.cache import GenerationCache, new_cache
 from hymba_lab.hf.config import HymbaConfig, HymbaLabConfig
 from hymba_lab.hf.documents import check_positions, needs_care, split, starts_of
@@ -31,7 +31,7 @@ class HymbaPreTrainedModel(PreTrainedModel):
     config: HymbaConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar = ["RecomputedBlock"]
+    _no_split_modules: ClassVar = NAMES
     _skip_keys_device_placement: ClassVar = ["cache"]
     _is_stateful = True  # no step can be taken back: no assisted generation
     _supports_sdpa = True  # the lab's own attention is what runs under any of these names
@@ -95,9 +95,11 @@ class HymbaModel(HymbaPreTrainedModel):
 
         Without one, rows may be padded on either side and hold several documents each, told apart
         by `position_ids`, `seq_idx` or `cu_seq_lens_q` as trainers send them: each is read as if
-        it stood alone. `use_cache=True` makes a cache, outside of training.
+        it stood alone. `use_cache=True` makes a cache, outside of training; `past_key_values`, its
+        name of old, is understood.
         """
         _refuse(kwargs, inputs_embeds)
+        cache = _the_cache(cache, kwargs.pop("past_key_values", None))
         if input_ids is None:
             raise UserError("input_ids is None: give token ids (B, T).")
         if cache is None and use_cache is True and not self.training:
@@ -230,8 +232,10 @@ class HymbaForCausalLM(HymbaPreTrainedModel, GenerationMixin):
                 f"cache_implementation = {generation_config.cache_implementation!r}: this model "
                 "has one cache of its own; leave it out."
             )
-        if (given := model_kwargs.get("cache")) is not None:
-            given._is_user_defined = True
+        given = _the_cache(model_kwargs.get("cache"), model_kwargs.pop("past_key_values", None))
+        if given is not None:
+            given._is_user_defined = True  # type: ignore[attr-defined]
+            model_kwargs["cache"] = given
         elif generation_config.use_cache is not False:
             n_rows = batch_size * max(
                 generation_config.num_beams, generation_config.num_return_sequences
@@ -252,6 +256,19 @@ class HymbaLabForCausalLM(HymbaForCausalLM):
 
     def _backbone(self, config: HymbaConfig) -> HymbaModel:
         return HymbaLabModel(config)
+
+
+def _the_cache(cache: Any, by_old_name: Any) -> GenerationCache | None:
+    """Return the one cache that was given; raises `UserError` for two, and for another model's."""
+    if cache is not None and by_old_name is not None and cache is not by_old_name:
+        raise UserError("cache and past_key_values are two names of one thing; give one of them.")
+    given = by_old_name if cache is None else cache
+    if given is not None and not isinstance(given, GenerationCache):
+        raise UserError(
+            f"the cache is a {type(given).__name__}; this model keeps other things: begin with "
+            "use_cache=True and hand on the cache of its output, or leave it out."
+        )
+    return given
 
 
 def _refuse(kwargs: dict[str, Any], inputs_embeds: Tensor | None) -> None:

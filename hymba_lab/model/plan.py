@@ -47,6 +47,7 @@ def plan_layers(config: ModelConfig) -> list[LayerPlan]:
     shared = kv_sharings.build(config.kv_sharing, [windows[layer] for layer in attending])
     kv_from = {layer: attending[source] for layer, source in zip(attending, shared, strict=True)}
     _require_equal_heads(plans, kv_from)
+    _require_equal_keys(config, kv_from)
     return [
         LayerPlan(layer, plan, windows[layer] if plan.attention else None, kv_from.get(layer))
         for layer, plan in enumerate(plans)
@@ -64,6 +65,25 @@ def _require_equal_heads(plans: list[HeadPlan], kv_from: dict[int, int]) -> None
                 f"layer {layer} reads keys and values of layer {source}, but has (n_kv_heads, "
                 f"d_head, d_head_v) = {shapes[0]} where those are {shapes[1]}; make them equal or "
                 "do not share.",
+                "model.layers",
+            )
+
+
+_OF_KEYS = ("rope_theta", "rope_scale", "rope_share", "rope_layers", "qk_norm", "eps")
+
+
+def _require_equal_keys(config: ModelConfig, kv_from: dict[int, int]) -> None:
+    """Refuse a consumer that turns or norms its queries otherwise than the keys it reads are."""
+    for layer, source in kv_from.items():
+        own, read = (config.at(one).attention.options() for one in (layer, source))
+        other = [
+            name for name in _OF_KEYS if name in own and name in read and own[name] != read[name]
+        ]
+        if other:
+            raise ConfigError(
+                f"layer {layer} reads the keys of layer {source}, which are made with "
+                f"{other[0]} = {read[other[0]]!r}, and asks with {own[other[0]]!r}; make them "
+                "equal or do not share.",
                 "model.layers",
             )
 

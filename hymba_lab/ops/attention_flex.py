@@ -69,7 +69,8 @@ def _tiles(n_queries: int, n_keys: int, window: int, n_meta: int, device: torch.
     def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & ((query - key < window) | (key < n_meta))
 
-    return create_block_mask(seen, None, None, n_queries, n_keys, device=device)
+    with torch.inference_mode(False):  # a later training step may save it for its backward
+        return create_block_mask(seen, None, None, n_queries, n_keys, device=device)
 
 
 _kept_tiles = lru_cache(maxsize=8)(_tiles)

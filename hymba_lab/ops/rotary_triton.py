@@ -19,8 +19,8 @@ def turn(  # type: ignore[no-untyped-def]
     HALF: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """Pair (a, b) -> (a cos - b sin, b cos + a sin); of the tables (T, 2 width) the second half."""
-    t, p = tl.program_id(0) * BT + tl.arange(0, BT), tl.arange(0, HALF)
-    row = tl.program_id(1)
+    t, p = tl.program_id(1) * BT + tl.arange(0, BT), tl.arange(0, HALF)
+    row = tl.program_id(0)  # rows times heads may pass 65,535, the most of the other axes
     batch, head = (row // n_heads).to(tl.int64), (row % n_heads).to(tl.int64)
     inside = (t < n_tokens)[:, None] & (p < width)[None, :]
     angle = t[:, None] * (2 * width) + width + p[None, :]
@@ -58,7 +58,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     half = triton.next_power_of_2(d_head // 2)
     tokens = max(1, TILE // half)
     with on(x):
-        turn[triton.cdiv(n_tokens, tokens), n_rows * n_heads](
+        turn[n_rows * n_heads, triton.cdiv(n_tokens, tokens)](
             x, cos.contiguous(), sin.contiguous(), y, *x.stride()[:3], *y.stride()[:3],
             n_heads, n_tokens, sign, d_head // 2, half, tokens, **FUSED,
         )  # fmt: skip

@@ -156,8 +156,13 @@ def _line(file: SweepFile, run: Any) -> dict[str, Any]:
         **tuned,
         **{cost: float(params.get(cost, "nan")) for cost in COSTS},
         **{column: tags.get(tag, "") for column, tag in _TAGS.items()},
-        **{key: value for key, value in run.data.metrics.items() if key.startswith("val/")},
+        **{key: value for key, value in run.data.metrics.items() if _measures(file, key)},
     }
+
+
+def _measures(file: SweepFile, key: str) -> bool:
+    """Whether it is a metric of the finished model, not of a training step or of the machine."""
+    return key.startswith(("val/", "eval/")) or key in curve_metrics(file)
 
 
 def _state(run: Any) -> tuple[str, str]:

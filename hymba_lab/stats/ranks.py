@@ -70,6 +70,8 @@ def ranks(
     estimate = _mean_log(mine) - _mean_log(theirs)
     (typical,) = moderate([Spread(0.0, 0.0)], spreads)
     error = math.sqrt(sum(_variance(side, typical) / len(side) for side in (mine, theirs)))
+    if not typical.variance:  # no noise was seen, which is no sign that there is none
+        error = math.inf
     freedom = sum(one.freedom for one in spreads) or math.nan
     cut, base_cut = (not all(run.solved for run in side) for side in (mine, theirs))
     return Ranks(len(mine), effect, p, estimate, error, freedom, cut, base_cut, share)

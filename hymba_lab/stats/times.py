@@ -194,14 +194,25 @@ def _censored(
 ) -> Comparison:
     low, high = found.interval(setting.alpha / setting.n_rows)
     kind: Kind = "censored" if learned else "not_learned"
+    crossed = False
     if judged.decision.rejected:
-        kind = "better" if found.effect > 0 else "worse"
-        low, high = (low, min(high, 0.0)) if kind == "better" else (max(low, 0.0), high)
+        crossed = disagree(found.effect, low, high)
+        if not crossed:
+            kind = "better" if found.effect > 0 else "worse"
+            low, high = (low, min(high, 0.0)) if kind == "better" else (max(low, 0.0), high)
     estimate = math.nan if found.row_censored and found.base_censored else found.estimate
-    said = _words(kind, low, high)
+    said = f"{kind}: the curves cross" if crossed else _words(kind, low, high)
     return _comparison(
         label, row, judged, found, setting, kind, said, (estimate, low, high), math.nan, math.nan
     )
+
+
+def disagree(effect: float, low: float, high: float) -> bool:
+    """Whether the log-rank test and the bound on the log ratio point to different sides.
+
+    A row whose runs mostly solve sooner, and one never, is neither sooner nor later.
+    """
+    return low > 0 if effect > 0 else high < 0
 
 
 def _words(kind: Kind, low: float, high: float) -> str:

@@ -94,7 +94,8 @@ def compare(
     alpha at most. Intervals are simultaneous: all hold together with 1 - alpha, so every bound (the
     larger end: a larger difference is ruled out) does too. "better" and "worse" never stand beside
     an interval that holds 0, and "no detectable difference" never beside one that does not.
-    Neither interval nor bound leaves what the `limits` of the metric allow.
+    Neither interval nor bound leaves what the `limits` of the metric allow beside any mean that the
+    baseline may have, by its own interval.
 
     With a `margin`, a row whose effect surely lies within -+ margin is "equivalent within" it: two
     one-sided tests (TOST), Holm over the table, at alpha of their own. A difference may be both
@@ -122,8 +123,21 @@ def compare(
     labels = [label for label in rows if label != baseline]
     everyone = {seed for row in values.values() for seed in row}
     judged = judge(assess, labels, everyone, alpha=alpha, margin=margin, looks=looks)
-    base = mean_interval(rows[baseline].values()).mean
-    return [_comparison(label, rows[label], base, one, setting) for label, one in judged.items()]
+    room = _room(mean_interval(rows[baseline].values(), alpha=alpha), limits)
+    return [_comparison(label, rows[label], room, one, setting) for label, one in judged.items()]
+
+
+def _room(base: Interval, limits: tuple[float, float]) -> tuple[float, float]:
+    """The least and the largest effect that limits leave, wherever the baseline's mean may be.
+
+    Beside its mean as measured an interval would end too early: it has noise of its own.
+    """
+    least, most = limits
+    return least - _min(_or(base.high, most), most), most - _max(_or(base.low, least), least)
+
+
+def _or(end: float, limit: float) -> float:
+    return limit if math.isnan(end) else end
 
 
 def pairing_of(values: Mapping[str, Mapping[int, float]], baseline: str) -> Pairing:
@@ -148,10 +162,14 @@ def n_seeds_of(values: Mapping[str, Mapping[int, object]]) -> int:
 
 
 def _comparison(
-    label: str, row: Mapping[int, float], base: float, judged: Judged[Evidence], setting: Setting
+    label: str,
+    row: Mapping[int, float],
+    room: tuple[float, float],
+    judged: Judged[Evidence],
+    setting: Setting,
 ) -> Comparison:
     found, decision, p_within, look, decided = judged
-    least, most = (limit - base for limit in setting.limits)
+    least, most = room
     effect = Interval(
         found.effect,
         found.effect - decision.half_width,
@@ -163,7 +181,7 @@ def _comparison(
     needed = math.nan
     if kind == "undecided":
         needed = _needed(found, setting)
-        said += _told(bound, effect, (least, most), needed, setting)
+        said += _told(bound, room, needed, setting)
     own = mean_interval(row.values(), alpha=setting.alpha)
     return Comparison(
         label, found.n, *own[:3], *effect[:3], found.p, decision.p_holm, p_within, kind, said,
@@ -209,12 +227,10 @@ def _needed(found: Evidence, setting: Setting) -> float:
     )
 
 
-def _told(
-    bound: float, effect: Interval, limits: tuple[float, float], needed: float, setting: Setting
-) -> str:
+def _told(bound: float, room: tuple[float, float], needed: float, setting: Setting) -> str:
     if bound == 0:
         return " (equal on every seed)"
-    if effect.low <= limits[0] and effect.high >= limits[1]:
+    if bound >= max(-room[0], room[1]):
         missed = "any could have been missed"
     else:
         missed = f"up to {round_up(bound)} could have been missed"

@@ -19,7 +19,7 @@ _TRUTH = {
 
 def is_missing(value: Any) -> bool:
     """Whether a field is empty: None, NaN or no text. The word "None" is a word."""
-    return value is None or value == "" or bool(pd.isna(value))
+    return value is None or bool(pd.isna(value)) or value == ""
 
 
 def word(value: Any) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hymba_lab.errors import UserError
 from hymba_lab.stats import RESOLUTION, Run, measured
-from hymba_lab.tables.frame_cells import is_missing, word
+from hymba_lab.tables.frame_cells import is_missing, number_in, truth_in, word
 from hymba_lab.tables.frame_columns import column, numbers_of, truths_of, where
 from hymba_lab.tables.frame_runs import refuse_unequal, seed_numbers, some, states_of, the_row
 from hymba_lab.tables.numbers import limits_of
@@ -63,7 +63,10 @@ def given_runs(
     labels = [word(value) for value in column(runs, row)]
     baseline = the_row(frame, row, baseline, labels)
     states = states_of(runs)
+    if solved or censored:
+        states, cut = _cut_short(runs, metric, states, solved, censored)
     notes = [*_unnamed(named, row), *_unfinished(labels, states)]
+    notes += cut if solved or censored else []
     notes += _copied(runs) if seed is None else []
     runs = runs[[not state for state in states]]
     own = [label for label, state in zip(labels, states, strict=True) if not state]
@@ -131,6 +134,26 @@ def _unfinished(labels: Sequence[str], states: Sequence[str]) -> list[str]:
         return []
     told = some(f"{label}: {n} {state}" for (label, state), n in left.items())
     return [f"{left.total()} runs that did not finish are left out ({told})."]
+
+
+def _cut_short(
+    runs: pd.DataFrame, metric: str, states: Sequence[str], solved: str | None, censored: str | None
+) -> tuple[list[str], list[str]]:
+    """Count in the runs that ended in another way, unsolved at a time they name; and a note of it.
+
+    To leave out those that took too long would leave the row's best ones.
+    """
+    said = [truth_in(value) for value in column(runs, solved or censored or "")]
+    times = [number_in(value) for value in column(runs, metric)]
+    counted = [
+        bool(state) and yes is (solved is None) and time is not None and math.isfinite(time)
+        for state, yes, time in zip(states, said, times, strict=True)
+    ]
+    found = Counter(state for state, one in zip(states, counted, strict=True) if one)
+    told = some(f"{n} {state}" for state, n in found.items())
+    note = f"{found.total()} runs that ended otherwise count as unsolved until then ({told})."
+    states = ["" if one else state for state, one in zip(states, counted, strict=True)]
+    return states, [note] if found else []
 
 
 def _copied(runs: pd.DataFrame) -> list[str]:

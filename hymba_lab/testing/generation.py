@@ -135,7 +135,7 @@ def _model_with(subject: Subject) -> LanguageModel:
         "heads": {
             "name": "hybrid", "n_heads": heads.n_heads, "n_kv_heads": heads.n_kv_heads,
             "d_head": heads.d_head, "d_head_v": heads.d_head_v,
-            "expand": facts.d_inner // facts.d_model,
+            "d_inner": facts.d_inner,
         },
         "order": {"name": "parallel"},
         "fusion": {"name": "concat"},

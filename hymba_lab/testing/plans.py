@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from hymba_lab.components.heads import AttentionHeads, HeadPlan
 from hymba_lab.data.source import IGNORED, Batch
 from hymba_lab.errors import DataError
-from hymba_lab.testing.subjects import Broken, Subject
+from hymba_lab.testing.subjects import Broken, Subject, Widths
 
-N_LAYERS = 6
 SEQ_LEN = 64
 
 
@@ -20,18 +19,20 @@ def is_a_plan(subject: Subject) -> None:
     made, again = _plan(subject), _plan(subject)
     if made != again:
         raise Broken(f"two calls give two plans: {made!r} and {again!r}")
-    _PLANS[subject.path](made)
+    _PLANS[subject.path](made, subject.widths)
 
 
 def _plan(subject: Subject) -> Any:
     if subject.path == "model.heads":
         return subject.build(subject.widths.d_model)
     if subject.path == "model.kv_sharing":
-        return subject.build([None, 4, 4, 4, None, 4])
-    return subject.build() if subject.path == "model.topology" else subject.build(N_LAYERS)
+        return subject.build(list(subject.widths.windows))
+    if subject.path == "model.topology":
+        return subject.build()
+    return subject.build(subject.widths.n_layers)
 
 
-def _heads(made: Any) -> None:
+def _heads(made: Any, widths: Widths) -> None:
     if not isinstance(made, HeadPlan):
         raise Broken(f"it returned {type(made).__name__}, not a HeadPlan")
     attention = made.attention
@@ -41,23 +42,23 @@ def _heads(made: Any) -> None:
         raise Broken(f"{attention.n_heads} heads are no multiple of {attention.n_kv_heads} of keys")
 
 
-def _order(made: Any) -> None:
-    if not isinstance(made, list) or len(made) != N_LAYERS:
-        raise Broken(f"{made!r} is not a list of {N_LAYERS} kinds of layers")
+def _order(made: Any, widths: Widths) -> None:
+    if not isinstance(made, list) or len(made) != widths.n_layers:
+        raise Broken(f"{made!r} is not a list of {widths.n_layers} kinds of layers")
     if wrong := set(map(str, made)) - {"parallel", "attention", "ssm"}:
         raise Broken(f"{sorted(wrong)} are no kinds of layers; parallel, attention and ssm are")
 
 
-def _placement(made: Any) -> None:
-    if not isinstance(made, list) or len(made) != N_LAYERS:
-        raise Broken(f"{made!r} is not a list of {N_LAYERS} windows")
+def _placement(made: Any, widths: Widths) -> None:
+    if not isinstance(made, list) or len(made) != widths.n_layers:
+        raise Broken(f"{made!r} is not a list of {widths.n_layers} windows")
     for window in made:
         if window is not None and not (isinstance(window, int) and window >= 1):
             raise Broken(f"{window!r} is no window: a number of tokens from 1 on, or None for full")
 
 
-def _kv_sharing(made: Any) -> None:
-    windows = [None, 4, 4, 4, None, 4]
+def _kv_sharing(made: Any, widths: Widths) -> None:
+    windows = widths.windows
     if not isinstance(made, list) or len(made) != len(windows):
         raise Broken(f"{made!r} is not a list of {len(windows)} layers")
     for layer, source in enumerate(made):
@@ -67,7 +68,7 @@ def _kv_sharing(made: Any) -> None:
             raise Broken(f"layer {layer} reads layer {source}, whose window is another")
 
 
-def _topology(made: Any) -> None:
+def _topology(made: Any, widths: Widths) -> None:
     if made not in ("sa_m", "sam", "s_a_m"):
         raise Broken(f"{made!r} is no topology; sa_m, sam and s_a_m are")
 

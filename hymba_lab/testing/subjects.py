@@ -21,7 +21,10 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Widths:
-    """The facts that a component is built from; both branches are `d_inner` wide."""
+    """The facts that a component is built from; both branches are `d_inner` wide.
+
+    `windows` are those of the layers with attention, None = full.
+    """
 
     d_model: int = 16
     d_inner: int = 32
@@ -29,6 +32,8 @@ class Widths:
     window: int = 5
     n_meta: int = 2
     n_tokens: int = 11
+    n_layers: int = 6
+    windows: tuple[int | None, ...] = (None, 4, 4, 4, None, 4)
 
 
 class Wired(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 from hymba_lab.config import Config, all_registries, load_config
 from hymba_lab.config.plugins import added_by, load_plugin
 from hymba_lab.errors import ConfigError, UserError
-from hymba_lab.model import plan_layers
+from hymba_lab.model import LayerPlan, plan_layers
 from hymba_lab.registry import Registry, Spec
 from hymba_lab.testing.subjects import Subject, Widths, example
 
@@ -45,25 +45,41 @@ def _of_experiment(config: Config) -> list[Subject]:
 
 
 def _used(config: Config) -> list[tuple[Registry[Any], Spec]]:
-    """Return every component that an experiment names, with its axis."""
-    registries, model = all_registries(), config.model
+    """Return every component that an experiment's model, data and training take, with its axis."""
+    registries, model, left_out = all_registries(), config.model, _not_built(config)
     named = [
         (axis, getattr(model, path.removeprefix("model.")))
         for path, axis in registries.items()
-        if path.startswith("model.")
+        if path.startswith("model.") and path not in left_out
     ]
     named += [(registries["data"], spec) for spec in config.data.values()]
     named += [(registries[name], getattr(config, name)) for name in ("optimizer", "schedule")]
     return named
 
 
-def _widths(config: Config) -> Widths:
-    """Return the widths of an experiment's model, as far as it has both branches."""
+def _not_built(config: Config) -> set[str]:
+    """Return the axes of which no layer of the model has a component, whatever they name."""
+    kinds = {layer.kind for layer in _planned(config)}
+    fusion = set() if "parallel" in kinds else {"model.fusion"}
+    ssm = set() if kinds & {"parallel", "ssm"} else {"model.ssm"}
+    of_attention = {"model.attention", "model.placement", "model.kv_sharing"}
+    return fusion | ssm | (set() if kinds & {"parallel", "attention"} else of_attention)
+
+
+def _planned(config: Config) -> list[LayerPlan]:
     try:
-        plan = plan_layers(config.model)
+        return plan_layers(config.model)
     except ConfigError as error:
         raise config.blame(error) from None
+
+
+def _widths(config: Config) -> Widths:
+    """Return the widths of an experiment's model, as far as it has both branches."""
+    plan = _planned(config)
     d_model, usual = config.model.d_model, Widths()
     heads = next((layer.heads.attention for layer in plan if layer.heads.attention), None)
     d_inner = next((layer.heads.d_inner for layer in plan if layer.heads.d_inner), 2 * d_model)
-    return Widths(d_model, d_inner, heads or usual.heads)
+    windows = tuple(layer.window for layer in plan if layer.heads.attention)
+    return Widths(
+        d_model, d_inner, heads or usual.heads, n_layers=len(plan), windows=windows or usual.windows
+    )
