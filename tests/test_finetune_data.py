@@ -129,7 +129,11 @@ def test_pairs_share_their_prompt(tmp_path: Path) -> None:
     (tmp_path / "l.json").write_text(
         json.dumps({"type": "paired_conversation", "instances": [lmflow]})
     )
-    assert pairs(tmp_path / "l.json", False) == pairs(lines(tmp_path / "s.jsonl", [split]), False)
+    expected = pairs(lines(tmp_path / "s.jsonl", [split]), False)
+    assert pairs(tmp_path / "l.json", False) == expected
+    for prompt in ("q", user):  # beside whole conversations, as UltraFeedback has it
+        both = {"prompt": prompt, "chosen": better, "rejected": worse}
+        assert pairs(lines(tmp_path / "b.jsonl", [both]), False) == expected
 
 
 @pytest.mark.parametrize("given", [None, "plain"])

@@ -206,3 +206,33 @@ def test_auto_takes_what_the_memory_holds(monkeypatch: pytest.MonkeyPatch, tmp_p
         told = SimpleNamespace(available=available / micro_rows.SHARE)
         monkeypatch.setattr(micro_rows.psutil, "virtual_memory", lambda told=told: told)
         assert rows_at_a_time(module) == rows  # type: ignore[arg-type]
+
+
+def test_auto_leaves_room_for_the_moments_of_the_first_step() -> None:
+    weights = [torch.nn.Parameter(torch.ones(3, 5)), torch.nn.Parameter(torch.ones(7))]
+    optimizer = torch.optim.AdamW(weights)
+    assert micro_rows.moments_to_come([optimizer]) == 2 * 4 * (15 + 7)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert micro_rows.moments_to_come([optimizer]) == 0
+
+
+def test_ranks_agree_after_every_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One rank has room for more: it stops where another one has to."""
+    file = tmp_path / "parts.yaml"
+    file.write_text(MODEL)
+    module = SimpleNamespace(
+        config=load_config(file, ["training.micro_rows=auto"]), mixture=mixture(tmp_path),
+        device=torch.device("cpu"), world=SimpleNamespace(n_ranks=1, n_local=1),
+    )  # fmt: skip
+    asked: list[int] = []
+
+    def least(fits: int) -> int:
+        asked.append(fits)
+        return min(fits, int(len(asked) < 3))  # the third try does not fit elsewhere
+
+    monkeypatch.setattr(micro_rows, "_fits_on_cpu", lambda module: lambda rows: True)
+    monkeypatch.setattr(micro_rows, "least", least)
+    assert rows_at_a_time(module) == 4  # type: ignore[arg-type]
+    assert asked == [1, 1, 1]

@@ -6,7 +6,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from hymba_lab.errors import LaunchError
+from hymba_lab.errors import ConfigError, LaunchError
+from hymba_lab.training import ranks
 from hymba_lab.training.world import World, whole_on_first, world
 
 WHOLE = {
@@ -67,3 +68,13 @@ def test_a_whole_checkpoint_lies_on_the_first_rank_alone(monkeypatch: pytest.Mon
         dist.destroy_process_group()
     assert elsewhere["n"] == 1
     assert (elsewhere["a"][0].shape, elsewhere["a"][0].is_meta) == (weight.shape, True)
+
+
+def test_more_devices_than_gpus_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    ranks._require_gpus(2)
+    with pytest.raises(ConfigError, match=r"4 devices are asked for and 2 GPUs are here; set"):
+        ranks._require_gpus(4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ranks._require_gpus(4)

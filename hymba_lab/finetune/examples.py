@@ -148,6 +148,8 @@ def _preference(record: Record) -> Pair:
         else:
             same = _shared(chosen, rejected)
             turns, chosen, rejected = chosen[:same], chosen[same:], rejected[same:]
+        if chosen[: len(turns)] == turns == rejected[: len(turns)]:  # whole conversations
+            chosen, rejected = chosen[len(turns) :], rejected[len(turns) :]
         pair = Pair(turns, chosen, rejected, record.where)
     if pair.chosen == pair.rejected:
         raise DataError(f"{record.where}: chosen and rejected are equal: nothing is preferred.")

@@ -1,6 +1,6 @@
 """How many rows a device computes at a time, where the configuration leaves that open."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import psutil
@@ -47,14 +47,14 @@ def rows_at_a_time(module: Trains) -> int | None:
     """Return `training.micro_rows`; "auto" is the most rows, doubling from 1, that fit.
 
     A GPU tries them, forward and backward; a CPU, where a wrong guess ends the process, estimates.
-    All ranks take the least that one of them found.
+    All ranks try the same: after each try they agree whether it fitted all of them.
     """
     asked = module.config.training.micro_rows
     if asked != "auto":
         return asked
     most = -(-module.mixture.rows // module.world.n_ranks)
     fits = _fits_on_gpu(module) if module.device.type == "cuda" else _fits_on_cpu(module)
-    return least(doubled(fits, most))
+    return doubled(lambda rows: least(int(fits(rows))) == 1, most)
 
 
 def doubled(fits: Callable[[int], bool], most: int) -> int:
@@ -63,6 +63,19 @@ def doubled(fits: Callable[[int], bool], most: int) -> int:
     while rows < most and fits(min(2 * rows, most)):
         rows = min(2 * rows, most)
     return rows
+
+
+def moments_to_come(optimizers: Iterable[torch.optim.Optimizer]) -> int:
+    """Return the bytes of the two moments that a first step makes of every parameter here."""
+    bare = (
+        p
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if p not in optimizer.state
+    )
+    own = (p.to_local() if hasattr(p, "to_local") else p for p in bare)  # of shards this rank's
+    return sum(2 * p.numel() * p.element_size() for p in own)
 
 
 def _fits_on_cpu(module: Trains) -> Callable[[int], bool]:
@@ -76,6 +89,7 @@ def _fits_on_cpu(module: Trains) -> Callable[[int], bool]:
 
 def _fits_on_gpu(module: Trains) -> Callable[[int], bool]:
     place, device = module.world, module.device
+    to_come = moments_to_come(module.trainer.optimizers)
 
     def fits(rows: int) -> bool:
         torch.cuda.reset_peak_memory_stats(device)
@@ -92,6 +106,6 @@ def _fits_on_gpu(module: Trains) -> Callable[[int], bool]:
             module.zero_grad()
             torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(device).total_memory
-        return torch.cuda.max_memory_allocated(device) <= SHARE * total
+        return torch.cuda.max_memory_allocated(device) + to_come <= SHARE * total
 
     return fits

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from hymba_lab.config import Config
-from hymba_lab.errors import TrialFailed
+from hymba_lab.errors import ConfigError, TrialFailed
 from hymba_lab.training.world import World, world
 
 _GRACE = 30  # seconds that rank 0 has to notice by itself that another rank has died
@@ -34,6 +35,7 @@ def all_ranks(config: Config, *, seed: int, folder: Path) -> Iterator[World]:
     if "RANK" in os.environ or n_ranks == 1:
         yield world()
         return
+    _require_gpus(n_ranks)
     ours = _place(0, n_ranks) | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_port())}
     os.environ |= ours
     others = [_start(rank, n_ranks, config, seed, folder) for rank in range(1, n_ranks)]
@@ -53,6 +55,17 @@ def all_ranks(config: Config, *, seed: int, folder: Path) -> Iterator[World]:
             other.end()
         for name in ours:
             del os.environ[name]
+
+
+def _require_gpus(n_ranks: int) -> None:
+    """Refuse more ranks than there are GPUs; processes of a CPU may be any number."""
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if 0 < n_gpus < n_ranks:
+        raise ConfigError(
+            f"{n_ranks} devices are asked for and {n_gpus} GPUs are here; set training.devices to "
+            f"{n_gpus} at most (the batch stays as it is).",
+            "training.devices",
+        )
 
 
 class _Rank:
