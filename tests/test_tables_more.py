@@ -12,11 +12,12 @@ from test_tables import METRIC, ROWS, cells, frame, make, row, run
 
 from hymba_lab.errors import UserError
 from hymba_lab.report.slopes import write_slopes
-from hymba_lab.stats import compare, interactions, plan_looks, slopes
+from hymba_lab.stats import Run, compare, interactions, plan_looks, slopes
 from hymba_lab.sweep.export import Export, Facts
 from hymba_lab.sweep.question.file import Metric, SweepFile
 from hymba_lab.tables import Asked, Table, result_table, to_csv, to_latex, to_markdown, to_text
 from hymba_lab.tables.scaling import AtScale, slope_table
+from hymba_lab.tables.solving import Task
 
 
 def factorial(**changes: Any) -> pd.DataFrame:
@@ -153,3 +154,41 @@ def test_rows_of_one_scale_only_have_no_slope() -> None:
     assert list(second.frame["verdict"]) == ["too few scales or seeds"] * 2
     with pytest.raises(UserError, match="two scales"):
         slope_table([at("nano", 10**5, 0.1)], METRIC)
+
+
+def solving(one: AtScale, factor: float, *, unsolved: bool = False) -> AtScale:
+    """Runs of one level that solved, those of the second row so many times later."""
+    tokens = [1000.0 + seed for seed in range(4)]
+    times = [*tokens, *(factor * time for time in tokens)]
+    if unsolved:
+        times[-1] = math.nan
+    return AtScale(one.scale, one.runs.assign(**{METRIC: 0.95, "tokens_to_solve": times}), "full")
+
+
+def test_slopes_of_a_task_are_of_when_it_was_solved() -> None:
+    small, large = solving(at("nano", 10**5, 0.1), 2.0), solving(at("125m", 10**8, 0.4), 4.0)
+    second = slope_table([small, large], METRIC, timed=True)
+    (line,) = second.frame.to_dict("records")
+    assert line["slope"] == pytest.approx(math.log(2) / 3)
+    assert f"the log of the tokens until {METRIC} was solved" in second.title
+    some = solving(at("125m", 10**8, 0.4), 4.0, unsolved=True)
+    assert slope_table([small, some], METRIC, timed=True).frame["scales"].tolist() == ["nano"]
+
+
+def test_interactions_of_a_task_are_of_when_it_was_solved() -> None:
+    runs = factorial()
+    times = {str(row): {} for row in runs["row"]}
+    for n, line in enumerate(runs.to_dict("records")):
+        times[line["row"]][line["seed"]] = Run(1000.0 + 7 * n, True)
+    asked = Asked(
+        METRIC, "maximize", "mean / full", factorial=["fusion", "window"],
+        task=Task(METRIC, 0.9, math.nan, times, []),
+    )  # fmt: skip
+    (second,) = result_table(runs, asked).more
+    assert second.title.startswith(
+        "Interactions of the log of the tokens until the task was solved"
+    )
+    times["mean / full"][0] = Run(5000.0, False)
+    table = result_table(runs, asked)
+    assert table.more == []
+    assert any(note.startswith("No interactions are given") for note in table.notes)

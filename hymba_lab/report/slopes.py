@@ -31,7 +31,9 @@ def slopes_of(exports: Sequence[Export]) -> tuple[str, str]:
     """Return the slopes of one sweep's effects as Markdown and as CSV, smallest scale first."""
     sweep, metric = exports[0].sweep, exports[0].sweep.metric.name
     sizes = [AtScale(one.scale, one.runs, one.facts.baseline) for one in exports]
-    second = slope_table(sizes, metric, alpha=sweep.alpha)
+    timed = sweep.stop is not None
+    metric = sweep.stop.metric if sweep.stop is not None else metric
+    second = slope_table(sizes, metric, alpha=sweep.alpha, timed=timed)
     told = [
         f"- [{one.name}]({one.name}/table.md): {_params(one):,.0f} parameters in the baseline, "
         f"{one.runs['tokens'].max():,.0f} training tokens a run\n"

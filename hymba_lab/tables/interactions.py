@@ -20,8 +20,9 @@ def interaction_table(
     *,
     goal: Goal,
     alpha: float,
+    of: str = "",
 ) -> Second:
-    """The interactions of every two of the `axes`, against the baseline's levels.
+    """The interactions of every two of the `axes`, against the baseline's levels; `of` what.
 
     The frame's columns are those of `stats.Interaction`; `there` and `here` with their ends.
     """
@@ -36,8 +37,8 @@ def interaction_table(
     )
     frame = pd.DataFrame([_line(one) for one in found])
     title = (
-        "Interactions: how much more a step does at another level of a second axis (difference of "
-        f"effects by seed, one-sample t-tests at alpha = {alpha:g}, Holm over this table; the "
+        f"Interactions{of}: how much more a step does at another level of a second axis "
+        f"(difference of effects by seed, one-sample t-tests at alpha = {alpha:g}, Holm over this table; the "
         f"effects themselves each at {100 * (1 - alpha):g} %)"
     )
     return Second("interactions", title, frame, _columns(found))

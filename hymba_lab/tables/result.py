@@ -109,7 +109,9 @@ def result_table(runs: pd.DataFrame, asked: Asked) -> Table:
     if asked.reference is not None:
         frame, paper_notes = with_paper(frame, asked.reference)
         notes += paper_notes
-    more = [] if len(asked.factorial) < 2 else [_interactions(runs, values, asked)]
+    more = [] if len(asked.factorial) < 2 else _interactions(runs, values, asked)
+    if len(asked.factorial) > 1 and not more:
+        notes = [*notes, _NO_INTERACTIONS]
     return Table(frame, asked.metric, asked.goal, asked.baseline, axes, asked.others, notes, more)
 
 
@@ -162,10 +164,25 @@ def _method_notes(
     ]
 
 
-def _interactions(runs: pd.DataFrame, values: Values, asked: Asked) -> Second:
-    return interaction_table(
-        runs, values, asked.factorial, asked.baseline, goal=asked.goal, alpha=asked.alpha
-    )
+_NO_INTERACTIONS = (
+    "No interactions are given: some row has a run that did not solve the task, and the levels of "
+    "runs that were stopped say nothing."
+)
+
+
+def _interactions(runs: pd.DataFrame, values: Values, asked: Asked) -> list[Second]:
+    """Of levels; where a task was solved, of the log of the tokens until then, if all runs did."""
+    goal, of = asked.goal, ""
+    if asked.task is not None:
+        times = log_times(asked.task.times)
+        if set(times) != set(values):
+            return []
+        values, goal, of = times, "minimize", " of the log of the tokens until the task was solved"
+    return [
+        interaction_table(
+            runs, values, asked.factorial, asked.baseline, goal=goal, alpha=asked.alpha, of=of
+        )
+    ]
 
 
 def _comparisons(values: Values, asked: Asked) -> list[Comparison]:

@@ -1,5 +1,6 @@
 """One sweep at several scales: does the effect of a row grow or shrink with the size?"""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,15 @@ class AtScale:
     baseline: str
 
 
-def slope_table(sizes: Sequence[AtScale], metric: str, *, alpha: float = 0.05) -> Second:
+def slope_table(
+    sizes: Sequence[AtScale], metric: str, *, alpha: float = 0.05, timed: bool = False
+) -> Second:
     """The slope of every row's effect per tenfold parameters of the baseline (see `stats.slopes`).
 
     The frame's columns: row, scales, slope, low, high, freedom, p, p_holm, verdict. A row is the
-    same at two scales when its label is, but for the numbers that a scale puts into it.
+    same at two scales when its label is, but for the numbers that a scale puts into it. Where rows
+    are `timed`, the effect is that on the log of the tokens until the task was solved, of rows of
+    which every run did: the level at the end says when a run was stopped.
     Raises UserError for fewer than two scales or rows that cannot be told.
     """
     if len(sizes) < 2:
@@ -36,7 +41,9 @@ def slope_table(sizes: Sequence[AtScale], metric: str, *, alpha: float = 0.05) -
     names = _names(sizes)
     for at in sizes:
         guard(at.runs)
-        values = values_by_seed(at.runs, metric)
+        values = _solved(at.runs) if timed else values_by_seed(at.runs, metric)
+        if at.baseline not in values:
+            continue
         params = float(at.runs.loc[at.runs["row"] == at.baseline, "params"].iloc[0])
         base = values[at.baseline]
         for row, seeds in values.items():
@@ -48,12 +55,23 @@ def slope_table(sizes: Sequence[AtScale], metric: str, *, alpha: float = 0.05) -
     found = slopes(effects, alpha=alpha)
     scales = [", ".join(seen[one.label]) for one in found]
     frame = pd.DataFrame([_line(*pair) for pair in zip(found, scales, strict=True)])
+    what = f"the log of the tokens until {metric} was solved" if timed else metric
     title = (
-        f"Slope of the effect on {metric} per tenfold parameters (least squares over the scales, "
+        f"Slope of the effect on {what} per tenfold parameters (least squares over the scales, "
         f"Satterthwaite's t, simultaneous intervals at alpha = {alpha:g}, Holm; a straight line is "
         "assumed)"
     )
     return Second("slopes", title, frame, _columns(found, scales))
+
+
+def _solved(runs: pd.DataFrame) -> dict[str, dict[int, float]]:
+    """The log of every run's tokens until it solved its task, of the rows of which all did."""
+    times = values_by_seed(runs, "tokens_to_solve")
+    return {
+        row: {seed: math.log(tokens) for seed, tokens in own.items()}
+        for row, own in times.items()
+        if own and all(math.isfinite(tokens) and tokens > 0 for tokens in own.values())
+    }
 
 
 def _names(sizes: Sequence[AtScale]) -> dict[str, dict[str, str]]:
