@@ -16,7 +16,8 @@ from hymba_lab.stats import Run, crossing
 from hymba_lab.stats.position_guess import guess_of, order_of_slots, position_guess
 from hymba_lab.sweep.documents import documents, task_of_export
 from hymba_lab.sweep.export import read_export
-from hymba_lab.sweep.question.file import Stop
+from hymba_lab.sweep.question.file import Metric, Stop, SweepFile
+from hymba_lab.sweep.question.level import Level, level_of
 from hymba_lab.sweep.solving import step_of_solving
 from hymba_lab.tables.notes import stopped_notes, times_note
 from hymba_lab.tables.numbers import ratio_estimate
@@ -68,6 +69,23 @@ def test_times_come_from_the_curves_and_rising_runs_are_named() -> None:
     assert task.rising == ["a (seed 1)"]
     assert task.above({"a": {0: 0.9, 1: 0.2}, "b": {0: 0.2}}) == {"a": True, "b": False}
     assert task.above({"c": {0: 0.339, 1: 0.31}}) == {"c": False}, "a guess has luck, too"
+
+
+def test_a_level_to_fall_to_is_a_task_too() -> None:
+    """Losses that fall: every run ends near the level, so what differs is when it came there."""
+    runs, curves = frames()
+    up, down = (
+        task_of(runs, courses, "m", at, math.nan, goal=goal)
+        for courses, at, goal in (
+            (curves, 0.7, "maximize"),
+            (curves.assign(value=-curves["value"]), -0.7, "minimize"),
+        )
+    )
+    assert (down.times, down.rising) == (up.times, up.rising)
+    stop = Stop(metric="val/loss", at=3.0, goal="minimize")
+    metric = Metric(name="val/loss", goal="minimize")
+    sweep = SweepFile(question="?", base="x", metric=metric, stop=stop, seeds=[0], axes={})
+    assert level_of(sweep, {}) == Level("val/loss", 3.0, math.nan, "minimize")
 
 
 def test_the_record_of_a_run_that_was_stopped_comes_first() -> None:

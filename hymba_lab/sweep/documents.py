@@ -50,7 +50,7 @@ def task_of_export(export: Export) -> Task | None:
     level = level_of(export.sweep, export.base)
     if level is None or level.metric not in set(export.curves["metric"]):
         return None
-    return task_of(export.runs, export.curves, level.metric, level.at, level.guess)
+    return task_of(export.runs, export.curves, level.metric, level.at, level.guess, goal=level.goal)
 
 
 def _floor(metric: str, runs: pd.DataFrame) -> Floor | None:

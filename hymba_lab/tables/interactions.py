@@ -38,8 +38,8 @@ def interaction_table(
     frame = pd.DataFrame([_line(one) for one in found])
     title = (
         f"Interactions{of}: how much more a step does at another level of a second axis "
-        f"(difference of effects by seed, one-sample t-tests at alpha = {alpha:g}, Holm over this table; the "
-        f"effects themselves each at {100 * (1 - alpha):g} %)"
+        f"(difference of effects by seed, one-sample t-tests at alpha = {alpha:g}, Holm over this "
+        f"table; the effects themselves each at {100 * (1 - alpha):g} %)"
     )
     return Second("interactions", title, frame, _columns(found))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from hymba_lab.stats import Comparison, Run, crossing
+from hymba_lab.stats import Comparison, Goal, Run, crossing
 
 RISING = 0.05  # of the metric, over the last fifth of a run: more is not at its end
 BEGUN = 0.1  # of the way from the best guess to the level that counts as solved
@@ -55,9 +55,16 @@ class Task:
 
 
 def task_of(
-    runs: pd.DataFrame, curves: pd.DataFrame, metric: str, at: float, reference: float
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    metric: str,
+    at: float,
+    reference: float,
+    *,
+    goal: Goal = "maximize",
 ) -> Task:
     """Return when every finished run solved, by its own columns where it has them."""
+    up = 1 if goal == "maximize" else -1
     own = curves[curves["metric"] == metric]
     courses = {key: group.sort_values("step") for key, group in own.groupby(["row", "seed"])}
     times: dict[str, dict[int, Run]] = {row: {} for row in map(str, runs["row"])}
@@ -69,11 +76,11 @@ def task_of(
         course = courses.get((row, seed))
         run = _recorded({str(k): v for k, v in line.items()})
         if run is None and course is not None:
-            run = crossing(list(course["tokens"]), list(course["value"]), at)
+            run = crossing(list(course["tokens"]), list(up * course["value"]), up * at)
         if run is None or not run.time > 0:
             continue
         times[row][seed] = run
-        if not run.solved and course is not None and _rises(course):
+        if not run.solved and course is not None and _rises(course, up):
             rising.append(f"{row} (seed {seed})")
     return Task(metric, at, reference, times, rising)
 
@@ -90,9 +97,10 @@ def _float(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _rises(course: pd.DataFrame) -> bool:
+def _rises(course: pd.DataFrame, up: int) -> bool:
     before = course[course["step"] <= 0.8 * course["step"].max()]
-    return len(before) > 0 and course["value"].iloc[-1] - before["value"].iloc[-1] > RISING
+    last = course["value"].iloc[-1]
+    return len(before) > 0 and up * (last - before["value"].iloc[-1]) > RISING
 
 
 def solving_notes(task: Task, levels: Mapping[str, Mapping[int, float]]) -> list[str]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hymba_lab.stats.position_guess import position_guess
-from hymba_lab.sweep.question.file import Stop, SweepFile
+from hymba_lab.sweep.question.file import Goal, Stop, SweepFile
 
 
 @dataclass(frozen=True)
 class Level:
-    """A task counts as solved where `metric` first passes `at`.
+    """A task counts as solved where `metric` first passes `at`, upwards or, to minimize, down.
 
     `guess` is what the best guess reaches that never looks at the content, NaN where unknown.
     """
@@ -19,6 +19,7 @@ class Level:
     metric: str
     at: float
     guess: float
+    goal: Goal = "maximize"
 
 
 def level_of(sweep: SweepFile, base: Mapping[str, Any]) -> Level | None:
@@ -32,9 +33,10 @@ def level_of(sweep: SweepFile, base: Mapping[str, Any]) -> Level | None:
     metric = sweep.metric.name.removesuffix("_auc")
     guess = recall_guess(base, metric)
     at = (1 + guess) / 2
-    if sweep.stop is not None and sweep.stop.goal == "maximize":
+    if sweep.stop is not None:  # runs end there: what they reach later is not known
         metric, at = sweep.stop.metric, sweep.stop.at
-        guess = recall_guess(base, metric)
+        guess = recall_guess(base, metric) if sweep.stop.goal == "maximize" else math.nan
+        return Level(metric, at, guess, sweep.stop.goal)
     return None if math.isnan(at) else Level(metric, at, guess)
 
 
