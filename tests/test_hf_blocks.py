@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from hymba_lab.errors import UserError
 from hymba_lab.hf.blocks import RecomputedBlock, recomputable
+from hymba_lab.hf.cache import new_cache
 from hymba_lab.model import build_model
 from hymba_lab.model.block import Block
 
@@ -77,3 +78,10 @@ def test_the_cache_has_its_old_name_too() -> None:
         model.generate(ids, cache=DynamicCache(), max_new_tokens=2)
     with pytest.raises(UserError, match="two names of one thing"):
         model(ids, cache=out.cache, past_key_values=model(ids, use_cache=True).cache)
+
+
+def test_a_model_on_several_devices_has_no_cache() -> None:
+    model = lab_model(n_layers=2)
+    model.model.net.blocks[1].to("meta")
+    with pytest.raises(UserError, match=r"several devices \(cpu, meta\) and its cache on one"):
+        new_cache(model.model.net, torch.tensor([[1, 2, 3]]))

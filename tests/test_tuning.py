@@ -11,6 +11,7 @@ from sweeping import SWEEP, Inline, Lab
 
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, winner
 from hymba_lab.sweep.pruning import make_pruning
+from hymba_lab.sweep.question.designs import row_label
 from hymba_lab.sweep.question.file import Metric, Pruner, Stop
 from hymba_lab.sweep.session import Session
 from hymba_lab.sweep.tuning_notes import tuning_notes
@@ -257,3 +258,16 @@ def test_a_row_whose_runs_all_failed_is_done_with_them(lab: Lab, tuning: str) ->
     while waiting := [j for j in session.planner.jobs(outcomes) if j.identity not in outcomes]:
         outcomes |= {job.identity: Outcome("failed", {}, "nan", "the loss") for job in waiting}
     assert session.planner.total() == len(session.planner.jobs(outcomes))
+
+
+def test_rows_of_a_search_are_told_apart() -> None:
+    """Whole numbers of four digits, and rates that differ in the fourth."""
+    values = [
+        {"model.mlp.d_ff": n, "optimizer.lr": lr}
+        for n in (1020, 1024)
+        for lr in (0.0012344, 0.001234)
+    ]
+    labels = [row_label("search", "full", one) for one in values]
+    assert len(set(labels)) == 4
+    assert labels[0] == "full d_ff=1020, lr=0.0012344"
+    assert row_label("one_factor", "full", values[0]) == "full"

@@ -19,6 +19,13 @@ class GenerationCache:
     is_linear = (False,)
 
     def __init__(self, net: LanguageModel, n_rows: int, n_tokens: int) -> None:
+        """Raises `UserError` for a model that lies on several devices: the cache is on one."""
+        if len(devices := {str(parameter.device) for parameter in net.parameters()}) > 1:
+            raise UserError(
+                f"the model lies on several devices ({', '.join(sorted(devices))}) and its cache "
+                "on one; load it onto one, e.g. device_map={'': 0}, or generate with "
+                "use_cache=False."
+            )
         self._net = net
         self.lab = net.cache(n_rows, n_tokens)
         self.seen = 0

@@ -15,6 +15,7 @@ from hymba_lab.ops.decays import LOWEST
 from hymba_lab.ops.triton_device import NO_DEVICE
 
 INSTALL = 'pip install "flash-linear-attention>=0.4"'
+_MODULES = ("gated_delta_rule", "kda", "simple_gla", "gla")
 WIDEST = 256  # key channels of a head that the kernels take
 
 
@@ -24,7 +25,8 @@ def missing() -> str | None:
     if not torch.cuda.is_available():
         return NO_DEVICE
     try:
-        importlib.import_module("fla.ops.gated_delta_rule")
+        for module in _MODULES:  # an older one lacks some
+            importlib.import_module(f"fla.ops.{module}")
     except Exception as error:  # a broken install fails with whatever Triton raises
         return (
             f"flash-linear-attention does not import ({type(error).__name__}: {error}); install it "

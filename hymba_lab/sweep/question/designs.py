@@ -47,14 +47,13 @@ def row_label(design: Design, label: str, params: Mapping[str, Any]) -> str:
     """Return the table's row of a cell with tuned values: a search's rows differ in them, too."""
     if design != "search" or not params:
         return label
-    told = (f"{path.split('.')[-1]}={shown(value)}" for path, value in params.items())
+    told = (f"{path.split('.')[-1]}={shown(value, 6)}" for path, value in params.items())
     return f"{label} {', '.join(told)}"
 
 
-def shown(value: Any) -> str:
-    """Return a tuned value as text: numbers in three digits."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:.3g}" if is_number else str(value)
+def shown(value: Any, digits: int = 3) -> str:
+    """Return a tuned value as text: whole numbers whole, others in so many digits."""
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def _one_factor(axes: Mapping[str, list[str]]) -> dict[str, Choice]:
