@@ -211,7 +211,15 @@ def test_a_queue_that_cannot_be_read_is_asked_again(
     said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm_queue.subprocess, "run", answering(1, said))
+    monkeypatch.setattr(slurm_queue.shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(SlurmBusy):
+        slurm_queue.listed(["7"])
+
+
+def test_a_machine_without_a_queue_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_queue.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LaunchError, match="there is no squeue here"):
         slurm_queue.listed(["7"])
 
 

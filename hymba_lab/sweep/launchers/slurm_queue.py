@@ -6,6 +6,7 @@ older ones where accounting is kept.
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Collection, Sequence
@@ -72,11 +73,14 @@ def patiently(script: str, patience_s: float) -> str:
 def listed(ids: Collection[str]) -> dict[str, State]:
     """Return the states of those of our jobs that `squeue` still lists.
 
-    Raises `SlurmBusy` whatever it complains of: the question is no job's, so no job has failed.
+    Raises `SlurmBusy` whatever it complains of: the question is no job's, so no job has failed;
+    `LaunchError` where there is no such command.
     """
     try:
         out = _slurm(["squeue", "--me", "--noheader", "--states=all", "--format=%A|%T"])
     except LaunchError as error:
+        if shutil.which("squeue") is None:
+            raise
         raise SlurmBusy(str(error)) from None
     found = dict(line.split("|", 1) for line in out.split() if "|" in line)
     return {job: State(found[job]) for job in ids if job in found}
