@@ -20,11 +20,14 @@ from hymba_lab.data.tokenizers import Bytes
 from hymba_lab.errors import UserError
 from hymba_lab.evaluation import run as evaluation
 from hymba_lab.evaluation import scoring
+from hymba_lab.evaluation.evaluate import Evaluation
 from hymba_lab.evaluation.harness_model import HarnessModel
+from hymba_lab.evaluation.record import add_to_run
 from hymba_lab.evaluation.run import run_suite
 from hymba_lab.evaluation.scoring import Request, score
 from hymba_lab.evaluation.suites import suite_of
 from hymba_lab.evaluation.tasks import load_tasks
+from hymba_lab.training.single import train
 
 QUESTIONS = [
     {"q": f"{a} plus {b} is", "choices": [str(a + b), f"{a * b} or so", "none"], "answer": 0}
@@ -469,3 +472,23 @@ def test_data_lie_beside_the_task_file(folder: Path, task_files: Path, tmp_path:
         for where in (place, task_files)
     ]
     assert records[0]["choices"]["metrics"] == records[1]["choices"]["metrics"]
+
+
+def test_every_task_of_a_group_has_its_own_number_of_questions(tmp_path: Path) -> None:
+    record = {
+        "n_shot": 0, "n_questions": {"law": 10, "physics": 90},
+        "metrics": {"law": {"acc": 0.5}, "physics": {"acc": 0.4}, "all": {"acc": 0.41}},
+    }  # fmt: skip
+    table = Evaluation({"all": record}, tmp_path, None).table
+    assert dict(zip(table["task"], table["n"], strict=True)) == {
+        "law": 10, "physics": 90, "all": 100,
+    }  # fmt: skip
+
+
+def test_a_run_may_be_named_from_inside(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(train(tiny, root=tmp_path).folder)
+    asked = {"metrics": {"law": {"acc": 0.5}}, "asked": {}, "guess": {}}
+    found = add_to_run(Path(), {"law": asked})
+    assert found is not None and found["metrics"]["eval/law/acc"] == 0.5

@@ -148,6 +148,21 @@ def test_a_consumer_of_other_heads_is_refused() -> None:
         plan_layers(config)
 
 
+@pytest.mark.parametrize("option", [{"rope_theta": 5e5}, {"rope_theta": None}, {"qk_norm": True}])
+def test_a_consumer_that_asks_otherwise_than_keys_were_made_is_refused(
+    option: dict[str, Any],
+) -> None:
+    sharing = {"name": "adjacent", "size": 2, "full": True}
+    other = {"at": [1], "attention": {"name": "softmax", **option}}
+    config = model_config(kv_sharing=sharing, layers=[other])
+    (name,) = option
+    with pytest.raises(ConfigError, match=f"layer 1 reads the keys of layer 0, .* {name} ="):
+        plan_layers(config)
+    plan_layers(model_config(kv_sharing={"name": "none"}, layers=[other]))
+    gated = {"at": [1], "attention": {"name": "softmax", "output_gate": "per_head"}}
+    plan_layers(model_config(kv_sharing=sharing, layers=[gated]))
+
+
 def test_a_pattern_fits_a_whole_number_of_times() -> None:
     kinds = [plan.kind for plan in plan_layers(patterned("SSA sp", 10))]
     assert kinds == ["ssm", "ssm", "attention", "ssm", "parallel"] * 2

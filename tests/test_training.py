@@ -27,6 +27,7 @@ from hymba_lab.errors import ConfigError, DataError, LeaseLost, StoreError, Tria
 from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.optim.optimizers import matrices, optimizers, parameter_groups
 from hymba_lab.optim.schedules import schedules
+from hymba_lab.runs import provenance
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.lease import Lease
 from hymba_lab.runs.tracking import Store
@@ -596,3 +597,10 @@ def test_a_run_that_was_taken_over_meanwhile_ends_in_one_sentence(
 def test_a_server_of_no_port_is_one_sentence(uri: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="--tracking-uri"):
         Store(uri, tmp_path)
+
+
+def test_a_record_names_the_gpu_that_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert provenance.computed_on() == provenance.hardware()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert provenance.computed_on() == f"NVIDIA H200, {provenance.hardware()}"
