@@ -294,11 +294,12 @@ def test_a_run_that_took_too_long_is_no_run_that_was_not_made(ended: Judge, how:
     lines += "".join(f"base,{s},{1000 + 20 * s},1,finished\n" for s in range(6))
     lines += "".join(f"x,{s},{700 + 10 * s},1,finished\n" for s in range(3))
     lines += "".join(f"x,{s},5000,0,{how}\n" for s in range(3, 6))
+    lines += f"x,0,300,0,{how}\nx,4,200,0,{how}\n"  # attempts that were made again
     lines += f"y,0,,,{how}\n"
     found = ended(lines, TIMED)
     assert (found.rows["x"]["n"], found.rows["x"]["verdict"]) == (6, "censored")
     assert f"3 runs that ended otherwise count as unsolved until then (3 {how})" in found.text
-    assert f"1 runs that did not finish are left out (y: 1 {how})" in found.text
+    assert f"3 runs that did not finish are left out (x: 2 {how}, y: 1 {how})" in found.text
 
 
 @pytest.mark.parametrize("kind", ["Int64", "Float64"])

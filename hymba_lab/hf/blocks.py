@@ -50,7 +50,7 @@ class RecomputedOneByOne(RecomputedBlock, OneByOne):
     """The same of an `OneByOne` block."""
 
 
-# by name, and here once: device maps ask for the names of what is never split, pickle for a place
+# named here once: device maps ask for the names of what is never split
 _RECOMPUTED: dict[type[Block], type[RecomputedBlock]] = {
     Block: RecomputedBlock,
     AllParallel: RecomputedAllParallel,

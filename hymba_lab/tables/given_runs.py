@@ -10,7 +10,7 @@ import pandas as pd
 
 from hymba_lab.errors import UserError
 from hymba_lab.stats import RESOLUTION, Run, measured
-from hymba_lab.tables.frame_cells import is_missing, number_in, truth_in, word
+from hymba_lab.tables.frame_cells import is_missing, key, number_in, truth_in, word
 from hymba_lab.tables.frame_columns import column, numbers_of, truths_of, where
 from hymba_lab.tables.frame_runs import refuse_unequal, seed_numbers, some, states_of, the_row
 from hymba_lab.tables.numbers import limits_of
@@ -63,10 +63,10 @@ def given_runs(
     labels = [word(value) for value in column(runs, row)]
     baseline = the_row(frame, row, baseline, labels)
     states = states_of(runs)
-    if solved or censored:
-        states, cut = _cut_short(runs, metric, states, solved, censored)
-    notes = [*_unnamed(named, row), *_unfinished(labels, states)]
-    notes += cut if solved or censored else []
+    late = _cut_short(runs, metric, labels, states, seed, solved, censored)
+    notes = [*_unnamed(named, row), *_counted(states, late)]
+    states = ["" if one else state for state, one in zip(states, late, strict=True)]
+    notes += _unfinished(labels, states)
     notes += _copied(runs) if seed is None else []
     runs = runs[[not state for state in states]]
     own = [label for label, state in zip(labels, states, strict=True) if not state]
@@ -137,23 +137,43 @@ def _unfinished(labels: Sequence[str], states: Sequence[str]) -> list[str]:
 
 
 def _cut_short(
-    runs: pd.DataFrame, metric: str, states: Sequence[str], solved: str | None, censored: str | None
-) -> tuple[list[str], list[str]]:
-    """Count in the runs that ended in another way, unsolved at a time they name; and a note of it.
+    runs: pd.DataFrame,
+    metric: str,
+    labels: Sequence[str],
+    states: Sequence[str],
+    seed: str | None,
+    solved: str | None,
+    censored: str | None,
+) -> list[bool]:
+    """Which runs ended in another way, unsolved at a time that they name, and count all the same.
 
-    To leave out those that took too long would leave the row's best ones.
+    To leave out those that took too long would leave the row's best ones. An attempt that was made
+    again does not count: of a row and seed the run that ended well does, else the longest.
     """
+    if not (solved or censored):
+        return [False] * len(states)
     said = [truth_in(value) for value in column(runs, solved or censored or "")]
-    times = [number_in(value) for value in column(runs, metric)]
-    counted = [
-        bool(state) and yes is (solved is None) and time is not None and math.isfinite(time)
-        for state, yes, time in zip(states, said, times, strict=True)
+    times = [number_in(value) or math.nan for value in column(runs, metric)]
+    seeds = range(len(states)) if seed is None else map(key, column(runs, seed))
+    places = list(zip(labels, seeds, strict=True))
+    taken = {place for place, state in zip(places, states, strict=True) if not state}
+    late = [
+        at
+        for at, time in enumerate(times)
+        if states[at] and said[at] is (solved is None) and math.isfinite(time)
     ]
-    found = Counter(state for state, one in zip(states, counted, strict=True) if one)
+    counted = [False] * len(states)
+    for at in sorted(late, key=lambda at: -times[at]):
+        counted[at] = places[at] not in taken
+        taken.add(places[at])
+    return counted
+
+
+def _counted(states: Sequence[str], late: Sequence[bool]) -> list[str]:
+    found = Counter(state for state, one in zip(states, late, strict=True) if one)
     told = some(f"{n} {state}" for state, n in found.items())
     note = f"{found.total()} runs that ended otherwise count as unsolved until then ({told})."
-    states = ["" if one else state for state, one in zip(states, counted, strict=True)]
-    return states, [note] if found else []
+    return [note] if found else []
 
 
 def _copied(runs: pd.DataFrame) -> list[str]:

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from hymba_lab.atomic import Guard, written
 from hymba_lab.checkpoints.weights import FORMAT, HEADER
 from hymba_lab.errors import CheckpointError
-from hymba_lab.training.shards import SHARDS, joined, remove_shards
+from hymba_lab.training.shards import SHARDS, joined, remove_checkpoint, remove_shards
 
 _PARTS = {"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list}
 
@@ -57,8 +57,7 @@ class RunCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the file, and its shards, if they are there."""
-        Path(path).unlink(missing_ok=True)
-        remove_shards(Path(path))
+        remove_checkpoint(Path(path))
 
 
 def _read(path: Path, map_location: Any) -> dict[str, Any]:
