@@ -4,18 +4,20 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sweeping import SWEEP, Lab
 
 from hymba_lab.errors import ConfigError, LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.sweep.launchers import slurm_queue
-from hymba_lab.sweep.launchers.attempt import Attempt
+from hymba_lab.sweep.launchers.attempt import Attempt, is_of_another, read_job, write_job
 from hymba_lab.sweep.launchers.base import Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.slurm import Slurm
 from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
 from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
+from hymba_lab.sweep.observers.state import StateFile, new_state_file
 from hymba_lab.sweep.resources import load_resources
 
 CLUSTER = """\
@@ -231,6 +233,25 @@ def test_a_submission_is_tried_again_and_not_for_ever(monkeypatch: pytest.Monkey
     tries = iter([answering(1, "Socket timed out"), answering(0, "42")])
     monkeypatch.setattr(slurm_queue.subprocess, "run", lambda *a, **k: next(tries)(*a, **k))
     assert slurm_queue.patiently("#!/bin/bash", 5.0) == "42"
+
+
+def test_a_job_belongs_to_the_coordinator_that_asked_for_it_while_that_lives(
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C in a second one cancelled the jobs of the first, which it had begun to watch."""
+    run, sweep = tmp_path / "runs" / "0123", tmp_path / "runs" / "sweeps" / "fusion-nano"
+    first, second = new_state_file(sweep), new_state_file(sweep)
+    state = StateFile(sweep, lambda: 4, "slurm", path=first)
+    write_job(run, "slurm", "claim", "42", first)
+    noted = read_job(run)
+    assert noted["job"] == "42" and not Path(noted["by"]).is_absolute()
+    assert is_of_another(noted, run, second) and not is_of_another(noted, run, first)
+    task = SimpleNamespace(folder=run, claim="claim", needs=Needs())
+    assert Slurm(Site("fusion", state_file=second)).attach(task) is None
+    state.close()
+    assert not is_of_another(noted, run, second)
+    write_job(run, "slurm", "claim", "42", None)  # as jobs were noted before
+    assert not is_of_another(read_job(run), run, second)
 
 
 def answering(code: int, said: str) -> Callable[..., subprocess.CompletedProcess[str]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,10 @@ import pytest
 
 from hymba_lab.commands import status, stop
 from hymba_lab.errors import StoreError, SweepStopped, UserError
+from hymba_lab.sweep.detach import detach
 from hymba_lab.sweep.jobs import Outcome
+from hymba_lab.sweep.launchers import slurm_queue
+from hymba_lab.sweep.launchers.needs import NOTHING_ASKED
 from hymba_lab.sweep.observers.state import StateFile, ask_to_stop, coordinators, last_state
 
 IDENTITY = "a" * 64
@@ -106,6 +110,35 @@ def test_every_coordinator_at_work_hears_the_word_and_a_later_one_does_not(folde
     ask_to_stop(folder)
     with pytest.raises(SweepStopped):
         later.waiting({})
+
+
+def test_a_detached_coordinator_that_is_still_queued_is_told_and_cancelled(
+    tmp_path: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`stop` said that none was running, and it began an hour later."""
+    asked: list[list[str]] = []
+    queue = {"sbatch": "42\n", "squeue": "41|RUNNING\n42|PENDING\n", "scancel": ""}
+
+    def slurm(command: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, queue[command[0]], "")
+
+    monkeypatch.setattr(slurm_queue.subprocess, "run", slurm)
+    told = detach(folder, "fusion-nano", ["fusion"], launcher="slurm", needs=NOTHING_ASKED)
+    assert "Slurm job 42" in told
+    code, out = said(tmp_path, capsys, "fusion")
+    assert (code, "Slurm job 42 waits to begin" in out) == (0, True)
+    assert stop.main(["fusion", "--root", str(tmp_path)]) == 0
+    assert ["scancel", "--quiet", "42"] in asked
+    assert "Slurm job 42, its coordinator that waited, is cancelled" in capsys.readouterr().out
+    queue["squeue"] = "42|RUNNING\n"  # it has begun, and tells of itself by its own file
+    assert stop.main(["fusion", "--root", str(tmp_path)]) == 0
+    assert asked.count(["scancel", "--quiet", "42"]) == 1
+    queue["squeue"] = ""
+    assert "no coordinator is running" in said(tmp_path, capsys, "fusion")[1]
 
 
 def test_failures_of_an_earlier_process_are_told(

@@ -25,7 +25,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the state; 0 when a coordinator is at work or nothing is left to do, else 1."""
+    """Print the state; 0 with a coordinator at work or queued, or nothing left to do, else 1."""
     options = arguments().parse_args(argv)
     folder = sweep_folder(options.root, options.sweep)
     if options.log:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     state = state_of(options.root, folder)
     print(json.dumps(state, indent=1) if options.json else told(folder.name, state))
-    return 0 if state["coordinators"] or not state["left"] else 1
+    return 0 if state["coordinators"] or state["queued"] or not state["left"] else 1
 
 
 def sweep_folder(root: Path, given: str) -> Path:
@@ -55,6 +55,7 @@ def sweep_folder(root: Path, given: str) -> Path:
 
 def state_of(root: Path, folder: Path) -> dict[str, Any]:
     """Return running, failed and finished runs, and the time left [s] where it is known."""
+    from hymba_lab.sweep.detach import queued
     from hymba_lab.sweep.observers.state import coordinators, last_state
 
     alive = coordinators(folder)
@@ -71,6 +72,7 @@ def state_of(root: Path, folder: Path) -> dict[str, Any]:
             {"holder": one["holder"], "launcher": one["launcher"], "trouble": one.get("trouble")}
             for one in alive
         ],
+        "queued": None if alive else queued(folder),
         "done": done, "total": total, "left": left,
         "running": [run for run in running.values() if run["step"] is not None],
         "waiting": [run for run in running.values() if run["step"] is None],
@@ -92,6 +94,8 @@ def told(name: str, state: dict[str, Any]) -> str:
         )
         if one["trouble"]:
             lines.append(f"  waits: {one['trouble']}")
+    if not lines and state["queued"]:
+        lines = [f"coordinator: Slurm job {state['queued']} waits to begin"]
     if not lines:
         ended = state["total"] and not state["left"]
         then = "writes its table anew" if ended else "goes on from here"

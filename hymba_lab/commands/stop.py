@@ -28,10 +28,18 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask every coordinator to stop and wait for it; 1 when one is still there afterwards."""
     options = arguments().parse_args(argv)
+    from hymba_lab.sweep.detach import queued
+    from hymba_lab.sweep.launchers import slurm_queue
     from hymba_lab.sweep.observers.state import ask_to_stop, coordinators
 
     folder = sweep_folder(options.root, options.sweep)
+    waiting = queued(folder)
+    if waiting is not None:
+        slurm_queue.cancel([waiting])
+        print(f"{folder.name}: Slurm job {waiting}, its coordinator that waited, is cancelled.")
     if not coordinators(folder):
+        if waiting is not None:
+            return 0
         print(f"{folder.name}: no coordinator is running.")
         return 0
     ask_to_stop(folder)

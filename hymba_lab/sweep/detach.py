@@ -13,6 +13,7 @@ from hymba_lab.sweep.launchers.needs import Needs
 
 _STARTING_S, _LEAVING_S = 20.0, 40.0  # Slurm tells a job a minute before it ends
 
+_JOB = "coordinator.job"
 SCRIPT = "HYMBA_LAB_COORDINATOR"
 """Environment variable of a coordinator that is a job: the script that starts the next one."""
 
@@ -34,16 +35,32 @@ def detach(folder: Path, name: str, argv: Sequence[str], *, launcher: str, needs
 
 def again() -> str | None:
     """Submit the coordinator's next job when the time of this one is up; None when it is no job."""
-    from hymba_lab.sweep.launchers import slurm_queue
-
     script = os.environ.get(SCRIPT)
     if script is None:
         return None
-    return slurm_queue.patiently(Path(script).read_text(encoding="utf-8"), _LEAVING_S)
+    text = Path(script).read_text(encoding="utf-8")
+    return _submit(Path(script).parent, text, _LEAVING_S)
+
+
+def queued(folder: Path) -> str | None:
+    """Return the job of a detached coordinator that Slurm has not started yet, None without one.
+
+    Where Slurm does not answer, it is asked no further.
+    """
+    try:
+        job = (folder / _JOB).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    from hymba_lab.sweep.launchers import slurm_queue
+
+    try:
+        state = slurm_queue.listed([job]).get(job)
+    except (slurm_queue.SlurmBusy, LaunchError):
+        return None
+    return job if state is not None and state.waits else None
 
 
 def _as_job(folder: Path, name: str, command: Sequence[str], needs: Needs, log: Path) -> str:
-    from hymba_lab.sweep.launchers import slurm_queue
     from hymba_lab.sweep.launchers.slurm_script import coordinator_script
 
     if os.environ.get(PASSWORDS):
@@ -54,4 +71,12 @@ def _as_job(folder: Path, name: str, command: Sequence[str], needs: Needs, log: 
     script = (folder / "coordinator.sh").resolve()
     text = coordinator_script(f"hymba-lab {name}", needs, log, command, 1, {SCRIPT: str(script)})
     write_atomically(script, text)
-    return slurm_queue.patiently(text, _STARTING_S)
+    return _submit(folder, text, _STARTING_S)
+
+
+def _submit(folder: Path, text: str, patience_s: float) -> str:
+    from hymba_lab.sweep.launchers import slurm_queue
+
+    job = slurm_queue.patiently(text, patience_s)
+    write_atomically(folder / _JOB, job + "\n", durable=False)
+    return job

@@ -21,7 +21,7 @@ from hymba_lab.sweep.jobs import Job
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.observers.base import Observer
 from hymba_lab.sweep.observers.mirror import Mirror
-from hymba_lab.sweep.observers.state import StateFile, tells_its_end
+from hymba_lab.sweep.observers.state import StateFile, new_state_file, tells_its_end
 from hymba_lab.sweep.observers.trials_db import TrialsDB
 from hymba_lab.sweep.observers.view import View
 from hymba_lab.sweep.pruning import Pruning
@@ -174,10 +174,15 @@ def _train_missing(asked: Invocation, coordinator: Coordinator, view: View) -> N
             state.read_back(coordinator.outcomes)
             state.close()
         return
-    launcher = make_launcher(session, resources, asked.workers, asked.threads)
+    file = new_state_file(session.folder)
+    launcher = make_launcher(session, resources, asked.workers, asked.threads, file)
     with ExitStack() as stack:
         state = StateFile(
-            session.folder, session.planner.total, resources.spec.name, lambda: launcher.trouble
+            session.folder,
+            session.planner.total,
+            resources.spec.name,
+            lambda: launcher.trouble,
+            path=file,
         )
         stack.callback(state.close)
         coordinator.observers.append(state)
@@ -196,12 +201,16 @@ def _train_missing(asked: Invocation, coordinator: Coordinator, view: View) -> N
 
 
 def make_launcher(
-    session: Session, resources: Resources, n_workers: int | None, n_threads: int
+    session: Session,
+    resources: Resources,
+    n_workers: int | None,
+    n_threads: int,
+    state_file: Path | None = None,
 ) -> Launcher:
     """Return the launcher that the command line and `cluster.yaml` name."""
     devices = max(cell.config.training.devices for cell in session.cells)
     needs = resources.needs(session.sweep.base.scale, "", devices)
-    site = Site(session.name, n_threads, timeout_s(session.sweep), n_workers, needs)
+    site = Site(session.name, n_threads, timeout_s(session.sweep), n_workers, needs, state_file)
     return launchers.build(resources.spec, site)
 
 

@@ -4,6 +4,7 @@ runs/<identity>/  trial.log  job.json  attempt.<claim>.task  attempt.<claim>.jso
 """
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,16 +57,33 @@ class Attempt:
                 file.unlink(missing_ok=True)
 
 
-def write_job(folder: Path, launcher: str, claim: str, job: str) -> None:
-    """Note which job a queue has given a claim, for a coordinator that begins later."""
+def write_job(folder: Path, launcher: str, claim: str, job: str, by: Path | None) -> None:
+    """Note which job a queue has given a claim, for a coordinator that begins later.
+
+    `by` is the state file of the one that asked: while it lives, the job is its own.
+    """
     make_folder(folder)
     said = {"launcher": launcher, "claim": claim, "job": job}
+    if by is not None:
+        said["by"] = os.path.relpath(by, folder)  # another machine may mount the root elsewhere
     write_atomically(folder / "job.json", json.dumps(said), durable=False)
 
 
 def read_job(folder: Path) -> dict[str, Any]:
     """Return what `write_job` noted last, {} where nothing was."""
     return _read(folder / "job.json")
+
+
+def is_of_another(noted: dict[str, Any], folder: Path, mine: Path | None) -> bool:
+    """Whether a coordinator that lives, another one than that with the file `mine`, watches it."""
+    # torch comes with it, which a fork server must not have imported
+    from hymba_lab.sweep.observers.state import state_of_one
+
+    if not isinstance(noted.get("by"), str):
+        return False
+    path = Path(os.path.normpath(folder / noted["by"]))
+    ours = mine is not None and path.name == mine.name
+    return not ours and state_of_one(path) is not None
 
 
 def _read(path: Path) -> dict[str, Any]:

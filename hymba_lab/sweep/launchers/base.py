@@ -25,6 +25,7 @@ class Site:
     timeout_s: float | None = None
     n_workers: int | None = None  # None = the launcher's own choice
     needs: Needs = NOTHING_ASKED  # of trials about which nothing else is said
+    state_file: Path | None = None  # of the coordinator that asks
 
 
 class Launcher:

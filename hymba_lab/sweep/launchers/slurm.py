@@ -17,7 +17,7 @@ from pydantic import Field
 
 from hymba_lab.errors import LaunchError, TrialFailed, TrialInterrupted
 from hymba_lab.sweep.launchers import slurm_queue
-from hymba_lab.sweep.launchers.attempt import Attempt, read_job, write_job
+from hymba_lab.sweep.launchers.attempt import Attempt, is_of_another, read_job, write_job
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
@@ -71,11 +71,17 @@ class Slurm(Launcher):
         return self._watch(_Job(attempt, task.needs, _pending()))
 
     def attach(self, task: Any) -> "Future[str] | None":
-        """Return a future of the job that an earlier coordinator submitted for this claim."""
-        noted = read_job(Path(task.folder))
+        """Return a future of the job that an earlier coordinator submitted for this claim.
+
+        The jobs of one that still runs are its own: who watches a job also cancels it.
+        """
+        folder = Path(task.folder)
+        noted = read_job(folder)
         if noted.get("launcher") != "slurm" or noted.get("claim") != task.claim:
             return None
-        attempt = Attempt(Path(task.folder), task.claim)
+        if is_of_another(noted, folder, self.site.state_file):
+            return None
+        attempt = Attempt(folder, task.claim)
         return self._watch(_Job(attempt, task.needs, _pending(), str(noted["job"])))
 
     def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
@@ -163,7 +169,8 @@ class Slurm(Launcher):
             except LaunchError as error:
                 job.future.set_exception(error)
                 continue
-            write_job(job.attempt.folder, "slurm", job.attempt.claim, job.id)
+            by = self.site.state_file
+            write_job(job.attempt.folder, "slurm", job.attempt.claim, job.id, by)
 
     def _look(self) -> None:
         jobs = {job.id: job for job in self._unfinished() if job.id is not None}

@@ -51,6 +51,11 @@ class State:
         """Whether the job waits, runs, or will run again."""
         return self.name in ACTIVE
 
+    @property
+    def waits(self) -> bool:
+        """Whether the job has not begun, or is to begin again."""
+        return self.name in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED")
+
 
 def submit(script: str) -> str:
     """Return the id of a new job; raises `SlurmBusy`, or `LaunchError` where it never will."""

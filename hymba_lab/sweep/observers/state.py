@@ -37,10 +37,11 @@ class StateFile:
         launcher: str,
         trouble: Callable[[], str] = lambda: "",
         job: str = "",
+        path: Path | None = None,
     ) -> None:
-        """`total()` is the planned number of runs, `trouble()` what the launcher waits for."""
-        self._trouble = trouble
-        self._path = folder / "coordinators" / f"{uuid.uuid4().hex[:12]}.json"
+        """`total()` is the planned number of runs, `trouble()` what the launcher waits for; `path`
+        is one that `new_state_file` named."""
+        self._trouble, self._path = trouble, path or new_state_file(folder)
         self._total, self._written = total, 0.0
         self._done: dict[str, int] = {"finished": 0, "pruned": 0, "failed": 0}
         self._seconds: list[float] = []
@@ -138,21 +139,31 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def new_state_file(folder: Path) -> Path:
+    """Return where a coordinator of the sweep may keep its state."""
+    return folder / "coordinators" / f"{uuid.uuid4().hex[:12]}.json"
+
+
 def coordinators(folder: Path) -> list[dict[str, Any]]:
     """Return the state of every coordinator of a sweep that lives; files of dead ones are left."""
     found = []
     for path in sorted((folder / "coordinators").glob("*.json")):
         if path.name == _LAST:
             continue
-        state = _read(path)
-        if state is None:
-            continue
-        alive = is_alive(state["holder"])
-        age = age_s(path)
-        if alive is False or (alive is None and abs(age) > SILENT_S):
-            continue
-        found.append({**state, "age_s": age})
+        if (state := state_of_one(path)) is not None:
+            found.append(state)
     return found
+
+
+def state_of_one(path: Path) -> dict[str, Any] | None:
+    """Return what a coordinator that lives says in its file, None where it is gone."""
+    state = _read(path)
+    if state is None:
+        return None
+    alive, age = is_alive(state["holder"]), age_s(path)
+    if alive is False or (alive is None and abs(age) > SILENT_S):
+        return None
+    return {**state, "age_s": age}
 
 
 def last_state(folder: Path) -> dict[str, Any] | None:
