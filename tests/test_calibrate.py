@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from sweeping import Lab
 
+from hymba_lab.config import TrainingConfig
 from hymba_lab.stats import detectable_effect
-from hymba_lab.sweep.calibrate import load, settled
+from hymba_lab.sweep.calibrate import load, settled, time_of_step
 from hymba_lab.tables.published import prior
+from hymba_lab.training.micro_rows import rows_at_a_time
+from hymba_lab.training.module import LitLanguageModel
 
 
 def test_a_time_settles_when_two_rounds_agree() -> None:
@@ -45,6 +48,11 @@ def test_the_plan_measures_every_row_and_remembers(
     assert len(digests) == 2 and all(seconds > 0 for seconds in digests.values())
     again = " ".join(lab.run("--plan").out.split())
     assert "ms/step" in again and "64.0" not in again
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    assert "with 5 workers" in " ".join(lab.run("--plan").out.split()), "one on each GPU"
+    asked = lab.run("--plan", "--workers", "3").out
+    assert "with 3 workers" in " ".join(asked.split())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     other = " ".join(lab.run("--plan", "--threads", "2").out.split())
     assert here.endswith("threads 1") and "ms/step" not in other, "of one thread"
     kept.write_text(json.dumps({"another machine": {"d": 1.0}, here: {"another row": 2.0}}))
@@ -52,6 +60,26 @@ def test_the_plan_measures_every_row_and_remembers(
     found = json.loads(kept.read_text())
     assert found["another machine"] == {"d": 1.0}, "a root may be shared"
     assert found[here].keys() == {"another row", *digests}
+
+
+def test_a_step_is_timed_as_a_run_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was timed on the CPU, in float32 and all rows at once, whatever trains."""
+    seen: list[tuple[TrainingConfig, int | None]] = []
+
+    def watched(module: LitLanguageModel) -> int | None:
+        found = rows_at_a_time(module)
+        seen.append((module.config.training, found))
+        return found
+
+    monkeypatch.setattr("hymba_lab.training.module.rows_at_a_time", watched)
+    lab = Lab(tmp_path)
+    asked = ("training.micro_rows=1", "training.precision=bf16-mixed", "training.devices=2")
+    session = lab.session(*asked)
+    timing = time_of_step(session.cells[0].config, session.mixture, 1)
+    [(training, rows)] = seen
+    assert (training.precision, training.devices, rows) == ("bf16-mixed", 1, 1)
+    assert timing.seconds > 0
+    assert not list(tmp_path.glob("runs/*")), "no run of its own"
 
 
 def test_a_plan_at_a_published_size_takes_the_noise_of_others(

@@ -13,16 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from hymba_lab.atomic import json_of, make_folder, write_atomically
-from hymba_lab.runs.provenance import hardware, n_cores
+from hymba_lab.runs.provenance import hardware
 from hymba_lab.stages.chain import count, identities, names
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.devices import device_notes, device_rows, device_table
 from hymba_lab.sweep.jobs import Outcomes
 from hymba_lab.sweep.launch_plan import launch_notes
 from hymba_lab.sweep.launchers.base import Site, launchers
+from hymba_lab.sweep.launchers.local import trials_at_once, visible_gpus
 from hymba_lab.sweep.notes import stop_notes
 from hymba_lab.sweep.power_notes import power_notes
-from hymba_lab.sweep.resources import load_resources
+from hymba_lab.sweep.resources import Resources, load_resources
 from hymba_lab.sweep.session import Session, open_session
 from hymba_lab.sweep.tuning_notes import edge_notes
 from hymba_lab.sweep.work_notes import work_notes
@@ -66,7 +67,7 @@ def plan(
     speeds, told = (
         _calibrate(session, threads) if calibrate else (_known_speeds(session, threads), [])
     )
-    notes = plan_notes(session, outcomes, speeds, workers or n_cores()) + told
+    notes = plan_notes(session, outcomes, speeds, _workers(session, cluster, workers)) + told
     if cluster.spec.name != "local":
         asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
         notes += launch_notes(session, cluster, asked, outcomes, speeds)
@@ -75,6 +76,16 @@ def plan(
         rows = device_rows(session)
         devices, notes = device_table(session, rows), notes + device_notes(session, rows)
     return Plan(session.sweep.file.question, table, notes, devices)
+
+
+def _workers(session: Session, cluster: Resources, asked: int | None) -> int:
+    """Return how many trials would run at a time on this machine."""
+    devices = max(cell.config.training.devices for cell in session.cells)
+    options = cluster.spec.options() if cluster.spec.name == "local" else {}
+    per_gpu = cluster.needs(session.sweep.base.scale, "", devices).trials_per_gpu
+    return trials_at_once(
+        len(visible_gpus()), devices, options.get("trials_per_gpu") or per_gpu, asked
+    )
 
 
 def print_plan(found: Plan) -> None:

@@ -30,10 +30,7 @@ class ForkServer(Launcher):
         gpus = visible_gpus()
         devices, per_gpu = site.needs.devices, trials_per_gpu or site.needs.trials_per_gpu
         _require_gpus(len(gpus), devices, per_gpu)
-        places = len(gpus) * per_gpu if gpus else n_cores()
-        self.capacity = site.n_workers or max(1, places // devices)
-        if gpus and devices > 1:
-            self.capacity = min(self.capacity, len(gpus) // devices)
+        self.capacity = trials_at_once(len(gpus), devices, per_gpu, site.n_workers)
         n = str(site.n_threads)
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = n
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # cores are shared
@@ -77,6 +74,13 @@ class ForkServer(Launcher):
     def stop(self) -> None:
         """Kill the workers at once."""
         self._trials.stop()
+
+
+def trials_at_once(n_gpus: int, devices: int, per_gpu: int, n_workers: int | None) -> int:
+    """Return how many trials of so many devices each run at a time here."""
+    places = n_gpus * per_gpu if n_gpus else n_cores()
+    found = n_workers or max(1, places // devices)
+    return min(found, n_gpus // devices) if n_gpus >= devices > 1 else found
 
 
 def _require_gpus(n_gpus: int, devices: int, per_gpu: int) -> None:
