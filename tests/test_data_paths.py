@@ -181,3 +181,25 @@ class TestOneTokenizer:
             "tokenizer_file: ../tokens/web/tokenizer.json}",
         )
         assert mixture(load_config(file)).fingerprint == prints[1] != prints[0]
+
+    def test_a_tokenizer_with_an_end_of_another_name(self, tmp_path, project):
+        """The message said to name it, and no source of text took the name."""
+        for number in range(60):
+            (tmp_path / f"text-{number}.txt").write_text(f"{number} " + TEXT[:900])
+        own = {"n_bpe": 300, "end_of_text": "<stop>"}
+        made = TokenizeConfig(
+            name="odd", out=str(tmp_path / "out"), paths=[str(tmp_path / "text-*.txt")],
+            tokenizer=own, val_fraction=0.2,
+        )  # fmt: skip
+        tokenize(made, workers=1, report=lambda *_: None)
+        odd = tmp_path / "out" / "tokenizer.json"
+        source = "name: files, rows: 2, paths: [t.txt], tokenizer_file: " + str(odd)
+        file = experiment(project / "experiments", f"  own: {{{source}}}")
+        with pytest.raises(DataError, match=r"set end_of_text to one of its own: '<stop>'"):
+            mixture(load_config(file))
+        file = experiment(project / "experiments", f"  own: {{{source}, end_of_text: <stop>}}")
+        found = mixture(load_config(file)).sources["own"].tokenizer
+        assert found.model.id_to_token(found.end_of_text) == "<stop>"
+        bare = "  own: {name: files, rows: 2, paths: [t.txt], end_of_text: <stop>}"
+        with pytest.raises(DataError, match="end_of_text: <stop> is for a tokenizer_file"):
+            mixture(load_config(experiment(project / "experiments", bare)))

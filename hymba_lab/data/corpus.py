@@ -108,6 +108,7 @@ def load(
     n_bpe: int,
     options: dict[str, Any],
     tokenizer_file: str | None = None,
+    end_of_text: str | None = None,
 ) -> Corpus:
     """Return the corpus of `files`, from the cache where nothing has changed since.
 
@@ -115,16 +116,21 @@ def load(
     the documents, the encoding and the options, never where the files lie. Whether something has
     changed is judged by path, size and modification time.
     """
-    given = None if tokenizer_file is None else _given(tokenizer_file)
+    given = None if tokenizer_file is None else _given(tokenizer_file, end_of_text)
+    if given is None and end_of_text is not None:
+        raise DataError(
+            f"{name}: end_of_text: {end_of_text} is for a tokenizer_file; ours have their own. "
+            "Leave it away, or name the file."
+        )
     recipe = [name, encoding, n_bpe if encoding == "bpe" else None, options]
     if given is not None:
-        recipe = [name, GIVEN, given.sha256, options]
+        recipe = [name, GIVEN, given.sha256, options, *([end_of_text] if end_of_text else [])]
 
     def build() -> dict[str, Any]:
         split = read()
         fingerprint = digest(recipe, [_sha256(split.train), _sha256(split.val)])
         if _opened(fingerprint) is None:
-            maker = _Maker(encoding, n_bpe, tokenizer_file)
+            maker = _Maker(encoding, n_bpe, tokenizer_file, end_of_text)
             keep(fingerprint, lambda draft: _write(draft, name, split, maker))
         return {"fingerprint": fingerprint}
 
@@ -160,21 +166,22 @@ class _Maker(NamedTuple):
     encoding: Encoding
     n_bpe: int
     file: str | None
+    end_of_text: str | None
 
     def make(self, documents: Sequence[bytes], place: Path) -> tuple[str, Tokenizer]:
         """Return the name of the encoding and the tokenizer, its file written to `place`."""
         if self.file is not None:
             shutil.copyfile(self.file, place)
-            return GIVEN, GivenTokenizer(place)
+            return GIVEN, GivenTokenizer(place, self.end_of_text)
         if self.encoding == "bpe":
             train_bpe(documents, self.n_bpe, place)
             return "bpe", BPE(place)
         return "bytes", Bytes()
 
 
-def _given(file: str) -> GivenTokenizer:
+def _given(file: str, end_of_text: str | None) -> GivenTokenizer:
     try:
-        return GivenTokenizer(Path(file))
+        return GivenTokenizer(Path(file), end_of_text)
     except DataError as error:
         raise DataError(f"{at(file)}{error}") from None
 

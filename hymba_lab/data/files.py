@@ -30,6 +30,7 @@ def files(
     n_bpe: Annotated[int, Field(ge=257, le=65536)] = 4096,
     n_val: Positive = 128,
     tokenizer_file: Annotated[str | None, FROM_FILE, LATER] = None,
+    end_of_text: Annotated[str | None, LATER] = None,
 ) -> TokenStream:
     """Return the text of txt (md, rst, py), jsonl and parquet files.
 
@@ -37,8 +38,9 @@ def files(
     a text file, the `field` of a jsonl line or the `column` of a parquet row. Without `val_paths`
     documents are held out by a hash of their content (one text file: its tail), about
     `val_fraction` of them. `tokenizer_file` is a tokenizer.json to be used as it is, which sources
-    may share; the experiment's `tokenizer:` where the source names none. All text is held in memory
-    once, when the cache is built: larger text is for `hymba-lab tokenize` and `corpora`.
+    may share; the experiment's `tokenizer:` where the source names none; `end_of_text` its token
+    that ends a document, where it has none of the usual names. All text is held in memory once,
+    when the cache is built: larger text is for `hymba-lab tokenize` and `corpora`.
     Raises DataError where a file cannot be used; see `documents`.
     """
     train = find("files.paths", paths)
@@ -65,6 +67,7 @@ def files(
         encoding=tokenizer,
         n_bpe=n_bpe,
         tokenizer_file=tokenizer_file,
+        end_of_text=end_of_text,
         options={
             "field": field,
             "column": column,

@@ -84,5 +84,5 @@ def _end(file: Path, model: Any, named: str | None) -> int:
     added = [token.content for token in model.get_added_tokens_decoder().values()]
     raise DataError(
         f"{file}: no token {' or '.join(map(repr, names))} to end a document; set "
-        f"tokenizer.end_of_text to one of its own: {', '.join(map(repr, added[:12])) or 'none'}"
+        f"end_of_text to one of its own: {', '.join(map(repr, added[:12])) or 'none'}"
     )

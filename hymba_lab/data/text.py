@@ -32,6 +32,7 @@ def stdlib(
     max_mb: Annotated[float, Field(gt=0)] | None = None,
     n_val: Annotated[int, Field(ge=1, le=2**31)] = 128,
     tokenizer_file: Annotated[str | None, FROM_FILE, LATER] = None,
+    end_of_text: Annotated[str | None, LATER] = None,
 ) -> TokenStream:
     """Return the sources of the standard library, docstrings and `pydoc` topics included.
 
@@ -39,7 +40,8 @@ def stdlib(
     by the build of this Python are left out. A file validates when the hash of its relative path
     falls below `val_fraction`. `max_mb` [1e6 bytes] takes that much, the same files everywhere.
     `n_bpe` [ids] counts with `tokenizer: bpe` only; `tokenizer_file` is a tokenizer.json to be used
-    as it is, which sources may share: the experiment's `tokenizer:` where none is named. `n_val`
+    as it is, which sources may share: the experiment's `tokenizer:` where none is named;
+    `end_of_text` its token that ends a document, where it has none of the usual names. `n_val`
     [windows of seq_len tokens].
     The fingerprint holds the Python version: text of two versions is not the same data.
     """
@@ -52,6 +54,7 @@ def stdlib(
         encoding=tokenizer,
         n_bpe=n_bpe,
         tokenizer_file=tokenizer_file,
+        end_of_text=end_of_text,
         options={
             "python": platform.python_version(),
             "val_fraction": val_fraction,
