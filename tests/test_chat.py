@@ -2,13 +2,14 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hf_folders import TEMPLATE, tiny_folder
 
+from hymba_lab.commands import chat
 from hymba_lab.commands.chat import main
 from hymba_lab.dialogue.conversation import Conversation, pieces
 from hymba_lab.dialogue.template import template_of
@@ -128,6 +129,44 @@ def test_several_prompts_in_one_batch_answer_as_each_alone(
         assert main([*asked, str(tmp_path / "one.jsonl"), "--batch-size", "1"]) == 0
         alone += capsys.readouterr().out
     assert together == alone and together.startswith("> Hi\n")
+
+
+def test_a_space_before_the_answer_is_the_template_s(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was kept with the answer, and stood there twice in all that came after."""
+
+    def said(ids: Any, codec: Any, stops: list[str], whole: Any) -> Iterator[str]:
+        yield " Hello"
+        whole(" Hello")
+
+    monkeypatch.setattr("hymba_lab.dialogue.conversation.pieces", said)
+    talk(folder, f"Hi\n/save {tmp_path}/a.jsonl\n", monkeypatch, "--template", "plain")
+    messages = json.loads((tmp_path / "a.jsonl").read_text())["messages"]
+    assert messages[-1] == {"role": "assistant", "content": "Hello"}
+
+
+def test_prompts_are_answered_in_order_while_others_wait(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    """All was printed behind the last one; and U+2028 in a JSON text ended its line."""
+    monkeypatch.setattr(chat, "_SORTED", 1)
+    prompts = ["a\u2028b", "c d e f", "g", "\ud83d h"]
+    lines = [json.dumps({"prompt": one}, ensure_ascii=one.isascii()) for one in prompts[:3]]
+    lines.append(json.dumps({"prompt": prompts[3]}))
+    (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    steps, printed = chat._steps, []
+
+    def watched(speaker: Any, ids: list[list[int]]) -> Any:
+        printed.append(capsys.readouterr().out)
+        return steps(speaker, ids)
+
+    monkeypatch.setattr(chat, "_steps", watched)
+    given = [str(folder), "--prompts", str(tmp_path / "p.jsonl"), "--batch-size", "2"]
+    assert main([*given, "--max-new-tokens", "3", "--template", "plain"]) == 0
+    first, second = printed
+    assert first == "" and second.startswith("> a\u2028b\n") and "> c d e f\n" in second
+    assert "> ? h\n" in capsys.readouterr().out
 
 
 def test_a_run_of_the_lab_speaks_plainly(folder: Path, tmp_path: Path, capsys: Said) -> None:

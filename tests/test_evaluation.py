@@ -17,6 +17,7 @@ from hymba_lab.checkpoints.codec import Codec, SourceIds
 from hymba_lab.checkpoints.load import load as load_checkpoint
 from hymba_lab.commands import evaluate as command
 from hymba_lab.data.tokenizers import Bytes
+from hymba_lab.dialogue.template import PLAIN, Template
 from hymba_lab.errors import UserError
 from hymba_lab.evaluation import run as evaluation
 from hymba_lab.evaluation import scoring
@@ -198,7 +199,7 @@ def test_a_finished_task_is_not_asked_again(
 
     monkeypatch.setattr(evaluation, "_evaluated", counted)
     with pytest.raises(KeyboardInterrupt):
-        run_suite(harness(folder), suite, tmp_path, {"weights": "a"})
+        run_suite(harness(folder), suite, tmp_path, {"weights": "a"}, keep_samples=True)
     records = run_suite(harness(folder), suite, tmp_path, {"weights": "a"}, keep_samples=True)
     assert len(asked) == 5, "the two that were done are read back"
     assert records["choices"]["n_questions"] == {"choices": 3}
@@ -283,7 +284,24 @@ BROKEN: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     ),
     "a file that is no YAML": (
         lambda p: ["--suite", str(write(p / "t", "task: a\n b: [\n"))],
-        "task a",
+        "mine.yaml: not a task file",
+    ),
+    "code in a file of another name": (
+        lambda p: ["--suite", str(write(write(p / "t", "x: !function x.y\n", "_base"),
+                                        "task: a\ninclude: _base\n"))],
+        r"_base:1: x: !function x.y\n.*--run-code",
+    ),
+    "code of two files": (
+        lambda p: ["--suite", str(write(p / "t", "task: a\ninclude: [\n  ../../evil.yaml]\n"))],
+        "mine.yaml:2: .*outside of the folder",
+    ),
+    "code spelled otherwise": (
+        lambda p: ["--suite", str(write(p / "t", "task: a\nprocess_docs: !f%75nction x.y\n"))],
+        "mine.yaml:2: .*--run-code",
+    ),
+    "code of YAML": (
+        lambda p: ["--suite", str(write(p / "t", "task: a\nx: !!python/name:os.system\n"))],
+        "mine.yaml:2: .*--run-code",
     ),
     "data that are nowhere": (
         lambda p: ["--suite", str(write(p / "t", "task: a\ndataset_path: nobody/nothing\n"
@@ -483,6 +501,67 @@ def test_every_task_of_a_group_has_its_own_number_of_questions(tmp_path: Path) -
     assert dict(zip(table["task"], table["n"], strict=True)) == {
         "law": 10, "physics": 90, "all": 100,
     }  # fmt: skip
+
+
+def test_a_changed_task_is_asked_anew_and_what_was_asked_before_is_kept(
+    folder: Path, task_files: Path, tmp_path: Path
+) -> None:
+    """A corrected prompt was answered by the old number; a short try replaced the whole one."""
+    place, out = tmp_path / "mine", tmp_path / "out"
+    place.mkdir()
+    text = (task_files / "choices.yaml").read_text()
+    (place / "choices.yaml").write_text(text)
+    model = harness(folder)
+
+    def asked(limit: int | None, *, samples: bool = False) -> dict[str, Any]:
+        suite = suite_of(str(place), limit=limit)
+        return run_suite(model, suite, out, {}, keep_samples=samples)["choices"]
+
+    whole = asked(None)
+    short = asked(2)
+    assert short["n_questions"] != whole["n_questions"]
+    assert asked(None) == whole, "read back"
+    assert json.loads((out / "choices.json").read_text()) == short
+    assert not list(out.glob("*.samples.jsonl"))
+    again = asked(2, samples=True)
+    assert again["metrics"] == short["metrics"]
+    assert len((out / "choices.samples.jsonl").read_text().splitlines()) == 2
+    (place / "choices.yaml").write_text(text.replace("{{q}}", "Say: {{q}}"))
+    changed = asked(2)
+    assert changed["asked"]["contents"] != short["asked"]["contents"]
+    (place / "choices.yaml").write_text(text)
+    assert asked(2) == again and asked(2, samples=True) == again
+    assert len(list(out.glob("choices.*.json"))) == 2
+
+
+def test_the_error_of_a_filtered_metric_stands_beside_it(tmp_path: Path) -> None:
+    results = {
+        "results": {"gsm": {"exact_match,strict-match": 0.5,
+                            "exact_match_stderr,strict-match": 0.1, "acc,none": 0.25,
+                            "acc_stderr,none": 0.2}},
+        "samples": {},
+    }  # fmt: skip
+    found = evaluation._metrics(results)
+    assert found["gsm"] == {
+        "exact_match-strict-match": 0.5, "exact_match-strict-match_stderr": 0.1,
+        "acc": 0.25, "acc_stderr": 0.2,
+    }  # fmt: skip
+    record = {"n_shot": 0, "n_questions": {"gsm": 10}, "metrics": found}
+    table = Evaluation({"gsm": record}, tmp_path, None).table
+    assert dict(zip(table["metric"], table["stderr"], strict=True)) == {
+        "exact_match-strict-match": 0.1, "acc": 0.2,
+    }  # fmt: skip
+
+
+def test_an_answer_that_is_begun_is_gone_on_with(folder: Path) -> None:
+    """What a task puts at the head of the answer stood in a turn that was over."""
+    model = harness(folder)
+    model.template = Template(PLAIN, "plain", specials={}, stops=["\nUser:"])
+    turns = [
+        {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "The answer is"},
+    ]  # fmt: skip
+    said = model.apply_chat_template(turns, add_generation_prompt=False)
+    assert said == "User: 2+2?\nAssistant: The answer is"
 
 
 def test_a_run_may_be_named_from_inside(

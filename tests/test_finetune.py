@@ -14,6 +14,7 @@ import pytest
 import torch
 from hf_folders import lab_model, load, tiny_folder, tiny_tokenizer
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from tuning import lines, stage_of, tensors, tuned
 
 from hymba_lab.__main__ import main
@@ -233,6 +234,39 @@ def test_another_adapter_of_the_same_name_is_another_merge(tmp_path: Path) -> No
     shutil.copytree(tmp_path / "0.02/adapter", tmp_path / "adapter", dirs_exist_ok=True)
     with pytest.raises(StoreError, match="it differs in adapter's weights"):
         merge(tmp_path / "adapter", tmp_path / "merged")
+
+
+def test_an_adapter_that_fits_in_part_is_merged_into_nothing(tmp_path: Path) -> None:
+    """peft warns of what is missing, and drops what is too much."""
+    tuned(stage_of("sft", tmp_path, max_steps=1, **LORA), tmp_path / "out")
+    file = tmp_path / "out/adapter/adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=r"does not fit .*1 weights are in one of them only"):
+        merge(tmp_path / "out/adapter", tmp_path / "merged")
+    assert not (tmp_path / "merged/model.safetensors").exists()
+
+
+def test_values_that_are_not_covered_are_said_before_anything_is_read(tmp_path: Path) -> None:
+    stage_of("sft", tmp_path, max_steps=1)
+    file = next(tmp_path.rglob("config.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_size": "16x"}))
+    with pytest.raises(CheckpointError, match=r"config\.json: not covered:\n  hidden_size"):
+        Start(file.parent)
+
+
+def test_half_a_surrogate_pair_in_a_text_is_a_question_mark(tmp_path: Path) -> None:
+    """JSON can spell it, and scraped text does; it ended in a traceback of the tokenizer."""
+    rows = []
+    for text in ("\ud83d hi there", "? hi there"):
+        (tmp_path / "odd.jsonl").write_text(json.dumps({"text": text}) + "\n")
+        stage = stage_of("sft", tmp_path, max_steps=1)
+        data = stage.data.model_copy(update={"paths": [str(tmp_path / "odd.jsonl")]})
+        stage = stage.model_copy(update={"data": data})
+        tuned(stage, tmp_path / f"out{len(rows)}")
+        rows.append((tmp_path / f"out{len(rows)}/model.safetensors").read_bytes())
+    assert rows[0] == rows[1]
 
 
 def test_a_folder_is_one_stage_s(tmp_path: Path) -> None:

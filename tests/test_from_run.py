@@ -10,9 +10,14 @@ from conftest import TINY
 pytest.importorskip("transformers")
 
 from hf_folders import load
+from transformers import AutoTokenizer
 
 from hymba_lab.__main__ import main
+from hymba_lab.checkpoints.codec import SourceIds, TokenizerFile
+from hymba_lab.checkpoints.fast_tokenizer import fast_tokenizer
 from hymba_lab.checkpoints.load import load as load_any
+from hymba_lab.data.given import GivenTokenizer
+from hymba_lab.data.tokenizers import Bytes
 from hymba_lab.hf.from_run import save_run
 from hymba_lab.training.single import train
 
@@ -75,3 +80,33 @@ def test_a_row_of_an_ablation_is_tuned_and_talks(
     chat = ["chat", "finetuned/alpaca", "--prompts", "asked.txt", "--max-new-tokens", "4"]
     assert main(chat) == 0
     assert capsys.readouterr().out.startswith("> say 3\n")
+
+
+def test_a_given_tokenizer_puts_nothing_in_front_that_training_did_not(tmp_path: Path) -> None:
+    """Llama's template puts <s> before every text: an id that such a run has never read."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = {"<s>": 0, "</s>": 1, "one": 2, "two": 3, "<unk>": 4}
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    ours = GivenTokenizer(tmp_path / "tokenizer.json")
+    written = fast_tokenizer(ours, 0, "data.text")
+    assert written("one two")["input_ids"] == SourceIds(ours, 0).encode("one two") == [2, 3]
+    written.save_pretrained(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved")("one two")["input_ids"] == [2, 3]
+
+
+def test_half_a_surrogate_pair_is_encoded_as_a_question_mark(tmp_path: Path) -> None:
+    """JSON and a shell can spell it; no tokenizer can."""
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"? a": 7, "<unk>": 0}, unk_token="<unk>")).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    odd = "\ud83d a"
+    assert TokenizerFile(tmp_path / "tokenizer.json", []).encode(odd) == [7]
+    assert SourceIds(Bytes(), 0).encode(odd) == SourceIds(Bytes(), 0).encode("? a")

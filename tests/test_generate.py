@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 import hymba_lab
 from hymba_lab.checkpoints.load import load
 from hymba_lab.checkpoints.weights import save_weights
+from hymba_lab.commands import generate as command
 from hymba_lab.commands.generate import main
 from hymba_lab.config import load_config
 from hymba_lab.data.source import build_sources
@@ -251,6 +253,32 @@ def test_a_released_folder_uses_its_tokenizer(
     assert second.startswith("w9w")
     main([*arguments, "--prompt", "w5 w6 w7"])
     assert capsys.readouterr().out.strip() == first
+
+    # the end of a text is the folder's, with a tokenizer or without
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "eos_token_id": made[2]}))
+    main([*arguments, "--ids", "5 6 7"])
+    assert json.loads(capsys.readouterr().out) == made[: made.index(made[2])]
+    main([*arguments, "--ids", "5 6 7", "--no-eos"])
+    assert json.loads(capsys.readouterr().out) == made
+
+
+class Stripped:
+    """Words with a space before them, of which a decoder takes a text's first away (Llama's)."""
+
+    eos = [0]  # noqa: RUF012
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(f" w{i}" for i in ids).removeprefix(" ")
+
+
+def test_a_first_word_keeps_its_space_behind_the_prompt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = partial(command._whole, "w5 w6", [5, 6], Stripped(), [0])
+    command._print_live(whole, iter([[7], [8], [0], [0]]))
+    assert capsys.readouterr().out == "w5 w6 w7 w8\n"
+    assert whole([]) == "w5 w6"
 
 
 @pytest.mark.slow

@@ -142,8 +142,39 @@ def test_going_on_from_a_cache_with_rows_of_unequal_length() -> None:
 
 
 def test_training_asks_for_no_cache() -> None:
-    model = lab_model().train()
-    assert model(torch.tensor([[1, 2]]), use_cache=True).cache is None
+    model, ids = lab_model().train(), torch.tensor([[1, 2]])
+    assert model(ids, use_cache=True).cache is None
+    model.eval()
+    assert model(ids).cache is None, "gradients are on"
+    with torch.no_grad():
+        assert model(ids, labels=ids).cache is None
+        assert model(ids, use_cache=False).cache is None
+        model.config.use_cache = False
+        assert model(ids).cache is None
+
+
+@torch.no_grad()
+def test_the_usual_loop_says_nothing_of_a_cache() -> None:
+    """As with every model of transformers; the second pass read one token without its context."""
+    model, row = lab_model(**HYMBA), prompts(1)[0]
+    out = model(row[None])
+    new = torch.tensor([[3]])
+    logits = model(new, past_key_values=out.past_key_values).logits[0, -1]
+    whole = model(torch.cat([row[None], new], dim=1), use_cache=False).logits[0, -1]
+    torch.testing.assert_close(logits, whole, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_cache_holds_one_document_a_row() -> None:
+    model, ids = lab_model(**HYMBA), torch.tensor([[1, 2, 3, 4]])
+    places = torch.tensor([[0, 1, 0, 1]])
+    assert model(ids, position_ids=places).cache is None
+    with pytest.raises(UserError, match="a cache holds one document a row"):
+        model(ids, position_ids=places, use_cache=True)
+    padded_in_front = torch.tensor([[0, 1, 1, 1]])
+    counted = torch.tensor([[0, 0, 1, 2]])
+    out = model(ids, position_ids=counted, attention_mask=padded_in_front)
+    assert out.cache is not None and out.cache.seen == 4
 
 
 def test_streaming_and_pipelines(tmp_path: Path) -> None:

@@ -429,3 +429,16 @@ def test_killed_at_any_moment_the_table_is_the_same(done: Lab, tmp_path: Path) -
     ended = lab.run()
     assert ended.code == 0, ended.err
     assert numbers(lab) == numbers(done)
+
+
+def test_a_stage_killed_while_it_tidies_up_leaves_no_half_of_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run took the half for whole, and ended on it every time."""
+    folder = RunFolder(tmp_path, "a" * 64)
+    start = folder.path / "start"
+    start.mkdir(parents=True)
+    (start / "config.json").write_text("{}")
+    monkeypatch.setattr(stage_run.shutil, "rmtree", lambda path, **_: None)  # as if killed there
+    stage_run._remove_start(folder)
+    assert not start.exists()

@@ -14,7 +14,7 @@ from hymba_lab.checkpoints.weights import save_weights
 from hymba_lab.commands import generate
 from hymba_lab.config import Config, all_registries, from_resolved, load_config, plugins
 from hymba_lab.config.trust import known
-from hymba_lab.errors import ConfigError
+from hymba_lab.errors import CheckpointError, ConfigError
 from hymba_lab.model import build_model
 from hymba_lab.probes.__main__ import main as probes
 from hymba_lab.runs.folder import run_identity
@@ -162,6 +162,24 @@ def test_transformers_folders_are_refused_too(run: Path) -> None:
     with pytest.raises(ConfigError, match="Nothing was run"):
         HymbaLabConfig(vocab_size=16, lab=resolved).build()
     assert not ran(run)
+
+
+def test_fine_tuning_takes_the_plugin_that_its_message_asks_for(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    from hymba_lab.finetune.start import Start
+
+    resolved = json.loads((run / "result.json").read_text())["config"]
+    folder, mine = tmp_path / "folder", tmp_path / "stranger.py"
+    folder.mkdir()
+    content = {"model_type": "hymba_lab", "vocab_size": 16, "lab": resolved}
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="--plugin"):
+        Start(folder)
+    assert not ran(run)
+    mine.write_text(PLUGIN)
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+        Start(folder, [mine])  # the plugin was taken
+    assert (tmp_path / "it_ran").exists() and not ran(run)
 
 
 def test_a_sweep_that_lists_the_run_is_probed_by_the_same_rule(run: Path) -> None:

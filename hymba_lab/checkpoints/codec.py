@@ -7,6 +7,11 @@ from typing import Any, Protocol
 from hymba_lab.errors import CheckpointError
 
 
+def whole_text(text: str) -> str:
+    """Return the text with "?" for halves of surrogate pairs, which JSON and a shell can spell."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class Codec(Protocol):
     """Text to ids of the model and back.
 
@@ -39,7 +44,7 @@ class TokenizerFile:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids, with those that the tokenizer puts in front of every text."""
-        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+        return list(self._tokenizer.encode(whole_text(text), add_special_tokens=special).ids)
 
     def decode(self, ids: list[int]) -> str:
         """Return the text without special tokens."""
@@ -57,7 +62,9 @@ class SourceIds:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids without an end of document."""
-        return [self.offset + int(i) for i in self.tokenizer.encode([text.encode()])[:-1]]
+        return [
+            self.offset + int(i) for i in self.tokenizer.encode([whole_text(text).encode()])[:-1]
+        ]
 
     def decode(self, ids: list[int]) -> str:
         """Return the text; ids of other sources become U+FFFD."""

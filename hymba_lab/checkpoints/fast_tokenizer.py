@@ -30,6 +30,8 @@ def fast_tokenizer(ours: Any, offset: int, where: str) -> Any:
             ours.model.id_to_token(ours.end_of_text),
         )
         made.encode_special_tokens = False  # a template writes them
+        if made.encode("a").ids != made.encode("a", add_special_tokens=False).ids:
+            made.post_processor = None  # training put nothing around a text but its end
     else:
         if isinstance(ours, BPE):
             spec = json.loads(ours.model.to_str())["model"]

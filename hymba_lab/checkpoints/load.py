@@ -75,15 +75,22 @@ def _seq_len(config: Any) -> int | None:
 
 def _tokenizer(path: Path, vocab: int) -> TokenizerFile:
     """Return the tokenizer of a folder; what ends a text is said by either configuration file."""
-    values = _read_json(path / "config.json") | _read_json(path / "generation_config.json")
-    eos = values.get("eos_token_id")
-    ends = [eos] if isinstance(eos, int) else list(eos or [])
-    bos = values.get("bos_token_id")
+    bos = _settings(path).get("bos_token_id")
     return TokenizerFile(
         path / "tokenizer.json",
-        [end for end in ends if 0 <= end < vocab],
+        [end for end in ends_of(path) if 0 <= end < vocab],
         bos if isinstance(bos, int) and 0 <= bos < vocab else None,
     )
+
+
+def ends_of(path: Path) -> list[int]:
+    """Return the ids that end a text, as a folder's files say; [] of a run without its text."""
+    eos = _settings(path).get("eos_token_id") if path.is_dir() else None
+    return [eos] if isinstance(eos, int) else list(eos or [])
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    return _read_json(path / "config.json") | _read_json(path / "generation_config.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hymba_lab.dialogue.template import Message, Template
     from hymba_lab.model import LanguageModel
 
+_SORTED = 16  # batches whose prompts are sorted by length: answers come out in between
 HELP = "/reset forgets the turns, /save FILE writes them, /system TEXT, /exit"
 
 
@@ -125,7 +126,8 @@ def _answer(speaker: Speaker, talk: "Conversation", line: str) -> None:
     except KeyboardInterrupt:
         print(" (stopped)", end="")
     print()
-    talk.say("assistant", kept[0] if kept else "")
+    said = kept[0] if kept else ""  # the template writes the space before it again
+    talk.say("assistant", said.removeprefix(speaker.template.lead))
 
 
 def _command(talk: "Conversation", line: str) -> str:
@@ -155,7 +157,8 @@ def _saved(talk: "Conversation", path: Path) -> str:
 
 
 def _answer_all(speaker: Speaker, conversations: list[list["Message"]]) -> None:
-    """Print every answer, batch by batch, the longest prompts first."""
+    """Answer in batches; each answer is printed when all before it are."""
+    from hymba_lab.checkpoints.codec import whole_text
     from hymba_lab.dialogue.conversation import Conversation, pieces
 
     asked = []
@@ -164,16 +167,25 @@ def _answer_all(speaker: Speaker, conversations: list[list["Message"]]) -> None:
         talk.turns = messages
         asked.append(talk.prompt(speaker.template, speaker.codec, speaker.room).ids)
     answers: dict[int, str] = {}
-    order = sorted(range(len(asked)), key=lambda i: -len(asked[i]))
-    for first in range(0, len(order), speaker.options.batch_size):
-        numbers = order[first : first + speaker.options.batch_size]
+    n_printed = 0
+    for numbers in _batches([len(ids) for ids in asked], speaker.options.batch_size):
         rows = zip(*_steps(speaker, [asked[i] for i in numbers]), strict=True)
         for i, row in zip(numbers, rows, strict=True):
             answers[i] = "".join(
                 pieces(row, speaker.codec, speaker.template.stops, lambda text: None)
             )
-    for i, messages in enumerate(conversations):
-        print(f"> {messages[-1]['content']}\n{answers[i].strip()}\n")
+        while n_printed in answers:
+            said = whole_text(conversations[n_printed][-1]["content"])
+            print(f"> {said}\n{answers[n_printed].strip()}\n", flush=True)
+            n_printed += 1
+
+
+def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield the numbers of prompts of about one length, the longest first in each 16 batches."""
+    for first in range(0, len(lengths), _SORTED * size):
+        near = range(first, min(len(lengths), first + _SORTED * size))
+        order = sorted(near, key=lambda i: -lengths[i])
+        yield from (order[n : n + size] for n in range(0, len(order), size))
 
 
 def _steps(speaker: Speaker, prompts: list[list[int]]) -> Iterator[list[int]]:
@@ -200,7 +212,7 @@ def _steps(speaker: Speaker, prompts: list[list[int]]) -> Iterator[list[int]]:
 def _prompts(path: Path, system: str | None) -> list[list["Message"]]:
     """Return the conversations of a file, each ending with what the user says."""
     try:
-        lines = text_of(path).splitlines()
+        lines = text_of(path).split("\n")  # not at U+2028 and its like, which JSON may hold
     except UnicodeDecodeError as error:
         said = f"byte {error.start} is not UTF-8; save it as UTF-8"
         raise UserError(f"--prompts {path}: {said}.") from None

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hymba_lab.finetune.stage_file import load_stage
 
     stage = load_stage(options.what, options.file, options.overrides)
-    return _plan(stage) if options.plan else _train(stage, options)
+    return _plan(stage, options.plugins) if options.plan else _train(stage, options)
 
 
 def _train(stage: "Sft | Dpo", options: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def _train(stage: "Sft | Dpo", options: argparse.Namespace) -> int:
     out = options.out or Path(stage.out or options.root / "finetuned" / stage.name)
     result = finetune(
         stage, out, root=options.root, tracking_uri=options.tracking_uri,
-        device=device_of(options.device), told=_told,
+        device=device_of(options.device), told=_told, plugins=options.plugins,
     )  # fmt: skip
     for name, value in result["metrics"].items():
         if name in ("train/loss", "val/loss", "rewards/accuracies"):
@@ -70,13 +70,13 @@ def _train(stage: "Sft | Dpo", options: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(stage: "Sft | Dpo") -> int:
+def _plan(stage: "Sft | Dpo", plugins: Sequence[Path]) -> int:
     from hymba_lab.finetune.plan import plan
     from hymba_lab.finetune.run import quiet
     from hymba_lab.finetune.start import Start
 
     quiet()
-    planned, _ = plan(stage, Start(Path(stage.model)))
+    planned, _ = plan(stage, Start(Path(stage.model), plugins))
     print("\n".join(planned.lines()))
     return 0
 
@@ -86,7 +86,7 @@ def _merge(options: argparse.Namespace) -> int:
     from hymba_lab.finetune.run import quiet
 
     quiet()
-    fresh = merge(options.file, options.out, options.base)
+    fresh = merge(options.file, options.out, options.base, options.plugins)
     print(f"written: {options.out}" if fresh else f"{options.out}: is there already")
     return 0
 

@@ -6,7 +6,8 @@ CHECKPOINT is a folder in the released format (`config.json`), or a run of ours
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = [("prompt", text) for text in options.prompt] + [("ids", ids) for ids in options.ids]
     if not given:
         raise UserError("nothing to continue; give --prompt TEXT or --ids '1 2 3'.")
-    from hymba_lab.checkpoints.load import load
+    from hymba_lab.checkpoints.load import ends_of, load
     from hymba_lab.cost.throughput import device_of, set_threads
 
     device = device_of(options.device)
@@ -55,19 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompts = [
         codec.encode(said) if codec and kind == "prompt" else _ids(said) for kind, said in given
     ]
-    steps = _stream(model.to(device), prompts, codec, options)
+    ends = [] if options.no_eos else codec.eos if codec else ends_of(options.checkpoint)
+    steps = _stream(model.to(device), prompts, ends, options)
     if len(given) == 1 and codec and options.prompt:
-        _print_live(options.prompt[0], codec, steps)
+        _print_live(partial(_whole, options.prompt[0], prompts[0], codec, ends), steps)
         return 0
     rows = [list(row) for row in zip(*steps, strict=True)]
-    for (kind, said), row in zip(given, rows, strict=True):
-        text = codec is not None and kind == "prompt"
-        print(said + codec.decode(_until(row, codec.eos)) if codec and text else _spelled(row))
+    for (kind, said), prompt, row in zip(given, prompts, rows, strict=True):
+        if codec and kind == "prompt":
+            print(_whole(said, prompt, codec, ends, row))
+        else:
+            print(json.dumps(_until(row, ends)))
     return 0
 
 
 def _stream(
-    model: "LanguageModel", prompts: list[list[int]], codec: "Codec | None", options: Any
+    model: "LanguageModel", prompts: list[list[int]], ends: list[int], options: Any
 ) -> Iterator[list[int]]:
     """Yield every step's token of each row; prompts are padded on the right."""
     import torch
@@ -75,7 +79,6 @@ def _stream(
     longest = max(map(len, prompts))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in prompts], dtype=torch.long)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in prompts])
-    ends = [] if options.no_eos or codec is None else codec.eos
     steps = model.stream(
         ids.to(model.embedding.weight.device),
         mask.to(model.embedding.weight.device),
@@ -90,18 +93,32 @@ def _stream(
     return (step.tolist() for step in steps)
 
 
-def _print_live(prompt: str, codec: "Codec", steps: Iterator[list[int]]) -> None:
+def _print_live(whole: Callable[[list[int]], str], steps: Iterator[list[int]]) -> None:
     """Print the text while it is made; a character waits until it is whole."""
-    print(prompt, end="", flush=True)
     made: list[int] = []
-    shown = ""
+    shown = whole(made)
+    print(shown, end="", flush=True)
     for (token,) in steps:
         made.append(token)
-        text = codec.decode(_until(made, codec.eos))
+        text = whole(made)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             print(text[len(shown) :], end="", flush=True)
             shown = text
-    print(codec.decode(_until(made, codec.eos))[len(shown) :])
+    print(whole(made)[len(shown) :])
+
+
+def _whole(said: str, prompt: list[int], codec: "Codec", ends: list[int], made: list[int]) -> str:
+    """Return what was said with what was made behind it.
+
+    A decoder that strips the space before a text's first word takes it from its beginning alone.
+    """
+    from hymba_lab.checkpoints.codec import whole_text
+
+    own = _until(made, ends)
+    begun, text = codec.decode(prompt), codec.decode([*prompt, *own])
+    if not text.startswith(begun):
+        begun, text = "", codec.decode(own)
+    return whole_text(said) + text[len(begun) :]
 
 
 def _until(ids: list[int], eos: list[int]) -> list[int]:
@@ -116,10 +133,6 @@ def _ids(text: str) -> list[int]:
     if not ids or max(map(abs, ids)) >= 2**63:
         raise UserError(f"--ids {text[:80]!r}: write ids of tokens, such as '1 2 3'.") from None
     return ids
-
-
-def _spelled(ids: list[int]) -> str:
-    return json.dumps(ids)
 
 
 if __name__ == "__main__":

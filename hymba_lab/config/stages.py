@@ -194,12 +194,17 @@ def _absent(stage: Any) -> tuple[Place, str] | None:
 
 
 def _contents(stage: Any) -> str:
-    """Return the sha256 over all files of a stage, and over those that its task files name."""
+    paths = map(Path, _opened(stage).values())
+    return contents_of(*paths, tasks=isinstance(stage, EvaluateStage))
+
+
+def contents_of(*paths: Path, tasks: bool = True) -> str:
+    """Return the sha256 over all files of these paths, and over those that task files name."""
     digest = hashlib.sha256()
-    for path in _opened(stage).values():
-        for file in files_of(Path(path)):
+    for path in paths:
+        for file in files_of(path):
             digest.update(file_digest(file))
-            if isinstance(stage, EvaluateStage) and file.suffix == ".yaml":
+            if tasks and file.suffix == ".yaml":
                 for other in _named_in(file):
                     digest.update(file_digest(other))
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hymba_lab.config.start import RUN_WEIGHTS, weights_digest
+from hymba_lab.config.start import RUN_WEIGHTS, file_digest, weights_digest
 from hymba_lab.errors import UserError
 from hymba_lab.evaluation.suites import Asked, Suite, suite_of
 
@@ -103,7 +103,7 @@ def evaluate(
 
     suite = suite_of(suite, limit=limit, n_shot=n_shot) if isinstance(suite, str) else suite
     model = Path(model)
-    out = out or _place(model)
+    out = out or _place(model, root)
     set_threads(threads)
     records, weights = measured(
         model, suite, out, batch_size=batch_size, max_length=max_length, dtype=dtype,
@@ -184,6 +184,7 @@ def _harness_model(
     template = None if chat is None else template_of(folder, chat.template)
     facts: dict[str, Any] = {
         "weights": weights_digest(folder),
+        **_tokenizer_of(folder),
         "precision": str(net.embedding.weight.dtype).removeprefix("torch."),
         "max_length": length,
         "bos": bos,
@@ -198,7 +199,13 @@ def _harness_model(
     return model, facts
 
 
-def _place(model: Path) -> Path:
+def _tokenizer_of(folder: Path) -> dict[str, str]:
+    """Return the sha256 of a folder's tokenizer; a run's is decided by its data."""
+    file = folder / "tokenizer.json"
+    return {"tokenizer": file_digest(file).hex()} if file.is_file() else {}
+
+
+def _place(model: Path, root: Path) -> Path:
     if (model / "result.json").is_file() or (model / RUN_WEIGHTS).is_file():
         return model / "evaluation"
-    return Path("evaluation") / model.resolve().name
+    return root / "evaluation" / model.resolve().name

@@ -76,10 +76,14 @@ class HarnessModel(TemplateLM):
         """Return a conversation as text, up to where the answer begins.
 
         White space with which answers begin stands at its end: the harness moves it to the choices.
+        Without `add_generation_prompt` the last turn is an answer's beginning, to be gone on with.
         """
         assert self.template is not None, "the harness was told of a template"
         text = self.template.render(chat_history, prompt=add_generation_prompt)
-        return text + self.template.lead if add_generation_prompt else text
+        if add_generation_prompt:
+            return text + self.template.lead
+        begun = chat_history[-1]["content"].strip()
+        return text[: text.rindex(begun) + len(begun)] if begun in text else text
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
@@ -158,6 +162,7 @@ class HarnessModel(TemplateLM):
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in prompts])
         device = self.model.embedding.weight.device
         stops = [stop for stop in limits["until"] if stop]
+        stops += self.template.stops if self.template is not None else []
         texts = [""] * len(prompts)
         rows: list[list[int]] = [[] for _ in prompts]
         steps = self.model.stream(

@@ -1,7 +1,9 @@
 """A suite on a model, task by task: each finished task is a file, and is not asked again."""
 
+import hashlib
 import json
 import math
+import os
 import random
 import statistics
 import time
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 
 from hymba_lab.atomic import json_of, make_folder, write_atomically
+from hymba_lab.config.stages import contents_of
 from hymba_lab.evaluation.blind import blind_guess
 from hymba_lab.evaluation.harness_model import HarnessModel
 from hymba_lab.evaluation.suites import Asked, Suite
@@ -38,19 +41,24 @@ def run_suite(
 ) -> dict[str, Record]:
     """Return the record of every task, and write it to `folder/<task>.json` as soon as it is done.
 
-    `facts` are what a result depends on beside the task (weights, precision, longest text): a file
-    with the same facts is read back. `told` hears of every task, and of the seconds left by the
-    speed so far. Raises what `load_tasks` raises, before anything is computed.
+    `facts` are what a result depends on beside the task (weights, precision, longest text), as the
+    contents of task files of the user's own: a record with the same facts is read back, one with
+    others is kept as `<task>.<digest>.json`. `told` hears of every task, and of the seconds left
+    by the speed so far. Raises what `load_tasks` raises, before anything is computed.
     """
     import lm_eval
 
     found: dict[str, Record] = {}
+    own = {} if suite.own is None else {"contents": contents_of(suite.own)}
     wanted = {
         one.task: {"task": one.task, "n_shot": one.n_shot, "limit": one.limit,
-                   "lm_eval": lm_eval.__version__, **facts}
+                   "lm_eval": lm_eval.__version__, **own, **facts}
         for one in suite.asked
     }  # fmt: skip
-    done = {one.task: _read(folder / f"{one.task}.json", wanted[one.task]) for one in suite.asked}
+    done = {
+        one.task: _finished(folder, one.task, wanted[one.task], keep_samples)
+        for one in suite.asked
+    }  # fmt: skip
     missing = [one for one in suite.asked if done[one.task] is None]
     tasks = load_tasks(suite._replace(asked=tuple(missing)), download=download, run_code=run_code)
     sizes = {one.task: n_questions(tasks[one.task], one) for one in missing}
@@ -59,12 +67,7 @@ def run_suite(
         record = done[one.task]
         if record is None:
             record = _evaluated(model, tasks[one.task], one, wanted[one.task])
-            make_folder(folder)
-            if keep_samples:
-                lines = (json.dumps(sample, default=str) for sample in record["samples"])
-                write_atomically(folder / f"{one.task}.samples.jsonl", "\n".join(lines) + "\n")
-            record.pop("samples")
-            write_atomically(folder / f"{one.task}.json", json.dumps(record, indent=1))
+            _keep(folder, one.task, record, keep_samples)
             asked += sizes.pop(one.task)
         speed = asked / (time.monotonic() - started) if asked else None
         told(one, record, sum(sizes.values()) / speed if speed else None)
@@ -113,12 +116,18 @@ def _metrics(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         for key, value in values.items():
             name, _, kind = key.partition(",")
             if isinstance(value, int | float) and kind and math.isfinite(value):
-                mine[name if kind == "none" else f"{name}-{kind}"] = float(value)
+                mine[_named(name, kind)] = float(value)
         for name in [name for name in mine if "_stderr" not in name]:
             of = [sample[name] for sample in results["samples"].get(task, ()) if name in sample]
             if f"{name}_stderr" not in mine and len(of) > 1 and _is_mean(of, mine[name]):
                 mine[f"{name}_stderr"] = statistics.stdev(of) / math.sqrt(len(of))
     return {task: values for task, values in found.items() if values}
+
+
+def _named(metric: str, kind: str) -> str:
+    """Return `acc`, or `acc-<filter>`; of a standard error `..._stderr` stays the end."""
+    bare = metric.removesuffix("_stderr")
+    return bare + ("" if kind == "none" else f"-{kind}") + metric[len(bare) :]
 
 
 def _guesses(results: Mapping[str, Any]) -> dict[str, float]:
@@ -147,11 +156,40 @@ def metrics_of(records: Mapping[str, Record]) -> dict[str, float]:
     return found
 
 
-def _read(path: Path, wanted: Record) -> Record | None:
-    """Return a finished task's record if it answers what is asked now."""
+def _finished(folder: Path, task: str, wanted: Record, with_samples: bool) -> Record | None:
+    """Return the record that answers what is asked now, the newest one of the task or another."""
+    for stem in (task, f"{task}.{_digest(wanted)}"):
+        if with_samples and not (folder / f"{stem}.samples.jsonl").is_file():
+            continue
+        record = _read(folder / f"{stem}.json")
+        if record is not None and record.get("asked") == wanted:
+            return record
+    return None
+
+
+def _keep(folder: Path, task: str, record: Record, with_samples: bool) -> None:
+    """Write a record, and its samples before it; what was asked otherwise before is put aside."""
+    make_folder(folder)
+    samples = record.pop("samples")
+    before = _read(folder / f"{task}.json")
+    if before is not None and before.get("asked") != record["asked"]:
+        for end in ("samples.jsonl", "json"):
+            if (folder / f"{task}.{end}").is_file():
+                aside = folder / f"{task}.{_digest(before.get('asked'))}.{end}"
+                os.replace(folder / f"{task}.{end}", aside)
+    if with_samples:
+        lines = (json.dumps(sample, default=str) for sample in samples)
+        write_atomically(folder / f"{task}.samples.jsonl", "\n".join(lines) + "\n")
+    write_atomically(folder / f"{task}.json", json.dumps(record, indent=1))
+
+
+def _digest(asked: Any) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> Record | None:
     try:
         record = json_of(path)
     except (OSError, ValueError):
         return None
-    good = isinstance(record, dict) and record.get("asked") == wanted
-    return record if good and isinstance(record.get("metrics"), dict) else None
+    return record if isinstance(record, dict) and isinstance(record.get("metrics"), dict) else None

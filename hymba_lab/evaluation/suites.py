@@ -1,7 +1,7 @@
 """Suites by name, or the task files of a folder; imports neither torch nor the harness."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,23 +72,66 @@ def suite_of(name: str, *, limit: int | None = None, n_shot: int | None = None) 
 
 
 def check_no_code(folder: Path) -> None:
-    """Raise `UserError` where the task files of a folder name Python code, with file and line."""
-    found = []
-    for path in sorted(folder.rglob("*.yaml")):
-        for number, line in enumerate(_read(path).splitlines(), start=1):
-            bare = line.split(" #")[0]
-            if "!function" in bare or re.match(r"\s*unsafe_code\s*:\s*[Tt]rue", bare):
-                found.append(f"{path}:{number}: {bare.strip()}")
-            elif match := re.match(r"\s*include\s*:\s*[\"']?([^\"'#]+)", bare):
-                place = (path.parent / match[1].strip()).resolve()
-                if not place.is_relative_to(folder.resolve()):
-                    found.append(f"{path}:{number}: {bare.strip()} (outside of the folder)")
+    """Raise `UserError` where the task files of a folder name Python code, with file and line.
+
+    They are read as the harness reads them, with whatever they include, of any name.
+    """
+    found: list[str] = []
+    waiting, seen = sorted(folder.rglob("*.yaml")), set[Path]()
+    while waiting:
+        path = waiting.pop(0)
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        for line, said, included in _doubts(path):
+            if included is None:
+                found.append(f"{path}:{line}: {said}")
+            elif not (path.parent / included).resolve().is_relative_to(folder.resolve()):
+                found.append(f"{path}:{line}: {said} (outside of the folder)")
+            else:
+                waiting.append(path.parent / included)
     if found:
         raise UserError(
             "these task files name code, which is not run unasked:\n  "
             + "\n  ".join(found[:8])
             + "\nread it, then give --run-code to let the tasks run it."
         )
+
+
+def _doubts(path: Path) -> Iterator[tuple[int, str, str | None]]:
+    """Yield (line, what stands there, file that it includes) of all that may lead to code."""
+    import yaml
+
+    text = _read(path)
+    try:
+        nodes: list[Any] = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not a task file ({' '.join(str(error).split())}).") from None
+    lines, seen = text.splitlines(), set[int]()
+    while nodes:
+        node = nodes.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        line = node.start_mark.line + 1
+        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+            yield line, lines[line - 1].strip(), None
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        if isinstance(node, yaml.MappingNode):
+            nodes += [part for pair in node.value for part in pair]
+            yield from _doubtful_keys(node, lines)
+
+
+def _doubtful_keys(node: Any, lines: list[str]) -> Iterator[tuple[int, str, str | None]]:
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        said = lines[line - 1].strip()
+        if key.value == "unsafe_code" and str(value.value).lower() in ("true", "yes", "on"):
+            yield line, said, None
+        elif key.value == "include":
+            files = value.value if isinstance(value.value, list) else [value]
+            yield from ((line, said, str(file.value)) for file in files)
 
 
 def _tasks_of(folder: Path) -> list[str]:

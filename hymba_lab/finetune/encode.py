@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from hymba_lab.checkpoints.codec import whole_text
 from hymba_lab.errors import DataError, UserError
 from hymba_lab.finetune.examples import Chat, Completion, Example, Message, Pair, Text
 from hymba_lab.finetune.template import Span, TrainedTemplate
@@ -157,6 +158,7 @@ class Encoder:
         return self.template
 
     def _ids(self, text: str, *, special: bool) -> tuple[list[int], list[Span]]:
+        text = whole_text(text)
         found = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
         return list(found["input_ids"]), found["offset_mapping"]
 

@@ -1,5 +1,7 @@
 """An adapter into the weights it was trained beside: a folder like any other."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,16 @@ from hymba_lab.finetune.place import Place
 from hymba_lab.finetune.start import Start
 
 
-def merge(adapter: Path, out: Path, base: Path | None = None) -> bool:
+def merge(adapter: Path, out: Path, base: Path | None = None, plugins: Sequence[Path] = ()) -> bool:
     """Write base model and adapter as one model; `base` None = the folder the adapter names.
 
     False where the same weights were merged there before. Raises `CheckpointError` for what is no
     adapter, or one for other shapes.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
 
-    start = Start(base or Path(_base_of(adapter)))
+    start = Start(base or Path(_base_of(adapter)), plugins)
     asked = {
         "merged": str(adapter.resolve()),
         "adapter's weights": weights_digest(adapter),
@@ -32,10 +35,18 @@ def merge(adapter: Path, out: Path, base: Path | None = None) -> bool:
         return False
     model: Any = start.load("fp32")
     try:
-        adapted = PeftModel.from_pretrained(model, str(adapter))
+        with warnings.catch_warnings():  # of missing keys, which are refused below
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
+            adapted = PeftModel.from_pretrained(model, str(adapter))
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         said = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{adapter}: does not fit {start.folder} ({said}).") from None
+    given = load_peft_weights(str(adapter), device="cpu").keys()
+    if other := given ^ get_peft_model_state_dict(adapted).keys():
+        raise CheckpointError(
+            f"{adapter}: does not fit {start.folder}: {len(other)} weights are in one of them only "
+            f"({', '.join(sorted(other)[:3])}); give the base it was trained on with --base."
+        )
     merged = adapted.merge_and_unload()
     place.begin()
 

@@ -5,7 +5,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def finetune(
     device: torch.device = torch.device("cpu"),  # noqa: B008
     told: Told = print,
     logged: Logged | None = None,
+    plugins: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Train a stage, or go on with it, into the folder `out`; return its result.
 
@@ -50,7 +51,7 @@ def finetune(
     """
     quiet()
     _one_process(device)
-    start = Start(Path(stage.model))
+    start = Start(Path(stage.model), plugins)
     _outside(out, start.folder)
     asked = asked_of(stage, start)
     make_folder(out.parent)

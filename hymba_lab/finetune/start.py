@@ -1,5 +1,6 @@
 """The checkpoint that a stage starts from: its configuration, tokenizer and weights."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from safetensors import SafetensorError
 
 import hymba_lab.hf  # noqa: F401 - registers the models
 from hymba_lab.atomic import json_of
+from hymba_lab.checkpoints.hf_config import read_released
+from hymba_lab.checkpoints.lab_folder import read_lab
 from hymba_lab.config.start import RUN_WEIGHTS as WEIGHTS
 from hymba_lab.errors import CheckpointError
 from hymba_lab.hf import HymbaConfig, HymbaLabConfig
@@ -24,9 +27,10 @@ class Start:
     unfitting tokenizer.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, plugins: Sequence[Path] = ()) -> None:
+        """`plugins` are files whose components the model may use."""
         self.folder = folder
-        _check(folder)
+        _check(folder, plugins)
         self.config: Any = self._config()
         self.tokenizer: Any = _tokenizer(folder, self.config.vocab_size)
 
@@ -70,7 +74,7 @@ class Start:
         return model
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, plugins: Sequence[Path]) -> None:
     file = folder / "config.json"
     if not file.is_file():
         if (folder / "adapter_config.json").is_file():
@@ -93,6 +97,10 @@ def _check(folder: Path) -> None:
         raise CheckpointError(
             f"{file}: model_type is {kind!r}; only {' and '.join(TYPES)} are tuned here."
         )
+    if kind == HymbaConfig.model_type:
+        read_released(file)
+    else:
+        read_lab(folder, plugins)
 
 
 def _tokenizer(folder: Path, vocab: int) -> Any:

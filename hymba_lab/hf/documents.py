@@ -40,6 +40,14 @@ def needs_care(mask: Tensor | None, starts: Tensor | None) -> bool:
     return mask is not None and bool((mask[:, 1:] > mask[:, :-1]).any())
 
 
+def several(mask: Tensor | None, starts: Tensor | None) -> bool:
+    """Return whether some row holds more than one document; what stands at padding counts not."""
+    if starts is None:
+        return False
+    real = torch.ones_like(starts) if mask is None else mask.to(starts.device).bool()
+    return bool((starts & real & (real.cumsum(1) > 1)).any())
+
+
 def split(ids: Tensor, mask: Tensor | None, starts: Tensor | None) -> Documents:
     """Return the documents of a batch: a row's first token begins one, and so does each start.
 

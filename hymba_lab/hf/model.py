@@ -15,7 +15,7 @@ from hymba_lab.errors import UserError
 from hymba_lab.hf.blocks import NAMES, recomputable
 from hymba_lab.hf.cache import GenerationCache, new_cache
 from hymba_lab.hf.config import HymbaConfig, HymbaLabConfig
-from hymba_lab.hf.documents import check_positions, needs_care, split, starts_of
+from hymba_lab.hf.documents import check_positions, needs_care, several, split, starts_of
 from hymba_lab.hf.loading import check_folder, check_loaded
 from hymba_lab.hf.names import accept_released
 from hymba_lab.model import LanguageModel
@@ -95,21 +95,37 @@ class HymbaModel(HymbaPreTrainedModel):
 
         Without one, rows may be padded on either side and hold several documents each, told apart
         by `position_ids`, `seq_idx` or `cu_seq_lens_q` as trainers send them: each is read as if
-        it stood alone. `use_cache=True` makes a cache, outside of training; `past_key_values`, its
+        it stood alone. `use_cache` (None = as the configuration says, where no gradient is asked
+        for and a row is one document) makes a cache, outside of training; `past_key_values`, its
         name of old, is understood.
         """
         _refuse(kwargs, inputs_embeds)
         cache = _the_cache(cache, kwargs.pop("past_key_values", None))
         if input_ids is None:
             raise UserError("input_ids is None: give token ids (B, T).")
-        if cache is None and use_cache is True and not self.training:
+        starts = None
+        if cache is None or cache.seen == 0:
+            starts = starts_of(position_ids, seq_idx, cu_seq_lens_q, input_ids)
+        packed = several(attention_mask, starts)
+        if cache is None and not (packed and use_cache is None) and self._keeps(use_cache):
             cache = new_cache(self.net, input_ids)
         if cache is not None:
+            if packed:
+                raise UserError(
+                    "a cache holds one document a row, and position_ids, seq_idx or cu_seq_lens_q "
+                    "tell several apart; leave the cache out (use_cache=False)."
+                )
             features = self._continued(input_ids, attention_mask, cache)
         else:
-            starts = starts_of(position_ids, seq_idx, cu_seq_lens_q, input_ids)
             features = self._whole(input_ids, attention_mask, starts, position_ids)
         return BaseModelOutputWithPast(last_hidden_state=features, cache=cache)
+
+    def _keeps(self, use_cache: bool | None) -> bool:
+        """Whether a pass without a cache makes one."""
+        if use_cache is None:
+            on_one = len({parameter.device for parameter in self.net.parameters()}) == 1
+            use_cache = bool(self.config.use_cache) and not torch.is_grad_enabled() and on_one
+        return use_cache and not self.training
 
     def _whole(
         self,
@@ -181,8 +197,11 @@ class HymbaForCausalLM(HymbaPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Return logits (B, T, vocab), or those of the last `logits_to_keep` places, and the loss.
 
-        `labels` (B, T) are the ids themselves, -100 where nothing is scored: they are shifted here.
+        `labels` (B, T) are the ids themselves, -100 where nothing is scored: they are shifted here;
+        with them no cache is made unless `use_cache=True`.
         """
+        if labels is not None and use_cache is None:
+            use_cache = False
         out = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

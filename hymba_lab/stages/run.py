@@ -142,7 +142,7 @@ def _tuned(
     out = folder.path / MODEL
     result = finetune(asked, out, device=device_of(None), told=told, logged=Logged())
     _as_run(out, folder, config, before)
-    shutil.rmtree(folder.path / _START, ignore_errors=True)
+    _remove_start(folder)
     metrics = {f"{label}/{name}": value for name, value in result["metrics"].items()}
     own = {"n_steps": result["n_steps"], "trained": result["trained"],
            "last_step": first + result["n_steps"]}  # fmt: skip
@@ -163,6 +163,15 @@ def _start(folder: RunFolder, before: RunFolder, config: Config) -> Path:
         save_run(before.path, aside, [Path(path) for path in config.plugins])
         os.replace(aside, start)
     return start
+
+
+def _remove_start(folder: RunFolder) -> None:
+    """Whole or not there: a kill in between leaves no half of a model to start from."""
+    start, aside = folder.path / _START, folder.path / f".{_START}"
+    shutil.rmtree(aside, ignore_errors=True)
+    if start.is_dir():
+        os.replace(start, aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _as_run(model: Path, folder: RunFolder, config: Config, before: RunFolder) -> None:
