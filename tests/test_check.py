@@ -300,3 +300,12 @@ def test_what_no_layer_builds_is_not_checked() -> None:
     paths = {one.path for one in targets._of_experiment(config)}
     assert "model.attention" in paths
     assert not paths & {"model.fusion", "model.ssm"}
+
+
+def test_a_part_of_some_layers_is_tried_with_the_options_it_has_there(write: Write) -> None:
+    """It was tried with its defaults: of an override alone nothing was known."""
+    write("mine.py", MIXER)
+    layers = "  layers: [{at: [0], ssm: {name: mine, gain: 3.0}}]\n"
+    text = "plugins: [mine.py]\n" + TINY.replace("model:\n", "model:\n" + layers)
+    [subject] = targets.subjects_of(write("e.yaml", text))
+    assert subject.spec.options() == {"gain": 3.0}

@@ -11,8 +11,9 @@ from hymba_lab.components.heads import AttentionHeads, HeadPlan, heads
 from hymba_lab.components.kv_sharing import kv_sharings
 from hymba_lab.components.order import orders
 from hymba_lab.components.placement import placements
+from hymba_lab.components.topology import topologies
 from hymba_lab.errors import ConfigError
-from hymba_lab.model import LayerPlan, plan_layers
+from hymba_lab.model import LayerPlan, build_model, plan_layers
 from hymba_lab.registry import Registry
 
 laws = settings(max_examples=60, deadline=None, derandomize=True)
@@ -198,3 +199,25 @@ def test_a_plan_is_a_value() -> None:
     shape = HeadPlan(AttentionHeads(2, 1, 4, 8), 16)
     assert LayerPlan(3, shape, 5, 2) == LayerPlan(3, shape, 5, 2)
     assert not LayerPlan(3, shape, 5, 2).owns_kv and LayerPlan(2, shape, 5, 2).owns_kv
+
+
+@pytest.mark.parametrize(
+    ("axis", "made", "said"),
+    [
+        ("order", ["ssm"], "is not a list of 4 kinds of layers"),
+        ("order", ["ssm", "ssm", "conv", "ssm"], "'conv'.* are no kinds of layers"),
+        ("placement", [None], "is not a list of 4 windows"),
+        ("kv_sharing", [1, 1, 2, 3], "layer 0 reads layer 1, which makes no keys before it"),
+        ("topology", "a_s", "'a_s' is no topology"),
+    ],
+)
+def test_what_a_plugin_s_plan_returns_is_looked_at(
+    axis: str, made: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two kinds for four layers built a model of two, without a word."""
+    registry = {"order": orders, "placement": placements, "kv_sharing": kv_sharings,
+                "topology": topologies}[axis]  # fmt: skip
+    monkeypatch.setattr(registry, "build", lambda *_: made)
+    with pytest.raises(ConfigError, match=said) as caught:
+        build_model(model_config(n_layers=4), 16)
+    assert caught.value.path == f"model.{axis}"

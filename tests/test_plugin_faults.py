@@ -10,6 +10,7 @@ from hymba_lab.commands import inspect
 from hymba_lab.config import load_config
 from hymba_lab.cost import measure_costs
 from hymba_lab.errors import ConfigError
+from hymba_lab.training.single import train
 
 FUSION = """\
 import torch
@@ -139,3 +140,18 @@ def test_an_error_of_the_package_keeps_its_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="ours"):
         cli.run(main)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("schedule={name: wsd, lr_min: 1.0}", r"tiny\.yaml:\d+:\d+.*lr_min 1 is above"),
+        ("training.tokens=1", r"pays for no step"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_at_its_line_before_a_run_is_opened(
+    override: str, said: str, tiny: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        train(tiny, root=tmp_path, overrides=[override])
+    assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "runs").exists()

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from examples import model_config
-from torch import Tensor
+from torch import Tensor, nn
 
 from hymba_lab.components.attention import SoftmaxAttention
 from hymba_lab.components.heads import AttentionHeads
 from hymba_lab.errors import ConfigError
-from hymba_lab.model import build_model
+from hymba_lab.model import LanguageModel, build_model
 from hymba_lab.ops import attention, attention_flex, attention_step, kernels
 from hymba_lab.ops.attention import ATTENTION
 from hymba_lab.ops.attention_flex import flex_attention
@@ -283,3 +283,19 @@ def test_a_model_with_sinks_trains_through_the_kernel() -> None:
     model(torch.randint(0, 11, (2, 8))).square().sum().backward()
     sinks = [p for name, p in model.named_parameters() if name.endswith("sink")]
     assert len(sinks) == 2 and all(p.grad is not None and p.grad.abs().sum() > 0 for p in sinks)
+
+
+def test_attention_from_elsewhere_gets_the_first_layer_s_values_too() -> None:
+    """Only what had a parameter of this package's name got them; the others their own."""
+    model = build_model(model_config(n_layers=3), 16)
+    assert not model._looks_down
+
+    class Elsewhere(nn.Module):
+        """Of another module than the package's."""
+
+    blocks = list(model.blocks)
+    blocks[1].mixer.attention = Elsewhere()
+    looking = LanguageModel(
+        model.embedding, model.meta, blocks, model.norm, model.head, model.plan, model.config
+    )
+    assert looking._looks_down

@@ -79,3 +79,10 @@ def test_a_password_that_was_hidden_on_the_way_is_still_known() -> None:
     clean = remembered("postgresql://lab:secret@db/mlflow", "--x")
     assert remembered("postgresql://lab:***@db/mlflow", "--x") == clean
     assert whole(clean) == "postgresql+psycopg://lab:secret@db/mlflow"
+
+
+def test_an_empty_password_is_none() -> None:
+    """`user:${PW}@` where PW is not set; every letter of a message was hidden."""
+    clean = remembered("http://me:@host:5000", "--x")
+    assert clean == whole(clean) == "http://me@host:5000"
+    assert without_passwords("cannot reach it") == "cannot reach it"

@@ -33,7 +33,7 @@ from hymba_lab.runs.lease import Lease
 from hymba_lab.runs.tracking import Store
 from hymba_lab.training import module, progress, validation
 from hymba_lab.training.fit import FitResult, fit
-from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss, scored_logits
+from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss, scored_features
 from hymba_lab.training.single import train
 from hymba_lab.training.validation import evaluate
 
@@ -239,14 +239,33 @@ def test_validation_computes_as_few_rows_at_a_time_as_training(
 
     def spy(model: LanguageModel, scored: Scored) -> torch.Tensor:
         sizes.append(len(scored.tokens))
-        return scored_logits(model, scored)
+        return scored_features(model, scored)
 
-    monkeypatch.setattr(validation, "scored_logits", spy)
+    monkeypatch.setattr(validation, "scored_features", spy)
     assert evaluate(model, mixture, torch.device("cpu"), 3) == pytest.approx(whole, rel=1e-6)
     assert sizes == [3, 3, 1, 2]
     sizes.clear()
     run(tiny, "training.micro_rows=2")
     assert sizes and max(sizes) == 2
+
+
+def test_validation_holds_as_many_logits_at_a_time_as_training(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """128 rows of 2,048 tokens and 32,001 words are 84 GB of logits at once."""
+    model = model_of(load_config(tiny), 11)
+    mixture = Mixture({"task": Dictated([random_batch(7, 0.9, 3, seed=0)], groups=tuple("abc"))})
+    whole, sizes = evaluate(model, mixture, torch.device("cpu")), []
+    add = validation.Tally.add
+
+    def counted(tally: validation.Tally, logits: torch.Tensor, *more: torch.Tensor) -> None:
+        sizes.append(len(logits))
+        add(tally, logits, *more)
+
+    monkeypatch.setattr(validation.Tally, "add", counted)
+    monkeypatch.setattr(validation, "rows_at_once", lambda vocab, device: 10)
+    assert evaluate(model, mixture, torch.device("cpu")) == pytest.approx(whole, rel=1e-6)
+    assert len(sizes) > 3 and set(sizes[:-1]) == {10}
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])

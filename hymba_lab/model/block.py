@@ -19,6 +19,7 @@ from hymba_lab.components.ssm import ssms
 from hymba_lab.components.topology import topologies
 from hymba_lab.config import ModelConfig
 from hymba_lab.model.plan import LayerPlan
+from hymba_lab.model.plan_checks import check_topology
 
 
 class Parallel(nn.Module):
@@ -158,6 +159,7 @@ def build_block(config: ModelConfig, layer: LayerPlan, n_meta: int) -> Block:
     """Return the block that the plan of one layer asks for."""
     config = config.at(layer.index)
     topology = topologies.build(config.topology)
+    check_topology(topology)
     both = layer.heads.attention is not None and layer.heads.d_inner is not None
     blocks = {"sa_m": Block, "sam": AllParallel, "s_a_m": OneByOne if both else Block}
     return blocks[topology](

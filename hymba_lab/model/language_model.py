@@ -17,7 +17,7 @@ from hymba_lab.model.block import Block, build_block
 from hymba_lab.model.cache import Cache
 from hymba_lab.model.documents import by_document, cut_over_ranks
 from hymba_lab.model.generate import generate, stream
-from hymba_lab.model.memory import refuse_forgetful
+from hymba_lab.model.memory import foreign, refuse_forgetful
 from hymba_lab.model.plan import LayerPlan, plan_layers
 
 
@@ -51,7 +51,11 @@ class LanguageModel(nn.Module):
         self.released: Mapping[str, Any] | None = None
         self._remembers = False  # not tried yet
         mixers = [getattr(block.mixer, "attention", None) for block in blocks]
-        self._looks_down = any(getattr(one, "value_residual", None) is not None for one in mixers)
+        self._looks_down = any(
+            foreign(one) or getattr(one, "value_residual", None) is not None
+            for one in mixers
+            if one is not None
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, vocab) of the next token, from tokens (B, T)."""

@@ -8,6 +8,7 @@ from hymba_lab.components.order import Kind, orders
 from hymba_lab.components.placement import placements
 from hymba_lab.config import ModelConfig
 from hymba_lab.errors import ConfigError
+from hymba_lab.model.plan_checks import check_kv_sharing, check_order, check_placement
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,17 @@ def plan_layers(config: ModelConfig) -> list[LayerPlan]:
     Windows are placed over all layers; keys and values are shared among the attention layers only.
     """
     kinds = orders.build(config.order, config.n_layers)
+    check_order(kinds, config.n_layers)
     plans = [
         _heads_of(kind, heads.build(config.at(layer).heads, config.d_model))
         for layer, kind in enumerate(kinds)
     ]
     windows = placements.build(config.placement, config.n_layers)
+    check_placement(windows, config.n_layers)
     attending = [layer for layer, plan in enumerate(plans) if plan.attention]
-    shared = kv_sharings.build(config.kv_sharing, [windows[layer] for layer in attending])
+    seen = [windows[layer] for layer in attending]
+    shared = kv_sharings.build(config.kv_sharing, seen)
+    check_kv_sharing(shared, seen)
     kv_from = {layer: attending[source] for layer, source in zip(attending, shared, strict=True)}
     _require_equal_heads(plans, kv_from)
     _require_equal_keys(config, kv_from)

@@ -52,6 +52,8 @@ class RunFolder:
         What this object writes meanwhile is written only while the run is still held.
         """
         with waited_for(self.path, timeout, told or say) as self.lease:
+            if self.lease is not None:
+                self._tidy()
             try:
                 yield self.lease
             finally:
@@ -67,13 +69,17 @@ class RunFolder:
             yield None
             return
         lease.keep(on_lost)
-        for leftover in self.path.glob("*.partial"):  # of a process that was killed, or is lost
-            leftover.unlink(missing_ok=True)
+        self._tidy()
         try:
             yield lease
         finally:
             self.lease = None
             lease.release()
+
+    def _tidy(self) -> None:
+        """Remove what a process that was killed, or is lost, was about to write."""
+        for leftover in self.path.glob("*.partial"):
+            leftover.unlink(missing_ok=True)
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -78,6 +78,8 @@ class Lease:
     def valid(self) -> bool:
         """Whether this process still holds the run."""
         held = newest(self._folder)
+        if held is not None and not held.token:  # one failed read is no other holder
+            return held.path == self.path
         return held is not None and held.token == self.token
 
     def require(self) -> None:
@@ -95,7 +97,11 @@ class Lease:
 
         def renew() -> None:
             while not self._ended.wait(RENEW_S):
-                if not self.valid:
+                try:
+                    valid = self.valid
+                except StoreError:  # the folder cannot be read now: looked at again
+                    continue
+                if not valid:
                     if on_lost is not None and not self._ended.is_set():
                         on_lost()
                     return
@@ -207,7 +213,7 @@ def this_process(job: str = "") -> dict[str, Any]:
     """Return what tells this process from every other one."""
     return {
         "host": socket.gethostname(), "space": _space(), "pid": os.getpid(),
-        "started": psutil.Process().create_time(), "job": job,
+        "started": psutil.Process().create_time(), "ticks": _ticks(os.getpid()), "job": job,
     }  # fmt: skip
 
 
@@ -219,12 +225,22 @@ def is_alive(holder: dict[str, Any]) -> bool | None:
 def _alive(holder: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(int(holder["pid"]))
-        return bool(
-            abs(process.create_time() - float(holder["started"])) < 1
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
+        if (ticks := holder.get("ticks")) is not None:  # a clock that is set moves `started`
+            same = ticks == _ticks(process.pid)
+        else:
+            same = abs(process.create_time() - float(holder["started"])) < 1
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, KeyError, ValueError, TypeError):
         return False
+
+
+def _ticks(pid: int) -> int | None:
+    """Return when a process started, in ticks since the machine did; None where none are told."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return int(said.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 @cache

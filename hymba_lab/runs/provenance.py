@@ -42,8 +42,8 @@ def commit() -> Commit:
     sha = _git(package, "rev-parse", "HEAD").strip()
     if not sha:
         return Commit("", "")
-    diff = _git(package, "diff", "HEAD", "--", ":/*.py", ":/*.yaml", ":/*.cpp")
-    new = _git(package, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.cpp")
+    diff = _git(package, "diff", "HEAD", "--", ":/*.py", ":/*.yaml", ":/*.cpp", ":/*.h")
+    new = _git(package, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.cpp", "*.h")
     return Commit(sha, diff + "".join(f"new file: {name}\n" for name in new.splitlines()))
 
 

@@ -48,6 +48,8 @@ def remembered(uri: str, option: str) -> str:
     user, _, place = parts.netloc.rpartition("@")
     clean = urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}@{place}"))
     known = _known()
+    if not parts.password:  # user:@host, as where a variable is not set
+        return clean
     if parts.password != HIDDEN or clean not in known:  # hidden by the process that told us of it
         os.environ[PASSWORDS] = json.dumps({**known, clean: unquote(parts.password)})
     return clean
@@ -74,7 +76,7 @@ def whole(uri: str) -> str:
 
 def without_passwords(text: str) -> str:
     """Return a text with every password in it hidden."""
-    for password in _known().values():
+    for password in filter(None, _known().values()):
         text = text.replace(password, HIDDEN)
     return _IN_TEXT.sub(rf"\1:{HIDDEN}@", text)
 

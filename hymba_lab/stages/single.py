@@ -9,7 +9,7 @@ from rich.console import Console
 
 from hymba_lab.config import Config, load_config
 from hymba_lab.config.shipped import shipped
-from hymba_lab.errors import TrialFailed
+from hymba_lab.errors import LeaseLost, StoreError, TrialFailed
 from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.mirrored import MirroredRun
 from hymba_lab.runs.record import record_of, run_facts
@@ -79,6 +79,8 @@ def _finished(
             log=lambda metrics, step: run.log(dict(metrics), step),
             told=lambda line: print(line, flush=True),
         )  # fmt: skip
+    except LeaseLost as error:  # the other process has the MLflow run, too
+        raise StoreError(f"{error} What came after that here is not written.") from None
     except TrialFailed as error:
         folder.fail(error.reason, error.message)
         run.end("FAILED")

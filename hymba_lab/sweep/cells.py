@@ -9,10 +9,9 @@ from hymba_lab.cost import Costs, meta_model
 from hymba_lab.cost.many import Meter, Tried
 from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.model import LanguageModel
-from hymba_lab.optim.optimizers import optimizers
-from hymba_lab.optim.schedules import schedules
 from hymba_lab.sweep.question.designs import Choice, design_choices
 from hymba_lab.sweep.question.file import Sweep
+from hymba_lab.training.trainable import require_trainable
 
 
 @dataclass(frozen=True)
@@ -92,19 +91,6 @@ def cell_costs(config: Config, meter: Meter, tried: Tried | None = None) -> Cost
         if fault is None:
             raise
         raise ConfigError(fault) from error
-
-
-def require_trainable(config: Config, vocab: int, model: LanguageModel | None = None) -> None:
-    """Refuse, before anything is trained, an optimizer or a schedule that training would refuse.
-
-    `model` on the meta device saves building it again.
-    """
-    try:
-        optimizer = optimizers.build(config.optimizer, model or meta_model(config.model, vocab))
-        peak = optimizer.param_groups[0]["lr"]
-        schedules.build(config.schedule, max(1, config.n_steps), peak)
-    except ConfigError as error:
-        raise config.blame(error) from None
 
 
 class _Trainable:

@@ -1,6 +1,7 @@
 """The laws of what is no module: plans of a model, data sources, optimizers and schedules."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,7 +9,13 @@ from torch import Tensor, nn
 
 from hymba_lab.components.heads import AttentionHeads, HeadPlan
 from hymba_lab.data.source import IGNORED, Batch
-from hymba_lab.errors import DataError
+from hymba_lab.errors import ConfigError, DataError
+from hymba_lab.model.plan_checks import (
+    check_kv_sharing,
+    check_order,
+    check_placement,
+    check_topology,
+)
 from hymba_lab.testing.subjects import Broken, Subject, Widths
 
 SEQ_LEN = 64
@@ -19,7 +26,10 @@ def is_a_plan(subject: Subject) -> None:
     made, again = _plan(subject), _plan(subject)
     if made != again:
         raise Broken(f"two calls give two plans: {made!r} and {again!r}")
-    _PLANS[subject.path](made, subject.widths)
+    try:
+        _PLANS[subject.path](made, subject.widths)
+    except ConfigError as error:
+        raise Broken(error.args[0]) from None
 
 
 def _plan(subject: Subject) -> Any:
@@ -42,43 +52,12 @@ def _heads(made: Any, widths: Widths) -> None:
         raise Broken(f"{attention.n_heads} heads are no multiple of {attention.n_kv_heads} of keys")
 
 
-def _order(made: Any, widths: Widths) -> None:
-    if not isinstance(made, list) or len(made) != widths.n_layers:
-        raise Broken(f"{made!r} is not a list of {widths.n_layers} kinds of layers")
-    if wrong := set(map(str, made)) - {"parallel", "attention", "ssm"}:
-        raise Broken(f"{sorted(wrong)} are no kinds of layers; parallel, attention and ssm are")
-
-
-def _placement(made: Any, widths: Widths) -> None:
-    if not isinstance(made, list) or len(made) != widths.n_layers:
-        raise Broken(f"{made!r} is not a list of {widths.n_layers} windows")
-    for window in made:
-        if window is not None and not (isinstance(window, int) and window >= 1):
-            raise Broken(f"{window!r} is no window: a number of tokens from 1 on, or None for full")
-
-
-def _kv_sharing(made: Any, widths: Widths) -> None:
-    windows = widths.windows
-    if not isinstance(made, list) or len(made) != len(windows):
-        raise Broken(f"{made!r} is not a list of {len(windows)} layers")
-    for layer, source in enumerate(made):
-        if not 0 <= source <= layer or made[source] != source:
-            raise Broken(f"layer {layer} reads layer {source}, which makes no keys before it")
-        if windows[source] != windows[layer]:
-            raise Broken(f"layer {layer} reads layer {source}, whose window is another")
-
-
-def _topology(made: Any, widths: Widths) -> None:
-    if made not in ("sa_m", "sam", "s_a_m"):
-        raise Broken(f"{made!r} is no topology; sa_m, sam and s_a_m are")
-
-
-_PLANS = {
+_PLANS: dict[str, Callable[[Any, Widths], None]] = {
     "model.heads": _heads,
-    "model.order": _order,
-    "model.placement": _placement,
-    "model.kv_sharing": _kv_sharing,
-    "model.topology": _topology,
+    "model.order": lambda made, widths: check_order(made, widths.n_layers),
+    "model.placement": lambda made, widths: check_placement(made, widths.n_layers),
+    "model.kv_sharing": lambda made, widths: check_kv_sharing(made, list(widths.windows)),
+    "model.topology": lambda made, widths: check_topology(made),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from hymba_lab.config import Config, all_registries, load_config
 from hymba_lab.config.plugins import added_by, load_plugin
+from hymba_lab.config.schema import PER_LAYER
 from hymba_lab.errors import ConfigError, UserError
 from hymba_lab.model import LayerPlan, plan_layers
 from hymba_lab.registry import Registry, Spec
@@ -51,6 +52,12 @@ def _used(config: Config) -> list[tuple[Registry[Any], Spec]]:
         (axis, getattr(model, path.removeprefix("model.")))
         for path, axis in registries.items()
         if path.startswith("model.") and path not in left_out
+    ]
+    named += [
+        (registries[f"model.{key}"], spec)
+        for part in model.layers
+        for key in PER_LAYER
+        if (spec := getattr(part, key)) is not None
     ]
     named += [(registries["data"], spec) for spec in config.data.values()]
     named += [(registries[name], getattr(config, name)) for name in ("optimizer", "schedule")]

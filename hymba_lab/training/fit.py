@@ -83,7 +83,7 @@ def fit(
     Raises `ConfigError` (budget below one step, parts that do not fit), `DataError`,
     `CheckpointError` (of another run, damaged), `TrialFailed` (nan, out_of_memory, disk).
     """
-    _require_a_step(config)
+    require_a_step(config)
     keep_memory()
     make_folder(folder)
     with all_ranks(config, seed=seed, folder=folder) as place, _memory_errors(config):
@@ -153,7 +153,8 @@ def _train(
         trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
 
 
-def _require_a_step(config: Config) -> None:
+def require_a_step(config: Config) -> None:
+    """Raise `ConfigError` for a budget that pays for none."""
     training = config.training
     if config.n_steps < 1:
         rows = sum(map(_rows, config.data.values()))

@@ -19,8 +19,9 @@ from hymba_lab.runs.mirrored import MirroredRun
 from hymba_lab.runs.provenance import commit
 from hymba_lab.runs.record import record_of, run_facts
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Store, default_uri, record_tags
-from hymba_lab.training.fit import fit
+from hymba_lab.training.fit import fit, require_a_step
 from hymba_lab.training.shards import remove_checkpoint
+from hymba_lab.training.trainable import require_trainable
 from hymba_lab.training.world import world
 
 EXPERIMENT = "train"
@@ -107,6 +108,9 @@ def _train(
         )
     except LeaseLost:  # the other process has the MLflow run, too
         raise
+    except (ConfigError, DataError) as error:
+        run.end("FAILED")
+        raise config.blame(error) from None
     except TrialFailed as error:
         folder.fail(error.reason, error.message)
         run.end("FAILED")
@@ -151,6 +155,8 @@ def checked_sources(config: Config) -> tuple[Mixture, Costs]:
     try:
         mixture = build_sources(config.data, config.training.seq_len)
         costs = measure_costs(config.model, mixture.vocab, config.training.seq_len)
+        require_a_step(config)
+        require_trainable(config, mixture.vocab)
     except (ConfigError, DataError) as error:
         raise config.blame(error) from None
     return mixture, costs

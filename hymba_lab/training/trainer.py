@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
@@ -41,6 +42,8 @@ def make_trainer(
     return Trainer(
         max_steps=n_steps,
         max_epochs=-1,  # the steps alone say when to end
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",  # "auto" takes Apple's first,
+        # which has no float64
         precision=_PRECISION[training.precision],  # type: ignore[arg-type]
         gradient_clip_val=training.grad_clip,
         devices=world.n_local,

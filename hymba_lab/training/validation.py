@@ -11,8 +11,9 @@ from torch import Tensor
 from hymba_lab.data.source import IGNORED, Batch, Mixture, Source
 from hymba_lab.errors import DataError
 from hymba_lab.model import LanguageModel
+from hymba_lab.ops.cross_entropy import rows_at_once
 from hymba_lab.training.parts import some_rows
-from hymba_lab.training.scoring import Scored, pick, scored_logits
+from hymba_lab.training.scoring import Scored, pick, scored_features
 from hymba_lab.training.world import summed, world
 
 
@@ -60,13 +61,22 @@ def evaluate(
         for batch in _of_this_rank(whole, micro_rows):
             scored = pick(batch).to(device)
             group = _group_of_each(batch, scored)
-            tallies[label].add(scored_logits(model, scored), scored.targets, group)
+            _add_in_parts(tallies[label], model, scored, group)
     metrics: dict[str, float] = {}
     for label, tally in tallies.items():
         tally.gather()
         metrics |= _metrics(label, mixture.sources[label], tally)
     losses = [metrics[f"val/{label}_loss"] for label in tallies]
     return {"val/loss": math.fsum(losses) / len(losses), **metrics}
+
+
+def _add_in_parts(tally: Tally, model: LanguageModel, batch: Scored, group: Tensor) -> None:
+    """Count a batch with as many logits at a time as training holds."""
+    features = scored_features(model, batch)
+    step = rows_at_once(len(model.head_weight), features.device.type)
+    for begin in range(0, len(features), step):
+        part = slice(begin, begin + step)
+        tally.add(model.logits(features[part]).float(), batch.targets[part], group[part])
 
 
 def curve_areas(history: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
