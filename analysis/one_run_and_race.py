@@ -18,7 +18,8 @@ HEAD = """# One run a rate, and a race
 The same questions on the same seeds, tuned in two ways: by one run of each learning rate on a seed
 of its own (`results/one_run/`), and by a race of the rates over the compared seeds (`results/`,
 [how](how_a_verdict_is_made.md)). A change in the verdict, in bold, is what the luck of one run had
-said. Times are geometric means of thousand training tokens until solved; effects are ratios to the
+said. Times are geometric means of thousand training tokens until solved; where not every run did,
+of those that did: such a time is too soon, and its effect has the bound. Effects are ratios to the
 first row of each table, with 95 % intervals over the table. Hours are of the runs that each way of
 tuning needs by today's rules: more were trained for some. Command, commits and hardware of the runs
 stand under each table there. Written by `python analysis/one_run_and_race.py`; nothing was trained
@@ -60,6 +61,8 @@ def _hours(export: Export) -> str:
 
 def _cells(line: Line) -> list[str]:
     time = number(line["tokens_to_solve"] / 1000, 0)
+    if line["solved"] < line["seeds"]:
+        time += f" ({line['solved']:.0f} of {line['seeds']:.0f})"
     effect = ratio_estimate(line["effect"], line["effect_low"], line["effect_high"])
     return [f"{line[RATE]:g}", time, effect, without_numbers(line["verdict"])]
 

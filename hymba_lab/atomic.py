@@ -25,7 +25,7 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         raise StoreError(
             f"{path}: the folder cannot be made: {error.strerror}; "
-            "give a folder you can write to with --root."
+            "name a folder that you can write to."
         ) from None
 
 

@@ -137,6 +137,18 @@ def test_costs_are_exact_ratios(desk: Desk) -> None:
         assert "**0 of 0 independent comparisons hold" in desk.text("md")
 
 
+def test_a_cost_against_several_rows_has_a_line_for_each(desk: Desk) -> None:
+    """The first said yes, and that the second was contradicted stood nowhere."""
+    rows = {"hybrid": [0.5, 0.6], "mamba": [0.5, 0.6], "other": [0.5, 0.6]}
+    desk.export(rows, cache_bytes={"hybrid": 250, "mamba": 1000, "other": 251})
+    claim = HYBRID.replace("reproduced_if: {above: 0}", "reproduced_if: {below: 0.5}")
+    several = claim.replace("against: mamba", "metric: cache_bytes\n    against: [mamba, other]")
+    desk.claim(several)
+    desk.run()
+    said = [line for line in desk.text("md").splitlines() if "cache bytes" in line]
+    assert [line.split(" | ")[4] for line in said] == ["yes", "no"]
+
+
 def test_ratios_near_one_show_their_side() -> None:
     shown = [ratio(value) for value in (0.99963, 1.00106, 1.0, 0.957028, 3.64)]
     assert shown == ["0.99963", "1.0011", "1", "0.957", "3.64"]

@@ -114,7 +114,7 @@ def test_six_seeds_say_which_was_sooner_but_not_what_the_other_can_do(desk: Desk
     assert float(line["p"]) == pytest.approx(2 / math.comb(12, 6))
     assert float(line["high"]) < 0.5 and float(line["low"]) == 0
     assert "censored; which was sooner holds *" in desk.text("md")
-    assert "1 say which row learned the task sooner, while some run did not" in desk.text("md")
+    assert "1 says which row learned the task sooner, while some run did not" in desk.text("md")
 
 
 @pytest.mark.parametrize(
@@ -323,3 +323,14 @@ def test_a_look_spends_its_share_once() -> None:
     third = by_time(rows, "a", "b", condition, 0.05, 1 / 3).found
     whole = by_time(rows, "a", "b", condition, 0.05 / 3, 1.0).found
     assert (third.low, third.high) == pytest.approx((whole.low, whole.high))
+
+
+def test_less_of_a_metric_to_be_minimized_is_sooner() -> None:
+    """A loss that falls to its level: the row that is later was "reproduced"."""
+    below = ReproducedIf(below=0)
+    assert math.log(0.5) in region_of_times(below, "minimize")
+    assert math.log(2.0) not in region_of_times(below, "minimize")
+    assert math.log(2.0) in region_of_times(below)
+    assert words_of_times(below, "minimize") == "< 1 times the tokens"
+    within = ReproducedIf(within=0.05)
+    assert region_of_times(within, "minimize") == region_of_times(within)

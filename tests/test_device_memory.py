@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hymba_lab.config import load_config
 from hymba_lab.cost.activations import activation_bytes
@@ -124,3 +125,15 @@ def test_a_plan_says_what_a_card_holds_and_how_long_it_takes(tmp_path: Path) -> 
     assert not any("Will not fit" in note for note in found.notes)
     large = plan(sweep, scale="125m", root=tmp_path, overrides=["training.micro_rows=512"])
     assert any(f"into {USABLE * 141:.0f} GB" in note for note in large.notes)
+
+
+def test_slower_cards_of_a_known_name_are_not_known() -> None:
+    assert peak_flops("NVIDIA H200", "bf16-mixed") == 989e12
+    for name in ("NVIDIA H200 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU"):
+        assert peak_flops(name, "bf16-mixed") is None
+
+
+def test_float32_is_that_of_torch_without_tf32() -> None:
+    """No setting of ours turns TF32 on; its rate made every MFU seven times too low."""
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert peak_flops("NVIDIA H100 80GB HBM3", "fp32") == 67e12

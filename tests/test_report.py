@@ -18,12 +18,14 @@ from sweeping import SWEEP, Lab
 from hymba_lab.errors import UserError
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
-from hymba_lab.report.pictures import paper_costs, pictures
+from hymba_lab.report.pictures import frame_of_times, paper_costs, pictures
 from hymba_lab.report.write import entries_of
 from hymba_lab.runs.tracking import ROLE, STAGE, Store, default_uri
+from hymba_lab.stats import Run
 from hymba_lab.sweep.documents import documents
 from hymba_lab.sweep.export import read_export
 from hymba_lab.tables.sentence import sentence
+from hymba_lab.tables.solving import Task
 
 RESULTS = ROOT / "results"
 COMMITTED = sorted(path.parent for path in RESULTS.glob("*/export.json"))
@@ -408,3 +410,40 @@ def test_a_sweep_named_by_its_folder_is_reported_there(tmp_path: Path) -> None:
     other = write_export(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="lie in"):
         beside([str(own), str(other)], RESULTS)
+
+
+def test_a_run_that_its_sweep_does_not_have_is_refused(trained: Lab, tmp_path: Path) -> None:
+    """A row that was taken out, or another lab's sweep of the name, made a larger table."""
+    store = trained.store()
+    experiment = store.experiment("sweep-tiny")
+    [run] = [one for one in store.runs_by_identity(experiment).values()
+             if one.info.run_name == "gate, seed 1"]  # fmt: skip
+    tags = {tag: run.data.tags[tag] for tag in (STAGE, ROLE)}
+    other = store.open_run(experiment, "gone, seed 1", "f" * 64, tags)
+    try:
+        with pytest.raises(UserError, match=r"gone, seed 1\) has no row, seed"):
+            export_from(default_uri(trained.folder), ["sweep"], tmp_path)
+        other.describe({**run.data.params, "row": "gone"}, {})
+        other.end()
+        said = "a run of 'gone' seed 1, identity ffff.*its sweep does not have"
+        with pytest.raises(UserError, match=said):
+            export_from(default_uri(trained.folder), ["sweep"], tmp_path)
+    finally:
+        store.client.delete_run(other.id)
+
+
+def test_a_task_s_trade_off_is_of_how_soon_it_was_solved() -> None:
+    """The level of a run that stopped says when it did: worse rows stood on the front."""
+    task = Task("m", 0.9, 0.3, {
+        "soon": {0: Run(200e3, True), 1: Run(800e3, True)},
+        "half": {0: Run(100e3, True), 1: Run(900e3, False)},
+    }, [])  # fmt: skip
+    frame = pd.DataFrame({"row": ["soon", "half"], "mean": [0.95, 0.99], "mean_low": [0.9, 0.9],
+                          "mean_high": [1.0, 1.0], "metric": ["m", "m"]})  # fmt: skip
+    found = frame_of_times(frame, task).set_index("row")
+    assert found.loc["soon", ["mean", "mean_low", "mean_high"]].tolist() == pytest.approx(
+        [400, 200, 800]
+    )
+    assert found.loc["half", "mean"] != found.loc["half", "mean"], "not every run solved"
+    assert set(found["metric"]) == {"training tokens until solved [k]"}
+    assert frame["mean"].tolist() == [0.95, 0.99]

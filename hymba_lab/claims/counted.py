@@ -53,7 +53,7 @@ def counted(answers: Sequence[Answer]) -> tuple[list[Answer], Count]:
         key_of(answer, one)
         for answer in answers
         for one in answer.comparisons
-        if answer.by_one_run and not one.unfair
+        if one.lucky and not one.unfair
     }
     alpha = min((answer.claims.file.alpha for answer in answers), default=0.05)
     kinds = [_kind(own, corrected[key] <= alpha) for key, own in groups.items()]

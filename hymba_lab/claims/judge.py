@@ -10,7 +10,7 @@ from hymba_lab.claims.schema import Claim
 from hymba_lab.claims.sides import Asked, Pair, Results
 from hymba_lab.claims.timed import by_time, first_runs
 from hymba_lab.claims.values import NotRun
-from hymba_lab.stats import Looks, Placed, against, place
+from hymba_lab.stats import Goal, Looks, Placed, against, place
 from hymba_lab.tables.solving import Task
 
 Status = Literal[
@@ -29,8 +29,9 @@ class Compared:
     """One comparison of a claim, of which `p_holm` is corrected over the whole page.
 
     `timed`: the effect is a ratio of times. `unfair` says why the rows may not be compared as they
-    stand, of one that is not judged. `evidence` is what it counts as, with others of the
-    same name once. `answered` is how often each side answered a needle's question at all.
+    stand, of one that is not judged. `lucky`: one run a value tuned one of them. `evidence` is what
+    it counts as, with others of the same name once. `answered` is how often each side answered a
+    needle's question at all.
     """
 
     pair: Pair
@@ -41,6 +42,7 @@ class Compared:
     answered: tuple[float, float] | None = None
     p_holm: float = math.nan
     unfair: str = ""
+    lucky: bool = False
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ class Answer:
     comparisons: tuple[Compared, ...]
     missing: str = ""
     by_one_run: str = ""  # the sweep, and rows of it, whose values one run of each chose
+    goal: Goal = "maximize"  # of the task that is learned in a jump
 
     @property
     def status(self) -> Status:
@@ -92,11 +95,13 @@ def _answer(name: str, claim: Claim, claims: Claims, asked: Asked) -> Answer:
         _fairly(_compared(claim, pair, alpha, asked, task), claim, asked) for pair in pairs
     )
     lucky = asked.by_one_run(claim)
-    return Answer(name, claim, claims, folder, metric, compared, by_one_run=lucky)
+    goal: Goal = task.goal if task is not None else "maximize"
+    return Answer(name, claim, claims, folder, metric, compared, by_one_run=lucky, goal=goal)
 
 
 def _fairly(one: Compared, claim: Claim, asked: Asked) -> Compared:
     """The comparison, not judged and without a test where its rows may not be compared."""
+    one = replace(one, lucky=asked.is_lucky(claim, one.pair))
     said = "" if claim.exact else asked.unfair(claim, one.pair, one.timed)
     if not said:
         return one
@@ -166,7 +171,7 @@ def _time(claim: Claim, pair: Pair, alpha: float, looks: Looks | None, task: Tas
     everyone = {seed for own in task.times.values() for seed in own}
     for seeds, share in looks or [(everyone, 1.0)]:
         seen = first_runs(task.times, seeds)
-        found, solved = by_time(seen, row, other, claim.reproduced_if, alpha, share)
+        found, solved = by_time(seen, row, other, claim.reproduced_if, alpha, share, task.goal)
         decided = found.place != "open" if solved else found.p <= alpha
         if decided or len(seen.get(row, {})) == len(task.times.get(row, {})):
             break

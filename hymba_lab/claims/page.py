@@ -27,7 +27,8 @@ def to_markdown(answers: Sequence[Answer], count: Count, scale: str) -> str:
     for title, own in groupby(judged, lambda one: one.claims.file.title):
         parts += [f"## {title}", _table(_HEAD, [line for one in own for line in _lines(one)])]
     if exact:
-        parts += ["## Costs", _COSTS, _table(_COST_HEAD, [_cost_line(one) for one in exact])]
+        lines = [line for one in exact for line in _cost_lines(one)]
+        parts += ["## Costs", _COSTS, _table(_COST_HEAD, lines)]
     if absent:
         told = [
             f"- {markdown_text(one.claim.claim)} ({one.claims.file.title}): "
@@ -41,14 +42,17 @@ def to_markdown(answers: Sequence[Answer], count: Count, scale: str) -> str:
 def headline(count: Count, scale: str) -> str:
     """How many independent comparisons hold, and what became of the others."""
     rest = [
-        (count.sooner, "say which row learned the task sooner, while some run did not"),
-        (count.alone, "are decided each by itself, not over the page"),
-        (count.undecided, "are undecided"),
-        (count.censored, "are censored"),
-        (count.not_learned, "are of tasks that were not learned"),
-        (count.not_judged, "are not judged, since their rows may not be compared as they stand"),
-    ]
-    others = "; ".join(f"{n} {words}" for n, words in rest if n)
+        (count.sooner, "says", "say", "which row learned the task sooner, while some run did not"),
+        (count.alone, "is", "are", "decided each by itself, not over the page"),
+        (count.undecided, "is", "are", "undecided"),
+        (count.censored, "is", "are", "censored"),
+        (count.not_learned, "is", "are", "of tasks that were not learned"),
+        (count.not_judged, "is", "are",
+         "not judged, since their rows may not be compared as they stand"),
+    ]  # fmt: skip
+    others = "; ".join(
+        f"{n} {one if n == 1 else several} {words}" for n, one, several, words in rest if n
+    )
     return (
         f"**{count.holds} of {count.independent} independent comparisons hold at scale {scale} "
         f"after correction for all of them: {count.reproduced} as claimed, {count.contradicted} "
@@ -89,9 +93,16 @@ def _notes(answers: Sequence[Answer], count: Count, scale: str) -> list[str]:
         "Comparisons of the same runs and metric, or of one named evidence, count once. Over the "
         f"{count.tests} that have a test, p-values are corrected by Holm at {alpha:g}; * marks "
         "what holds.",
-        f"Written by `python -m hymba_lab.claims --scale {scale}` from `analysis/claims/` and the "
+        f"Written by `python -m hymba_lab.claims --scale {scale}{_asked(answers)}` and the "
         f"exports beside this file; `claims-{scale}.csv` has every number and every run.",
     ]
+
+
+def _asked(answers: Sequence[Answer]) -> str:
+    """Where the claims stand, and the option that names the place where it is not the usual one."""
+    folders = dict.fromkeys(answer.claims.folder for answer in answers)
+    named = [str(folder) for folder in folders if folder.parts[-2:] != ("analysis", "claims")]
+    return f" --claims {named[0]}` from `{named[0]}/" if named else "` from `analysis/claims/"
 
 
 def _luck_note(answers: Sequence[Answer]) -> list[str]:
@@ -126,7 +137,7 @@ def _lines(answer: Answer) -> Iterator[list[str]]:
     for place, one in enumerate(answer.comparisons):
         condition = f"{_words(answer.metric)} {claim.reproduced_if}"
         if one.timed:
-            condition = words_of_times(claim.reproduced_if)
+            condition = words_of_times(claim.reproduced_if, answer.goal)
         yield [
             "" if place else said,
             "" if place else paper,
@@ -185,22 +196,24 @@ _COSTS = (
 _COST_HEAD = ("claim", "paper", "here", "claimed", "holds", "configurations")
 
 
-def _cost_line(answer: Answer) -> list[str]:
-    claim, (one, *_) = answer.claim, answer.comparisons
+def _cost_lines(answer: Answer) -> Iterator[list[str]]:
+    """A line for each comparison; the claim stands in the first."""
+    claim = answer.claim
     effect, cells = answer.claims.paper.get(answer.name, (math.nan, ""))
     said = f"{markdown_text(claim.claim)} ({markdown_text(claim.source)})"
     if claim.note:
         said += f" *{markdown_text(claim.note)}*"
     over = claim.paper is not None and claim.paper.over is not None
     paper = f"{ratio(effect)} times ({cells})" if over else f"{effect:+.4g} ({cells})"
-    return [
-        said,
-        MISSING if math.isnan(effect) else markdown_text(paper),
-        f"{ratio(one.found.effect)} times",
-        markdown_text(f"{_words(answer.metric)} {claim.reproduced_if} times"),
-        "yes" if one.status == "reproduced" else "no",
-        markdown_text(_names(answer, one)),
-    ]
+    for n, one in enumerate(answer.comparisons):
+        yield [
+            "" if n else said,
+            MISSING if n or math.isnan(effect) else markdown_text(paper),
+            f"{ratio(one.found.effect)} times",
+            markdown_text(f"{_words(answer.metric)} {claim.reproduced_if} times"),
+            "yes" if one.status == "reproduced" else "no",
+            markdown_text(_names(answer, one)),
+        ]
 
 
 def ratio(value: float) -> str:

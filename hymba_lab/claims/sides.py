@@ -207,12 +207,21 @@ class Asked:
 
     def by_one_run(self, claim: Claim) -> str:
         """Of which of the claim's rows one run of each value chose; "" where a race did."""
-        export, folder = self._export(claim), self.folder(claim)
-        if export.sweep.tuned_by_one_run:
-            return folder
-        unraced = chosen_by_one_run(export.tuning, export.sweep.search)
-        rows = [row for row in map(self._in_words, [claim.row, *claim.others]) if row in unraced]
-        return f"{folder} ({', '.join(dict.fromkeys(rows))})" if rows else ""
+        if self._export(claim).sweep.tuned_by_one_run:
+            return self.folder(claim)
+        rows = [row for row in map(self._in_words, [claim.row, *claim.others])
+                if row in self._unraced(claim)]  # fmt: skip
+        return f"{self.folder(claim)} ({', '.join(dict.fromkeys(rows))})" if rows else ""
+
+    def is_lucky(self, claim: Claim, pair: Pair) -> bool:
+        """Whether one run of each value chose one of the two rows' own."""
+        rows = {pair.row.row, pair.against.row}
+        whole = self._export(claim).sweep.tuned_by_one_run
+        return whole or not rows.isdisjoint(self._unraced(claim))
+
+    def _unraced(self, claim: Claim) -> list[str]:
+        export = self._export(claim)
+        return chosen_by_one_run(export.tuning, export.sweep.search)
 
     def unfair(self, claim: Claim, pair: Pair, timed: bool) -> str:
         """Why the two rows may not be compared as they stand; "" where they may."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hymba_lab.claims.schema import ReproducedIf
 from hymba_lab.stats import (
     MARGIN,
+    Goal,
     Placed,
     Region,
     Run,
@@ -36,14 +37,20 @@ class Timed(NamedTuple):
 
 
 def by_time(
-    rows: Rows, row: str, other: str, condition: ReproducedIf, alpha: float, share: float
+    rows: Rows,
+    row: str,
+    other: str,
+    condition: ReproducedIf,
+    alpha: float,
+    share: float,
+    goal: Goal = "maximize",
 ) -> Timed:
     """Place the ratio of times against what counts as reproduced.
 
     Every row of the table of which all runs solved says how noisy these two are. Where a run of
     either did not solve, the log-rank test says from six seeds which was sooner.
     """
-    region = region_of_times(condition)
+    region = region_of_times(condition, goal)
     logs = log_times(rows)
     if row in logs and other in logs:
         found = place(against(logs, other, share=share)[0][row], region, alpha=alpha)
@@ -62,10 +69,11 @@ def by_time(
     return Timed(_ratios(placed, share), False)
 
 
-def region_of_times(condition: ReproducedIf) -> Region:
+def region_of_times(condition: ReproducedIf, goal: Goal = "maximize") -> Region:
     """What counts as reproduced, as the log ratio of times: more recall is sooner.
 
-    A margin of the level becomes the factor within which two times are called equivalent.
+    Of a metric to be minimized less of it is sooner. A margin of the level becomes the factor
+    within which two times are called equivalent.
     """
 
     def bound(level: float) -> float:
@@ -73,15 +81,18 @@ def region_of_times(condition: ReproducedIf) -> Region:
 
     if condition.within is not None:
         return Region(-math.log(MARGIN), math.log(MARGIN))
-    if condition.above is not None:
-        return Region(high=bound(condition.above))
-    assert condition.below is not None
-    return Region(low=bound(condition.below))
+    above, below = condition.above, condition.below
+    if goal == "minimize":
+        above, below = (None if one is None else -one for one in (below, above))
+    if above is not None:
+        return Region(high=bound(above))
+    assert below is not None
+    return Region(low=bound(below))
 
 
-def words_of_times(condition: ReproducedIf) -> str:
+def words_of_times(condition: ReproducedIf, goal: Goal = "maximize") -> str:
     """The same for readers."""
-    region = region_of_times(condition)
+    region = region_of_times(condition, goal)
     low, high = (math.exp(end) for end in (region.low, region.high))
     if low == 0:
         return f"< {high:.3g} times the tokens"

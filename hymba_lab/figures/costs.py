@@ -45,13 +45,14 @@ def trade_off(
     paper: pd.DataFrame | None = None,
     paper_metric: str = "",
     rows: Sequence[str] = (),
+    absent: str = "not measured",
     width: float = WIDE,
 ) -> Figure:
     """Quality against one cost, with the Pareto front; the paper's points have their own panel.
 
     `table` is the frame of `tables.result_table`: row, mean, mean_low, mean_high, metric, and the
     column `cost` (cache_bytes, params or flops_per_token). Points of nearly one cost stand side by
-    side. A row that was not measured has no point, and the legend says so. `paper`: row, cost,
+    side. A row without a mean has no point, and the legend says why (`absent`). `paper`: row, cost,
     value (of `paper_metric`, higher is better), drawn as open diamonds: other models, data, scale.
     """
     columns = ["row", "mean", "mean_low", "mean_high", "metric", cost]
@@ -66,7 +67,7 @@ def trade_off(
     missing = drawn["mean"].isna() | drawn[cost].isna()
     handles = [Line2D([], [], markersize=5, **_dot(style)) for style in styles.values()]
     pairs = zip(drawn["row"], missing, strict=True)
-    labels = [f"{row} (not measured)" if absent else str(row) for row, absent in pairs]
+    labels = [f"{row} ({absent})" if gone else str(row) for row, gone in pairs]
     if paper is not None:
         needed(paper, ["row", "cost", "value"], "trade_off")
         _paper_panel(axes[1], paper, cost, styles)

@@ -97,6 +97,7 @@ def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
         for line, history in [_read(store, file, run, per_step)]
     ]
     lines = [line for line, _ in found]
+    _refuse_strangers(name, file, lines)
     _refuse_doubles(name, lines)
     runs = sorted([*lines, *_absent(file, lines)], key=partial(_place, file))
     curves = (
@@ -114,6 +115,22 @@ def export_texts(store: Store, experiment: str, name: str) -> dict[str, str]:
     }
     parse_export(Path(name), texts)
     return texts
+
+
+def _refuse_strangers(name: str, file: SweepFile, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Rows and seeds that the sweep no longer has, or another sweep of this name."""
+    if file.design == "search":
+        return
+    rows = set(design_choices(file))
+    seeds = set(file.seeds) if file.looks is None else {s for own, _ in file.looks for s in own}
+    for line in lines:
+        if line["row"] not in rows or line["seed"] not in seeds:
+            raise UserError(
+                f"experiment {name!r} holds a run of {line['row']!r} seed {line['seed']}, identity "
+                f"{line['identity'][:12]}, which its sweep does not have: the sweep was changed, "
+                "or another one of this name wrote to the store. Delete the runs that do not "
+                "count, or report from the export."
+            )
 
 
 def _refuse_doubles(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -145,6 +162,13 @@ def _read(store: Store, file: SweepFile, run: Any, per_step: int) -> tuple[dict[
 
 def _line(file: SweepFile, run: Any) -> dict[str, Any]:
     params, tags = run.data.params, run.data.tags
+    needed = ["row", "seed", *map(param_name, file.axes)]
+    if absent := [one for one in needed if one not in params]:
+        raise UserError(
+            f"MLflow run {run.info.run_id} ({run.info.run_name}) has no {', '.join(absent)}: it "
+            "was mirrored before the sweep had these, or could not be. Delete it and run the sweep "
+            "again, which mirrors it anew, or report from the export."
+        )
     tuned = {path: _value(params[path]) for path in file.search if path in params}
     status, reason = _state(run)
     return {

@@ -1,5 +1,7 @@
 """Which figures a sweep has, and what each shows in words."""
 
+import math
+import statistics
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from hymba_lab.sweep.export import Export, curve_metrics
 from hymba_lab.tables.csv_frame import read_csv
 from hymba_lab.tables.display import Table
 from hymba_lab.tables.sentence import listed, metric_words
+from hymba_lab.tables.solving import Task
 
 COSTS = {"cache_bytes": "cache", "flops_per_token": "FLOPs per token"}
 _ALIKE = 0.01  # costs within 1 % of each other make no picture
@@ -122,21 +125,47 @@ def _ends(curves: pd.DataFrame, metric: str) -> str:
 
 
 def _costs(export: Export, table: Table) -> Iterator[Picture]:
+    """Quality against every cost that differs: of a task, how soon it was solved.
+
+    What a run of it reaches says only when it was stopped.
+    """
+    task = task_of_export(export)
+    if task is None:
+        frame, goal, what = table.frame, table.goal, _upper(metric_words(table.metric))
+        title, absent = "Quality", "not measured"
+        shown = f"Mean with its {100 * (1 - export.sweep.alpha):g} % interval"
+    else:
+        frame, goal = frame_of_times(table.frame, task), "minimize"
+        title, what, absent = "Time to solve", "Training tokens until solved", "not always solved"
+        shown = "Geometric mean of the seeds, from the soonest to the latest; a row that not every "
+        shown += "run solved has no point"
     for cost in differing_costs(table):
         words, paper = COSTS[cost], paper_costs(export) if cost == "cache_bytes" else None
         beside = " Right: the paper's own models, data and scale." if paper is not None else ""
         yield Picture(
             f"trade_off_{cost}",
-            f"Quality against {words}",
-            f"Mean with its {100 * (1 - export.sweep.alpha):g} % interval; {words} is exact, "
-            "but rows of about the same stand side by side. "
+            f"{title} against {words}",
+            f"{shown}; {words} is exact, but rows of about the same stand side by side. "
             f"Dashed: what no other row beats in both.{beside}",
-            f"{_upper(metric_words(table.metric))} against {words}; the numbers are in the table.",
+            f"{what} against {words}; the numbers are in the table.",
             partial(
-                figures.trade_off, table.frame, goal=table.goal, cost=cost,
+                figures.trade_off, frame, goal=goal, cost=cost, absent=absent,
                 paper=paper, paper_metric=_paper_metric(export), rows=_rows(export),
             ),
         )  # fmt: skip
+
+
+def frame_of_times(frame: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Return the table with thousands of tokens until solved as its mean, NaN where not always."""
+    found = frame.copy()
+    found["metric"] = "training tokens until solved [k]"
+    for place, row in frame["row"].items():
+        runs = task.times.get(str(row), {}).values()
+        times = [run.time / 1000 for run in runs] if runs and all(r.solved for r in runs) else []
+        mean = statistics.geometric_mean(times) if times else math.nan
+        ends = (min(times), max(times)) if times else (math.nan, math.nan)
+        found.loc[place, ["mean", "mean_low", "mean_high"]] = [mean, *ends]
+    return found
 
 
 def paper_costs(export: Export) -> pd.DataFrame | None:

@@ -27,6 +27,7 @@ class Task:
     reference: float
     times: Runs
     rising: Sequence[str]
+    goal: Goal = "maximize"
 
     def above(self, levels: Mapping[str, Mapping[int, float]]) -> dict[str, bool]:
         """Whether a run of a row ended above the reference, by more than a guess has luck: `BEGUN`.
@@ -82,7 +83,7 @@ def task_of(
         times[row][seed] = run
         if not run.solved and course is not None and _rises(course, up):
             rising.append(f"{row} (seed {seed})")
-    return Task(metric, at, reference, times, rising)
+    return Task(metric, at, reference, times, rising, goal)
 
 
 def _recorded(line: Mapping[str, object]) -> Run | None:

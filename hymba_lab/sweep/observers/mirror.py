@@ -68,6 +68,7 @@ class Mirror:
         self.uri = self.store.uri
         self.experiment = self.store.experiment(session.name)
         self._status: dict[str, str | None] = {}
+        self._own: set[str] = set()  # identities of this sweep's runs that have ended
         self._open: set[str] = set()  # identities that workers have been asked for
         self._ended: dict[
             str, tuple[Job, Outcome]
@@ -123,6 +124,7 @@ class Mirror:
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Make sure that the store holds the run, closed, with its metrics."""
         self._open.discard(job.identity)
+        self._own.add(job.identity)
         if not self.leads:
             return
         if trained:
@@ -194,7 +196,8 @@ class Mirror:
             run.log(outcome.record["metrics"], outcome.record["n_steps"])
             run.describe({}, {"hymba_lab.status": outcome.status, **record_tags(outcome.record)})
         else:
-            run.describe({}, {"hymba_lab.failure": f"{outcome.reason}: {outcome.message}"[:500]})
+            said = f"{outcome.reason}: {outcome.message}"
+            run.describe(self._params(job), {"hymba_lab.failure": said[:500]})
         run.end("FAILED" if outcome.status == "failed" else "FINISHED")
 
     def finish(self, report: "Report") -> None:
@@ -218,6 +221,8 @@ class Mirror:
             return
         compared = set(report.runs["identity"])
         for identity, found in self.store.runs_by_identity(self.experiment).items():
+            if identity not in self._own:  # of another sweep of this name, or of an older one
+                continue
             stage = "seed" if identity in compared else "race"
             if found.data.tags.get(STAGE) != stage:
                 Run(self.store, found.info.run_id, found.info.artifact_uri).describe(
