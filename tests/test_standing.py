@@ -60,7 +60,7 @@ def test_a_row_at_a_value_that_lost_elsewhere_is_not_judged(desk: Desk) -> None:
     assert (found["status"], found["not_judged"], found["p"]) == ("not judged", said, "")
     page = desk.text("md")
     assert f"| not judged: {said} |" in page
-    assert "1 are not judged, since their rows may not be compared as they stand." in page
+    assert "1 is not judged, since their rows may not be compared as they stand." in page
 
 
 def test_the_list_of_sweeps_says_which_row_stands_at_a_value_that_lost(desk: Desk) -> None:

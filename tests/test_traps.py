@@ -235,6 +235,7 @@ CALLED = [  # how many rows are called better, and how many worse
     ("one_run/same_recipe-nano", 1, 3), ("same_recipe-nano", 1, 4),
     ("one_run/kv_sharing-nano", 0, 3), ("kv_sharing-nano", 0, 3),
     ("one_run/ssm_state-nano", 0, 0), ("ssm_state-nano", 0, 0),
+    ("positions-nano", 4, 0),
 ]  # fmt: skip
 
 
