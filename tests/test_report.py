@@ -16,6 +16,7 @@ from exporting import METRIC, ROWS, SEEDS, report, run, runs_with, write_export,
 from sweeping import SWEEP, Lab
 
 from hymba_lab.errors import UserError
+from hymba_lab.probes.whose import mark_of
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
 from hymba_lab.report.pictures import frame_of_times, paper_costs, pictures
@@ -447,3 +448,18 @@ def test_a_task_s_trade_off_is_of_how_soon_it_was_solved() -> None:
     assert found.loc["half", "mean"] != found.loc["half", "mean"], "not every run solved"
     assert set(found["metric"]) == {"training tokens until solved [k]"}
     assert frame["mean"].tolist() == [0.95, 0.99]
+
+
+def test_probes_of_other_runs_are_refused(tmp_path: Path) -> None:
+    """Probed, tuned anew and exported again, a row kept the maps of its old models."""
+    folder = write_export(tmp_path)
+    write_probe(folder)
+    runs = read_export(folder).runs
+    done = runs[runs["status"] == "finished"]
+    mark = mark_of(zip(done["row"], map(int, done["seed"]), done["identity"], strict=True))
+    told = folder / "probes" / "README.md"
+    told.write_text(f"# Probes\n\n- Identities: {mark}\n")
+    assert report("--results", tmp_path).code == 0
+    told.write_text("# Probes\n\n- Identities: 0123456789abcdef\n")
+    ended = report("--results", tmp_path)
+    assert ended.code == 2 and "the probes are of other runs than runs.csv" in ended.err

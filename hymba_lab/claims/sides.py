@@ -14,6 +14,7 @@ from hymba_lab.claims.schema import Claim
 from hymba_lab.claims.values import NotRun, Side, Values, by_seed, tokens_of, values_at
 from hymba_lab.config.yaml_file import read_yaml
 from hymba_lab.errors import suggest
+from hymba_lab.probes.whose import require_same
 from hymba_lab.stats import Looks
 from hymba_lab.sweep.documents import task_of_export
 from hymba_lab.sweep.export import FILES, Export, curve_metrics, read_export
@@ -75,6 +76,7 @@ class Results:
         if path not in self._probes:
             if not path.is_file():
                 raise NotRun(f"{folder} has no probe {name}")
+            require_same(self.results / folder, self.export(folder).runs.to_dict("records"))
             self._probes[path] = Probe(path)
         return self._probes[path]
 

@@ -12,6 +12,7 @@ from hymba_lab.data.source import Mixture
 from hymba_lab.probes.columns import COLUMNS, WHICH
 from hymba_lab.probes.measure import Lines, probe
 from hymba_lab.probes.runs import Place, by_sweep, load_run, places
+from hymba_lab.probes.whose import README, mark_of
 from hymba_lab.runs.provenance import commit, hardware, is_dirty
 
 
@@ -68,7 +69,7 @@ def _write(
             write_atomically(path, text)
         else:
             path.unlink(missing_ok=True)
-    write_atomically(folder / "README.md", _provenance(own, command))
+    write_atomically(folder / README, _provenance(own, command))
 
 
 def _provenance(own: Sequence[Place], command: str) -> str:
@@ -83,5 +84,6 @@ def _provenance(own: Sequence[Place], command: str) -> str:
         f"- Command: {command}\n"
         f"- Commit: {commit().sha[:10] or 'unknown'}{state}\n"
         f"- Runs: {len(own)} finished, at scale {scales}\n"
+        f"- Identities: {mark_of((one.row, one.seed, one.folder.identity) for one in own)}\n"
         f"- Hardware: {hardware()}\n"
     )

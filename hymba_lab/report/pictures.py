@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from hymba_lab import figures
 from hymba_lab.errors import StoreError
 from hymba_lab.probes.columns import TEXT as PROBE_TEXT
+from hymba_lab.probes.whose import require_same
 from hymba_lab.report.courses import course
 from hymba_lab.sweep.documents import task_of_export
 from hymba_lab.sweep.export import Export, curve_metrics
@@ -200,6 +201,7 @@ def _upper(words: str) -> str:
 
 
 def _probes(export: Export, folder: Path) -> Iterator[Picture]:
+    require_same(folder, export.runs.to_dict("records"))
     frames = read_probes(folder, set(export.runs["row"]))
     for name, (title, caption) in _PROBES.items():
         if name not in frames or frames[name].empty:
