@@ -18,14 +18,14 @@ from typing import Any
 from hymba_lab.errors import DataError, StoreError, TrialFailed
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder and its parents; a `StoreError` says why it cannot be."""
+def make_folder(path: Path, option: str = "--root") -> None:
+    """Create a folder and its parents; a `StoreError` says why it cannot be, and what names it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
             f"{path}: the folder cannot be made: {error.strerror}; "
-            "name a folder that you can write to."
+            f"give a folder you can write to with {option}."
         ) from None
 
 

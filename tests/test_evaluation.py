@@ -297,11 +297,11 @@ BROKEN: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     ),
     "code spelled otherwise": (
         lambda p: ["--suite", str(write(p / "t", "task: a\nprocess_docs: !f%75nction x.y\n"))],
-        "mine.yaml:2: .*--run-code",
+        r"(?s)mine\.yaml:2: .*--run-code",
     ),
     "code of YAML": (
         lambda p: ["--suite", str(write(p / "t", "task: a\nx: !!python/name:os.system\n"))],
-        "mine.yaml:2: .*--run-code",
+        r"(?s)mine\.yaml:2: .*--run-code",
     ),
     "data that are nowhere": (
         lambda p: ["--suite", str(write(p / "t", "task: a\ndataset_path: nobody/nothing\n"

@@ -112,7 +112,7 @@ def init(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder}: is not empty; name a new folder, nothing was written.")
     for name, text in FILES.items():
-        make_folder((folder / name).parent)
+        make_folder((folder / name).parent, "hymba-lab init FOLDER")
         write_atomically(folder / name, text)
 
 

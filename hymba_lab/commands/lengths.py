@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     hybrids = {name: load_config(file).model for name, file in map(_named, options.models)}
     frame = cache_by_length(hybrids, read_peers(options.peers))
-    make_folder(options.out)
+    make_folder(options.out, "--out")
     text = frame.to_csv(index=False, lineterminator="\n")
     write_atomically(options.out / f"{FIGURE}.csv", text)
     save(cache_against_length(frame), options.out, FIGURE)

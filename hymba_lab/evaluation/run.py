@@ -169,7 +169,7 @@ def _finished(folder: Path, task: str, wanted: Record, with_samples: bool) -> Re
 
 def _keep(folder: Path, task: str, record: Record, with_samples: bool) -> None:
     """Write a record, and its samples before it; what was asked otherwise before is put aside."""
-    make_folder(folder)
+    make_folder(folder, "--out")
     samples = record.pop("samples")
     before = _read(folder / f"{task}.json")
     if before is not None and before.get("asked") != record["asked"]:

@@ -79,7 +79,7 @@ class Place:
 
     def begin(self) -> None:
         """Make the folder and say in it what was asked."""
-        make_folder(self.folder)
+        make_folder(self.folder, "--out")
         self._write(None)
 
     def _read(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def finetune(
     start = Start(Path(stage.model), plugins)
     _outside(out, start.folder)
     asked = asked_of(stage, start)
-    make_folder(out.parent)
+    make_folder(out.parent, "--out")
     with held(out.parent / f".{out.name}.lock", f"stage {stage.name}"):
         place = Place(out, asked)
         result = place.enter()

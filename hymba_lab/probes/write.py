@@ -61,7 +61,7 @@ def _measured(
 def _write(
     frames: dict[str, pd.DataFrame], own: Sequence[Place], folder: Path, command: str
 ) -> None:
-    make_folder(folder)
+    make_folder(folder, "--out")
     for name in COLUMNS:
         path = folder / f"{name}.csv"
         if name in frames:

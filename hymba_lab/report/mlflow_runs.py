@@ -68,7 +68,7 @@ def export_from(uri: str, names: Sequence[str], results: Path) -> list[str]:
         raise UserError(f"{uri}: no sweep has written to it; run one first.")
     for name in dict.fromkeys(wanted):
         texts = export_texts(store, there[name], name)
-        make_folder(results / name)
+        make_folder(results / name, "--results")
         for file_name, text in texts.items():
             write_atomically(results / name / file_name, text)
     return list(dict.fromkeys(wanted))

@@ -78,7 +78,7 @@ def table_of(export: Export, results: Path) -> Table:
 
 def draw(wanted: list[Picture], folder: Path) -> list[Drawn]:
     """Draw and save the pictures, and take away those of an earlier report."""
-    make_folder(folder)
+    make_folder(folder, "--results")
     drawn, kept = [], set()
     for picture in wanted:
         kept |= set(save(picture.draw(width=WIDE), folder, picture.name))

@@ -90,7 +90,7 @@ def write_report(session: Session, outcomes: Outcomes, command: str, out: Path |
     table, tables_by_name = documents(export)
     files = {**texts, **tables_by_name}
     for folder in [session.folder, *([out / session.name] if out else [])]:
-        make_folder(folder)
+        make_folder(folder, "--root" if folder == session.folder else "--out")
         for name, text in files.items():
             write_atomically(folder / name, text)
     return Report(table, runs, files, out / session.name if out else session.folder)
