@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats as reference
 
 from hymba_lab.claims.file import load_all
 from hymba_lab.claims.schema import ReproducedIf
+from hymba_lab.claims.sides import Asked
 from hymba_lab.claims.timed import by_time, region_of_times, words_of_times
 from hymba_lab.errors import ConfigError
 from hymba_lab.stats import MARGIN, Run
@@ -334,3 +336,28 @@ def test_less_of_a_metric_to_be_minimized_is_sooner() -> None:
     assert words_of_times(below, "minimize") == "< 1 times the tokens"
     within = ReproducedIf(within=0.05)
     assert region_of_times(within, "minimize") == region_of_times(within)
+
+
+def test_luck_is_of_the_two_rows_that_are_compared() -> None:
+    """A claim against several rows lent the luck of one of them to all its comparisons."""
+    sweep = SimpleNamespace(tuned_by_one_run=False)
+    asked: Any = SimpleNamespace(
+        _export=lambda claim: SimpleNamespace(sweep=sweep), _unraced=lambda claim: ["Mamba"]
+    )
+
+    def pair(row: str, other: str) -> Any:
+        return SimpleNamespace(row=SimpleNamespace(row=row), against=SimpleNamespace(row=other))
+
+    claim: Any = None
+    assert Asked.is_lucky(asked, claim, pair("Hymba", "Mamba"))
+    assert not Asked.is_lucky(asked, claim, pair("Hymba", "Llama-like"))
+    sweep.tuned_by_one_run = True
+    assert Asked.is_lucky(asked, claim, pair("Hymba", "Llama-like"))
+
+
+def test_the_page_names_the_claims_that_it_judged(desk: Desk) -> None:
+    """It said analysis/claims/ of whatever file was given."""
+    desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.2, 0.1]})
+    desk.run()
+    folder = desk.folder
+    assert f"--claims {folder}` from `{folder}/` and the exports" in desk.text("md")

@@ -446,3 +446,16 @@ def test_a_users_own_files_beside_ours_are_not_tested_as_ours(
     assert conftest.tracked("*.py") == [folder / "known.py"]
     shutil.rmtree(folder / ".git")
     assert conftest.tracked("*.py") == [folder / "known.py", folder / "mine.py"]
+
+
+def test_an_edited_header_of_a_kernel_makes_a_run_dirty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly all mathematics of the compiled kernels stands in headers."""
+    asked: list[tuple[str, ...]] = []
+
+    def git(folder: Path, *words: str) -> str:
+        asked.append(words)
+        return "x"
+
+    monkeypatch.setattr(provenance, "_git", git)
+    provenance.commit.__wrapped__()
+    assert any(":/*.h" in words for words in asked) and any("*.h" in words for words in asked)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,11 +27,12 @@ from sweeping import Lab
 from hymba_lab.checkpoints.load import load
 from hymba_lab.config import Config, from_resolved, load_config
 from hymba_lab.config.stages import SUITES
-from hymba_lab.errors import ConfigError, DataError, TrialFailed
+from hymba_lab.errors import ConfigError, DataError, LeaseLost, StoreError, TrialFailed
 from hymba_lab.evaluation.suites import names as suites
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.lease import take
 from hymba_lab.stages import run as stage_run
+from hymba_lab.stages import single
 from hymba_lab.stages.chain import chain, identities
 from hymba_lab.stages.single import train
 from hymba_lab.sweep import staged
@@ -442,3 +444,20 @@ def test_a_stage_killed_while_it_tidies_up_leaves_no_half_of_its_start(
     monkeypatch.setattr(stage_run.shutil, "rmtree", lambda path, **_: None)  # as if killed there
     stage_run._remove_start(folder)
     assert not start.exists()
+
+
+def test_a_chain_that_another_process_took_over_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ended in a traceback, and closed the MLflow run that was the other's by then."""
+    ended: list[str] = []
+
+    def lost(*_: Any, **__: Any) -> Any:
+        raise LeaseLost("runs/ab: another process has taken this run over.")
+
+    monkeypatch.setattr(single, "run_chain", lost)
+    nothing: Any = None
+    run: Any = SimpleNamespace(end=ended.append, place={})
+    with pytest.raises(StoreError, match=r"taken this run over\. What came after that here is"):
+        single._finished(nothing, nothing, nothing, nothing, 0, Path(), run)
+    assert ended == []
