@@ -456,7 +456,7 @@ def test_a_chain_that_another_process_took_over_is_one_sentence(
         raise LeaseLost("runs/ab: another process has taken this run over.")
 
     monkeypatch.setattr(single, "run_chain", lost)
-    nothing: Any = None
+    nothing: Any = SimpleNamespace(fingerprint="")
     run: Any = SimpleNamespace(end=ended.append, place={})
     with pytest.raises(StoreError, match=r"taken this run over\. What came after that here is"):
         single._finished(nothing, nothing, nothing, nothing, 0, Path(), run)
