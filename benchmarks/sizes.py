@@ -132,15 +132,18 @@ def trials(folder: Path, asked: argparse.Namespace) -> Figures:
     file = rows_and_seeds(folder, 5, asked.trials // 5)
     from hymba_lab.sweep import run, trial
     from hymba_lab.sweep.coordinator import Coordinator
+    from hymba_lab.sweep.observers.state import StateFile
     from hymba_lab.sweep.observers.view import View
 
     written(folder, file, asked, result=False)
     trial.run_trial = fake_trial.run
     spans: list[tuple[float, float]] = []
 
-    def timed(asked: run.Invocation, coordinator: Coordinator, view: View) -> None:
+    def timed(
+        asked: run.Invocation, coordinator: Coordinator, view: View, state: StateFile
+    ) -> None:
         begun, used = time.perf_counter(), own_seconds()
-        train(asked, coordinator, view)
+        train(asked, coordinator, view, state)
         spans.append((time.perf_counter() - begun, own_seconds() - used))
 
     train, run._train_missing = run._train_missing, timed

@@ -13,11 +13,14 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hymba_lab import flags
 from hymba_lab.atomic import cache_folder, have_a_home
 from hymba_lab.errors import DataError, TrialFailed, UserError, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def parser(command: str, about: str, file: str) -> argparse.ArgumentParser:
@@ -42,6 +45,16 @@ def span(seconds: float) -> str:
         return f"{minutes} min"
     days, hours = divmod(hours, 24)
     return f"{hours} h {minutes:02} min" if not days else f"{days} d {hours} h"
+
+
+def plain_console(**options: Any) -> "Console":
+    """Return a console that reads no style or picture out of texts such as `gate [/b]` or `:x:`.
+
+    `options` are those of `rich.console.Console`.
+    """
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, **options)
 
 
 def keep_matplotlib_here() -> None:

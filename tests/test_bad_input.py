@@ -181,7 +181,7 @@ def test_a_deleted_experiment_is_named_with_the_way_back(lab: Lab) -> None:
 def test_a_locked_database_is_named_after_a_while(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "_LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr(tracking, "LOCK_PATIENCE_S", 0.1)
     moved = (lab.folder / "mlflow.db").rename(lab.folder / "locked.db")
     with sqlite3.connect(moved, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -96,7 +96,8 @@ def test_a_sweep_is_a_function_that_returns_its_verdicts(
     monkeypatch.setattr(run, "make_launcher", Inline)  # no process of its own for four short runs
     lab = Lab(tmp_path).with_store()
 
-    report = lab_module.sweep(lab.folder / "sweep.yaml", root=lab.folder)
+    given = ["training.tokens=640"]
+    report = lab_module.sweep(lab.folder / "sweep.yaml", root=lab.folder, overrides=given)
     assert list(report.verdicts["row"]) == ["mean", "gate"]
     assert report.verdicts["verdict"][0] == "baseline"
     plan = lab_module.plan(lab.folder / "sweep.yaml", root=lab.folder)
@@ -105,7 +106,8 @@ def test_a_sweep_is_a_function_that_returns_its_verdicts(
     trained = lab_module.train(lab.folder / "tiny.yaml", record["seed"], root=lab.folder)
     assert trained.metrics.keys() == record["metrics"].keys()
     export = json.loads((lab.folder / "runs/sweeps/sweep-tiny/export.json").read_text())
-    assert export["command"].startswith("hymba_lab.sweep(")
+    file = str(lab.folder / "sweep.yaml")
+    assert export["command"] == f"hymba_lab.sweep({file!r}, overrides={given!r})"
 
 
 def test_shipped_files_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -606,3 +606,21 @@ def test_the_command_races_and_tells_its_winners_apart_in_the_store(lab: Lab) ->
     )
     assert study == "sweep-tiny"  # every run is a trial of one study
     assert lab.run().code == 0  # again: nothing is trained, nothing told otherwise
+
+
+def test_a_value_past_the_edge_meets_every_seed_once(lab: Lab) -> None:
+    """The trial that asked whether its field takes it was once handed out for another seed's."""
+    lab.edit(**RACE, widen=True)
+    session = lab.session()
+    time = dict.fromkeys(RATES, 4000) | {8e-3: 400, 1.6e-2: 440}
+    steps = {
+        (cell.label, rate, seed): float(step)
+        for cell, (rate, step), seed in product(session.cells, time.items(), range(6))
+    }
+    jobs = session.planner.jobs(play(session, steps, random.Random(0)))
+    for cell in session.cells:
+        own = [job for job in jobs if job.cell.label == cell.label]
+        further = [job.seed for job in own if job.params["optimizer.lr"] == 1.6e-2]
+        assert sorted(further) == [0, 1, 2, 3, 4, 5]
+        assert {job.params["optimizer.lr"] for job in own if job.stage == "seed"} == {8e-3}
+    assert len({job.identity for job in jobs}) == len(jobs)

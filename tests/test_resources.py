@@ -17,6 +17,7 @@ from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.slurm import Slurm
 from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
 from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
+from hymba_lab.sweep.launchers.slurm_script import options
 from hymba_lab.sweep.observers.state import StateFile, new_state_file
 from hymba_lab.sweep.resources import load_resources
 
@@ -257,3 +258,10 @@ def test_a_job_belongs_to_the_coordinator_that_asked_for_it_while_that_lives(
 def answering(code: int, said: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     """A Slurm command that ends so, with words on both streams."""
     return lambda command, **_: subprocess.CompletedProcess(command, code, said, said)
+
+
+def test_a_path_is_one_word_of_an_option_and_none_of_its_own(tmp_path: Path) -> None:
+    """A quotation mark ended the word, and Slurm wrote what follows a percent sign anew."""
+    log = Path('/home/a "b" 100%j\\c/job.log')
+    (line,) = [one for one in options("n", Needs(), log, 60, []) if one.startswith("--output")]
+    assert line == '--output="/home/a \\"b\\" 100%%j\\\\c/job.log"'

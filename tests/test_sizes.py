@@ -12,13 +12,16 @@ from rich.console import Console
 from sweeping import SMALL, Lab, finished
 
 from hymba_lab.cost import many
+from hymba_lab.errors import StoreError
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.runs.tracking import Store
 from hymba_lab.sweep import planner as planners
 from hymba_lab.sweep.estimate import finished_so_far
+from hymba_lab.sweep.jobs import Outcome
 from hymba_lab.sweep.notes import ending_notes
 from hymba_lab.sweep.observers.mirror import Mirror
 from hymba_lab.sweep.observers.view import View
+from hymba_lab.sweep.report import write_report
 
 N_ROWS = 40
 
@@ -161,6 +164,34 @@ def test_a_sweep_asks_its_store_as_often_as_a_small_one(
                 again.ended(job, outcome, trained)
             again.waiting({})
     assert len(n_calls) == 2 and len(set(n_calls.values())) == 1
+
+
+def test_a_store_that_is_away_is_not_asked_run_by_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call waited five minutes, and the coordinator asked for no trial meanwhile."""
+    lab = Lab(tmp_path, many_rows(8), SMALL).with_store()
+    session = lab.session()
+    jobs, waited, told = session.planner.jobs({}), list[float](), list[str]()
+    mirror = Mirror(session, None, 1, told.append)
+
+    def away(self: Store, *words: Any, **named: Any) -> Any:
+        waited.append(self.patience_s)
+        raise StoreError("the server is away.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "call", away)
+        for job in jobs:
+            mirror.ended(job, Outcome("failed", {}, "nan", "the loss"), True)
+            mirror.waiting({})
+        n_asked = len(waited)
+        assert n_asked < len(jobs) and max(waited) <= 5 and len(told) == 1
+        mirror.waiting({})
+        assert len(waited) == n_asked  # it is left alone for a while
+    mirror.finish(write_report(session, {}, "", None))
+    found = mirror.store.runs_by_identity(mirror.experiment)
+    assert found.keys() == {job.identity for job in jobs}
+    assert {run.info.status for run in found.values()} == {"FAILED"}
 
 
 def test_a_finished_run_is_read_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

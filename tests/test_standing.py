@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from hymba_lab.sweep.export import read_export
+from hymba_lab.sweep.question.file import SweepFile
 from hymba_lab.sweep.standing import lost_values, standing
 from hymba_lab.sweep.tuned import chosen_by_one_run
 from tests.claiming import HYBRID, Desk
@@ -145,7 +146,15 @@ def test_which_rows_of_a_race_one_run_chose() -> None:
         line("one value solved", 0, 0.008, 0, 0),
         *(line("none solved", s, 0.004, 1, 0) for s in range(3)),
         line("none solved", 0, 0.008, 0, 0),
+        line("solved by the second", 0, 0.004, 1, 0),
+        *(line("solved by the second", s, 0.004, 1) for s in (1, 2)),
+        line("solved by the second", 0, 0.008, 0, 0),
         *(line("nothing to choose", s, 0.004, 1, 0) for s in range(3)),
     ]
-    assert chosen_by_one_run(pd.DataFrame(lines), [LR]) == ["none solved"]
-    assert chosen_by_one_run(None, [LR]) == []
+    shared = {"question": "?", "base": "", "axes": {}, "metric": {"name": "m", "goal": "maximize"}}
+    file = SweepFile.model_validate({**shared, **RACE, "seeds": [0, 1, 2]})
+    frame = pd.DataFrame(lines)
+    assert chosen_by_one_run(frame, file) == ["none solved", "solved by the second"]
+    assert chosen_by_one_run(None, file) == []
+    began_with_1 = file.model_copy(update={"seeds": [1, 0, 2]})
+    assert chosen_by_one_run(frame, began_with_1) == ["none solved"]

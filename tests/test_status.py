@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,3 +161,47 @@ def test_an_option_is_given_by_its_whole_name() -> None:
     with pytest.raises(SystemExit) as ended:
         main(["fusion", "--det"])
     assert ended.value.code == 2
+
+
+def test_a_name_is_never_that_of_a_longer_one(tmp_path: Path, folder: Path) -> None:
+    """`stop fusion` stopped fusion-lr, where fusion itself had not run."""
+    (folder.parent / "fusion-lr-nano").mkdir()
+    assert status.sweep_folder(tmp_path, "fusion") == folder
+    assert status.sweep_folder(tmp_path, "fusion-lr").name == "fusion-lr-nano"
+    folder.rmdir()
+    with pytest.raises(StoreError, match=r"no sweep 'fusion'; choose one of fusion-lr-nano"):
+        status.sweep_folder(tmp_path, "fusion")
+
+
+def test_a_word_between_the_first_sign_of_life_and_the_next_is_heard(folder: Path) -> None:
+    state = StateFile(folder, lambda: 4, "local")
+    assert len(coordinators(folder)) == 1
+    ask_to_stop(folder)
+    with pytest.raises(SweepStopped):
+        state.waiting({})
+
+
+def test_a_coordinator_that_never_came_to_know_anything_leaves_no_last_word(folder: Path) -> None:
+    known = StateFile(folder, lambda: 4, "local")
+    known.read_back({IDENTITY: Outcome("finished", {})})
+    known.read_back({IDENTITY: Outcome("finished", {})})  # it helped, and leads now
+    known.close()
+    StateFile(folder, lambda: 4, "local").close()
+    assert (last_state(folder) or {})["done"]["finished"] == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone becomes somebody else")
+def test_who_may_only_read_is_told_the_state(folder: Path) -> None:
+    state = StateFile(folder, lambda: 4, "local")
+    for path in [folder, *folder.parents]:
+        if path.owner() == "root" and path != Path("/") and str(path) != tempfile.gettempdir():
+            path.chmod(0o755)
+    (state.path).chmod(0o644)
+    read = (
+        "import os, sys; from pathlib import Path; from hymba_lab.runs.lease import age_s; "
+        "os.setuid(65534); print(age_s(Path(sys.argv[1])) < 60)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", read, str(state.path)], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "True"

@@ -12,6 +12,7 @@ from sweeping import SEARCH, SWEEP, Lab, finished
 from hymba_lab.sweep.jobs import Job, Outcome, pareto_jobs, winner
 from hymba_lab.sweep.pruning import make_pruning
 from hymba_lab.sweep.question.file import Metric, Pruner
+from hymba_lab.sweep.report import tuning_lines
 from hymba_lab.sweep.session import Session
 
 METRIC = Metric(name="val/recall_accuracy", goal="maximize")
@@ -332,3 +333,17 @@ def test_the_key_holds_all_that_a_decision_depends_on() -> None:
     assert len(keys) == 5
     assert make_pruning(Pruner(), METRIC, [curve(0.5)]) is None
     assert make_pruning(options, CACHE, [curve(0.5)]) is None
+
+
+def test_values_suggested_again_are_one_run(lab: Lab) -> None:
+    """A sampler may repeat itself: the sweep was never done, and its hours counted twice."""
+    lab.edit(search={"optimizer.lr": {"choices": [1e-3, 2e-3]}}, trials_per_cell=4)
+    session, outcomes = lab.session(), dict[str, Outcome]()
+    while waiting := [j for j in session.planner.jobs(outcomes) if j.identity not in outcomes]:
+        outcomes[waiting[0].identity] = score(waiting[0])
+    jobs = session.planner.jobs(outcomes)
+    tuned = {job.identity for job in jobs if job.stage == "tune"}
+    assert len(tuned) == 4 < len([job for job in jobs if job.stage == "tune"])
+    assert session.planner.total() == len({job.identity for job in jobs}) == len(outcomes)
+    lines = list(tuning_lines(session, None, jobs, outcomes))
+    assert sorted(line["identity"] for line in lines) == sorted(tuned)

@@ -178,6 +178,52 @@ def test_a_searched_width_is_paid_for_by_its_own_trial(lab: Lab) -> None:
     assert params[48] - params[8] == 2 * 3 * 16 * 40
 
 
+def test_what_gives_a_row_its_budget_is_no_trials_to_change(lab: Lab) -> None:
+    width, state = "model.mlp.d_ff", "model.ssm.d_state"
+    lab.write("sweep.yaml", SWEEP + SEARCH.replace("optimizer.lr", width))
+    lab.edit(search={width: {"choices": [8, 48]}}, sampler={"name": "grid"})
+    lab.edit(match={"params": "baseline", "by": state, "rows": {"gate": width}, "tolerance": "9%"})
+    with pytest.raises(ConfigError, match=r"match\.rows\.gate: model\.mlp\.d_ff is set by search"):
+        lab.session()
+    hold = {"gate": {width: {"ratio": 2}}}
+    lab.edit(match={"params": "baseline", "by": state, "hold": hold, "tolerance": "9%"})
+    with pytest.raises(ConfigError, match=r"match\.hold\.gate.*model\.mlp\.d_ff is set by search"):
+        lab.session()
+    lab.edit(match={"params": "baseline", "by": state, "tolerance": "9%"})
+    with pytest.raises(ConfigError, match=r"d_ff = 8 changes the budget of row 'mean' by -\d.*9%"):
+        lab.session()
+
+
+def test_a_searched_value_that_some_row_refuses_is_refused_before_anything_trains(
+    lab: Lab,
+) -> None:
+    """It was tried in the baseline alone: the sweep stopped at that trial, again and again."""
+    lab.write("sweep.yaml", SWEEP + SEARCH)
+    lab.edit(axes={"heads": {n: {"model.heads.n_heads": int(n)} for n in ("4", "2")}})
+    searched = "model.heads.n_kv_heads"
+    tried: list[tuple[dict[str, object], str, int]] = [
+        ({"choices": [1, 2, 4]}, "2", 4),
+        ({"low": 2, "high": 4}, "4", 3),  # between the ends
+    ]
+    for span, row, value in tried:
+        lab.edit(search={searched: span})
+        with pytest.raises(ConfigError) as error:
+            lab.session()
+        said = str(error.value)
+        assert f"row '{row}' with {searched} = {value} of " in said and "sweep.yaml:" in said
+        assert f"n_heads = {row} is no multiple of n_kv_heads = {value}" in said
+
+
+@pytest.mark.parametrize(
+    "given", ["optimizer.lr=0.5", "optimizer={name: adamw, lr: 0.5}", "model.fusion.name=gate"]
+)
+def test_an_override_of_what_runs_set_themselves_is_refused(lab: Lab, given: str) -> None:
+    """It was lost without a word, and stood in the command that is printed with the results."""
+    lab.write("sweep.yaml", SWEEP + SEARCH)
+    with pytest.raises(ConfigError, match=r"--set .*: (search|axis 'fusion') of .*sweep\.yaml:\d"):
+        lab.session(given)
+
+
 # --- one owner per path
 
 
@@ -205,3 +251,13 @@ def test_a_component_refusing_a_row_names_the_row_and_the_line(lab: Lab) -> None
     (line,) = re.findall(r"sweep\.yaml:(\d+):\d+: model\.heads: .* n_heads = 3", said)
     lines = (lab.folder / "sweep.yaml").read_text().splitlines()
     assert '"three": {' in lines[int(line) - 2]
+
+
+def test_a_metric_that_comes_after_the_runs_chooses_no_values(lab: Lab) -> None:
+    lab.write("sweep.yaml", SWEEP + SEARCH)
+    late = {"name": "eval/digits/acc", "goal": "maximize"}
+    lab.edit(metric=late)
+    with pytest.raises(ConfigError, match=r"metric\.name: eval/digits/acc.*too late to choose"):
+        lab.session()
+    lab.edit(search={}, trials_per_cell=0)
+    assert len(lab.session().planner.jobs({})) == 4  # rows are compared by it, as it comes

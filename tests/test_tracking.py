@@ -149,7 +149,7 @@ def test_a_locked_database_is_waited_for(store: Store, monkeypatch: pytest.Monke
 
 
 def test_patience_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_LOCK_PATIENCE_S", 0.0)
+    monkeypatch.setattr(store, "lock_patience_s", 0.0)
     with pytest.raises(StoreError, match=r"sqlite.*database is locked; another process"):
         store.call(Locked(10**6))
 

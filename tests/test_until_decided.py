@@ -209,3 +209,27 @@ def test_the_plan_tells_what_may_be_added(lab: Lab) -> None:
     lab.with_store()
     ended = lab.run("--plan", "--until-decided", "8")
     assert "undecided rows and the baseline go on to 4, 8 seeds" in " ".join(ended.out.split())
+
+
+@pytest.mark.parametrize("tuning", ["one_seed", "race"])
+def test_without_a_result_of_the_baseline_nothing_is_added_and_there_is_a_table(
+    tmp_path: Path, tuning: str
+) -> None:
+    """The further seeds of the baseline were asked for by values that it does not have."""
+    lab = Lab(tmp_path, THREE + SEARCH.replace("{low: 1.0e-3, high: 1.0e-2, log: true}",
+                                               "{choices: [1.0e-3, 2.0e-3]}"))  # fmt: skip
+    further = {"tuning": tuning, "behind": 1.0} if tuning == "race" else {}
+    lab.edit(seeds=[0, 1, 2], until_decided=6, sampler={"name": "grid"}, **further)
+
+    def diverged(job: Job) -> Outcome:
+        if job.cell.label == "mean":
+            return Outcome("failed", {}, "nan", "the loss is not a number")
+        return score(job)
+
+    session, outcomes = lab.session(), dict[str, Outcome]()
+    assert set(seeds(play(session, outcomes, diverged))) == {"gate", "sum"}
+    assert "no tuning trial finished: nan" in "".join(notes_of(session, outcomes))
+
+
+def notes_of(session: Session, outcomes: dict[str, Outcome]) -> list[str]:
+    return write_report(session, outcomes, "", None).table.notes

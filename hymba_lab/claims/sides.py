@@ -223,7 +223,7 @@ class Asked:
 
     def _unraced(self, claim: Claim) -> list[str]:
         export = self._export(claim)
-        return chosen_by_one_run(export.tuning, export.sweep.search)
+        return chosen_by_one_run(export.tuning, export.sweep)
 
     def unfair(self, claim: Claim, pair: Pair, timed: bool) -> str:
         """Why the two rows may not be compared as they stand; "" where they may."""

@@ -99,6 +99,7 @@ def _line(config: "Config", found: dict[str, float] | None) -> dict[str, Any]:
 
 
 def _print(lines: list[dict[str, Any]], protocol: "Protocol", options: argparse.Namespace) -> None:
+    from hymba_lab.cli import plain_console
     from hymba_lab.cost.throughput import hardware_of
     from hymba_lab.runs.provenance import commit
 
@@ -114,11 +115,10 @@ def _print(lines: list[dict[str, Any]], protocol: "Protocol", options: argparse.
     if options.json:
         print(json.dumps({**about, "results": lines}, indent=1))
         return
-    from rich.console import Console
 
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:  # a file or a pipe: no column is folded away
-        console = Console(width=140)
+        console = plain_console(width=140)
     console.print(_table(lines))
     console.print(
         f"random weights, {options.dtype}; {protocol.seq_len:,} tokens in, {protocol.new_tokens} "

@@ -124,11 +124,12 @@ class Bar(Silent):
     """The requests of the task under way on a terminal, with the time left; silent elsewhere."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+        from hymba_lab.cli import plain_console
+
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
+        console = plain_console(stderr=True)
         silent = not console.is_terminal
         self._bar = Progress(*columns, console=console, transient=True, disable=silent)
         self._task = self._bar.add_task("requests", total=None)

@@ -96,14 +96,13 @@ def _report(config: "Config", options: argparse.Namespace) -> "Report":
 
 
 def _show(reports: "list[Report]") -> None:
-    from rich.console import Console
-
+    from hymba_lab.cli import plain_console
     from hymba_lab.cost.report import CONVENTIONS
     from hymba_lab.cost.show import parts_table, plan_table, totals_table
 
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:  # a file or a pipe: no column is folded away
-        console = Console(width=max(140, 60 + 24 * len(reports)))
+        console = plain_console(width=max(140, 60 + 24 * len(reports)))
     if len(reports) == 1:
         console.print(plan_table(reports[0]))
         console.print(parts_table(reports[0]))

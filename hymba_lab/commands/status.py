@@ -43,7 +43,7 @@ def sweep_folder(root: Path, given: str) -> Path:
     if name.strip(".") and (folder / name).is_dir():
         return folder / name
     known = sorted(path.name for path in folder.glob("*") if path.is_dir())
-    found = [one for one in known if one.startswith(f"{name}-")]
+    found = [one for one in known if one.rpartition("-")[0] == name]
     if len(found) == 1:
         return folder / found[0]
     if found:

@@ -194,19 +194,24 @@ def waited_for(
 
 
 def age_s(path: Path) -> float:
-    """Return how long ago a file was renewed [s], by the clock of its own file system."""
+    """Return how long ago a file was renewed [s], by the clock of its own file system.
+
+    Who may only read there, or finds the disk full, goes by this machine's clock.
+    """
     probe = path.with_name(f".clock.{uuid.uuid4().hex}")
     try:
         renewed = path.stat().st_mtime
-        probe.touch()
-        try:
-            return probe.stat().st_mtime - renewed
-        finally:
-            probe.unlink(missing_ok=True)
     except FileNotFoundError:
         return float("inf")
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}.") from None
+    now = time.time()
+    with suppress(OSError):
+        probe.touch()
+        now = probe.stat().st_mtime
+    with suppress(OSError):
+        probe.unlink(missing_ok=True)
+    return now - renewed
 
 
 def this_process(job: str = "") -> dict[str, Any]:

@@ -28,11 +28,12 @@ from hymba_lab.runs.store_uri import is_server, remembered, whole
 T = TypeVar("T")
 
 IDENTITY = "hymba_lab.identity"
-STAGE = "hymba_lab.stage"  # "tune", "race" (compared runs of values that lost) or "seed"
+STAGE = "hymba_lab.stage"  # "tune", "race" (compared runs of values that lost), "seed", or:
+EARLIER = "earlier"  # of a plan that the sweep has left: another value, seed or row
 ROLE = "hymba_lab.role"  # "sweep" (parent) or "trial" (child)
 SHARED_FROM = "hymba_lab.shared_from"  # a copy for the charts of a run trained in another sweep
 
-_LOCK_PATIENCE_S = 60.0
+LOCK_PATIENCE_S = 60.0
 _RUNS_A_QUERY = 100
 PATIENCE_S = 300.0
 """How long [s] a store that has answered once is waited for when it is away."""
@@ -83,6 +84,7 @@ class Store:
         self.uri = uri = remembered(uri, "--tracking-uri")
         self.file = file_of(uri)
         self.patience_s = PATIENCE_S if patience_s is None else patience_s
+        self.lock_patience_s = LOCK_PATIENCE_S
         with readable_errors(uri), sole_maker(uri, "mlflow"), _quiet_imports():
             require_server(uri)
             _take_percents_as_they_are()
@@ -237,7 +239,7 @@ class Store:
                 return call()
             except Exception as error:
                 waited, locked = time.monotonic() - begun, "locked" in str(error)
-                limit_s = _LOCK_PATIENCE_S if locked else away_s if is_away(error) else -1.0
+                limit_s = self.lock_patience_s if locked else away_s if is_away(error) else -1.0
                 if waited > limit_s:
                     raise
                 if waited > QUIET_S and not told:

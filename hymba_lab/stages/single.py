@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from hymba_lab.cli import plain_console
 from hymba_lab.config import Config, load_config
 from hymba_lab.config.shipped import shipped
 from hymba_lab.errors import LeaseLost, StoreError, TrialFailed
@@ -45,7 +45,7 @@ def train(
     with folder.locked():
         record = folder.result
         if is_whole(record):
-            Console().print(f"this run is finished; reading {folder.path}")
+            plain_console().print(f"this run is finished; reading {folder.path}")
         else:
             single.train(chain(config)[0], seed, **options)
             run = open_run(config, folder.identity, seed, root, tracking_uri)

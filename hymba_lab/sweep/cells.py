@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from hymba_lab.config import Config, resolve
 from hymba_lab.config.yaml_file import Document
-from hymba_lab.cost import Costs, meta_model
+from hymba_lab.cost import Costs
 from hymba_lab.cost.many import Meter, Tried
 from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.model import LanguageModel
@@ -114,17 +114,6 @@ class _Trainable:
         if key not in self._passed:
             require_trainable(config, self._vocab)
             self._passed.add(key)
-
-
-def check_search(sweep: Sweep, cell: Cell, vocab: int) -> None:
-    """Refuse a searched value, at the ends of its range or any of its choices, that cannot work."""
-    built = meta_model(cell.config.model, vocab)
-    for path, span in sweep.file.search.items():
-        mark = sweep.document.where(["search", path])
-        for value in span.choices or (span.low, span.high):
-            config = resolve(cell.document.patched(path, value, mark))
-            same = config.model == cell.config.model
-            require_trainable(config, vocab, built if same else None)
 
 
 def _plugin_fault(config: Config, error: Exception) -> str | None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hymba_lab.errors import LaunchError
 from hymba_lab.runs.store_uri import PASSWORDS, without_passwords
 from hymba_lab.sweep.launchers.needs import Needs
 
+_KNOWN_S = 120.0  # loading what trains takes seconds, on a busy machine many
 _STARTING_S, _LEAVING_S = 20.0, 40.0  # Slurm tells a job a minute before it ends
 
 _JOB = "coordinator.job"
@@ -30,7 +32,25 @@ def detach(folder: Path, name: str, argv: Sequence[str], *, launcher: str, needs
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
+    _until_known(folder, process, log)
     return f"{name}: process {process.pid} runs the sweep; its output: {log}"
+
+
+def _until_known(folder: Path, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Return once `status` and `stop` know of the coordinator, or it has ended its work.
+
+    Raises `LaunchError` where it ended without.
+    """
+    from hymba_lab.sweep.observers.state import coordinators
+
+    end = time.monotonic() + _KNOWN_S
+    while process.poll() is None and time.monotonic() < end:
+        if any(one["holder"].get("pid") == process.pid for one in coordinators(folder)):
+            return
+        time.sleep(0.2)
+    if process.poll():
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+        raise LaunchError("\n".join([f"--detach: it ended at once; {log} says:", *last]))
 
 
 def again() -> str | None:

@@ -2,17 +2,18 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hymba_lab.atomic import json_of, make_folder, write_atomically
+from hymba_lab.cli import plain_console
 from hymba_lab.runs.provenance import hardware
 from hymba_lab.stages.chain import count, identities, names
 from hymba_lab.sweep.coordinator import Coordinator
@@ -90,7 +91,7 @@ def _workers(session: Session, cluster: Resources, asked: int | None) -> int:
 
 def print_plan(found: Plan) -> None:
     """Print the plan."""
-    console = Console()
+    console = plain_console()
     console.print(found.question, style="bold")
     console.print(found.table)
     if found.devices:
@@ -204,10 +205,11 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
     table.columns[0].overflow = "fold"
     file = session.sweep.file
     planned = f"/{file.runs_per_row}" if file.design != "search" else ""
-    finished: dict[str, int] = {}
-    for job in session.planner.jobs(outcomes):
-        if job.identity in outcomes and outcomes[job.identity].status != "failed":
-            finished[job.cell.label] = finished.get(job.cell.label, 0) + 1
+    finished = Counter(
+        label
+        for label, identity in {(j.cell.label, j.identity) for j in session.planner.jobs(outcomes)}
+        if identity in outcomes and outcomes[identity].status != "failed"
+    )
     first = session.cells[0].costs
     for cell in session.cells:
         costs, ratio = cell.costs, cell.costs.ssm_to_attention
@@ -218,7 +220,7 @@ def _cell_table(session: Session, outcomes: Outcomes, speeds: Mapping[str, float
             "" if math.isnan(ratio) else f"{ratio:.2f}",
             f"{costs.flops_per_token / 1e6:.3f}",
             f"{costs.cache_bytes / 1e3:,.1f}",
-            f"{finished.get(cell.label, 0)}{planned}",
+            f"{finished[cell.label]}{planned}",
             *([f"{1e3 * speeds[cell.label]:.0f}"] if cell.label in speeds else []),
         )
     return table
@@ -249,7 +251,7 @@ def _calibrate(session: Session, n_threads: int) -> tuple[dict[str, float], list
     from hymba_lab.sweep.calibrate import load, time_of_step
 
     told = [load()]
-    with Console().status("measuring a few steps of every row"):
+    with plain_console().status("measuring a few steps of every row"):
         times = {
             cell.label: time_of_step(cell.config, session.mixture, n_threads)
             for cell in session.cells

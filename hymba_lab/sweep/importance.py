@@ -45,10 +45,11 @@ def importance_notes(file: SweepFile, done: Sequence[tuple[Job, Outcome]]) -> li
     for goal in file.objectives or [file.metric]:
         shares = importances(file, done, goal)
         if shares:
+            n = sum(is_whole(outcome, [value_of(job, outcome, goal)]) for job, outcome in done)
             told = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
             notes.append(
                 f"Importance for {goal.name} (share of its variance over the searched space, by "
-                f"fANOVA from {len(done)} trials on seed {file.tune_seed}; an estimate, not a "
+                f"fANOVA from {n} trials on seed {file.tune_seed}; an estimate, not a "
                 f"test): {told}."
             )
     return notes

@@ -14,7 +14,7 @@ def luck_notes(export: Export) -> list[str]:
     sweep = export.sweep
     if sweep.tuned_by_one_run:
         return [_of_all(sweep)]
-    rows = chosen_by_one_run(export.tuning, sweep.search)
+    rows = chosen_by_one_run(export.tuning, sweep)
     return [_of_some(listed(rows), sweep)] if rows else []
 
 
@@ -24,7 +24,7 @@ def with_caution(table: tables.Table, export: Export) -> tables.Table:
     if sweep.tuned_by_one_run:
         caution = "One run a value tuned each row: this may be the luck of that."
         return replace(table, caution=caution)
-    rows = chosen_by_one_run(export.tuning, sweep.search)
+    rows = chosen_by_one_run(export.tuning, sweep)
     lines = table.frame[table.frame["row"].isin(rows)].to_dict("records")
     decided = any(
         kind({str(name): value for name, value in line.items()}) in ("better", "worse")

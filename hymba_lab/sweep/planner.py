@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hymba_lab.config import resolve
+from hymba_lab.config import Config, resolve
 from hymba_lab.cost.many import Meter
 from hymba_lab.errors import ConfigError
 from hymba_lab.runs.record import identity_of
@@ -29,6 +29,7 @@ from hymba_lab.sweep.jobs import (
 from hymba_lab.sweep.judging import judged
 from hymba_lab.sweep.question.file import Metric, Range, Sweep
 from hymba_lab.sweep.race import race_jobs, race_of
+from hymba_lab.sweep.searched import refused
 from hymba_lab.sweep.suggest import suggest
 from hymba_lab.sweep.widening import MOST, one_further
 
@@ -40,19 +41,26 @@ class Planner:
         self.sweep, self.cells, self.fingerprint = sweep, list(cells), fingerprint
         self._meter = meter
         self._race_for = race_of(sweep)
-        self._jobs: dict[tuple[str, str, int, str], Job] = {}
+        self._jobs: dict[tuple[str, str, int, int, str], Job] = {}
         self._suggestions: dict[tuple[str, int], Params] = {}
-        self._n_chosen: dict[str, int] = {}  # jobs of the rows whose values are chosen
+        self._n_chosen: dict[str, int] = {}  # runs of the rows whose values are chosen
+        self._n_runs: int | None = None  # of all, once all have ended
         self._planned: dict[tuple[str, int], tuple[list[Job], list[Outcome | None]]] = {}
 
     def jobs(self, outcomes: Outcomes) -> list[Job]:
         """Return every job that the outcomes so far determine, finished ones included."""
+        found = self._found(outcomes)
+        runs = {job.identity for job in found}
+        self._n_runs = len(runs) if runs <= outcomes.keys() else None
+        return found
+
+    def _found(self, outcomes: Outcomes) -> list[Job]:
         if self.sweep.file.design == "search":
             return list(self._search_jobs(outcomes))
         rows = {cell.label: self._jobs_of(cell, outcomes) for cell in self.cells}
         self._look_on(rows, outcomes)
         self._n_chosen = {
-            label: len(own)
+            label: len({job.identity for job in own})
             for label, own in rows.items()
             if any(job.stage == "seed" for job in own) or known(own, outcomes) is not None
         }
@@ -61,6 +69,8 @@ class Planner:
     def total(self) -> int:
         """Return how many jobs the sweep comes to (design search, until decided: at least)."""
         file = self.sweep.file
+        if self._n_runs is not None:
+            return self._n_runs
         if file.design == "search":
             return file.runs_of(len(self.cells))
         return sum(self._n_chosen.get(cell.label, file.runs_per_row) for cell in self.cells)
@@ -112,7 +122,8 @@ class Planner:
             self._suggested(cell.label, file.search, index, [], [file.metric])
             for index in range(file.trials_per_cell)
         ]
-        return race_jobs(self._race_for, values, outcomes, partial(self._job, cell), seeds)
+        make, takes = partial(self._job, cell), partial(self._takes, cell)
+        return race_jobs(self._race_for, values, outcomes, make, seeds, takes)
 
     def _widened(self, cell: Cell, tuned: Sequence[Job], outcomes: Outcomes) -> Iterator[Job]:
         """Further trials past the edge of the choices, until the winner is inside."""
@@ -124,13 +135,10 @@ class Planner:
                 return
             tried = {path: [job.params[path] for job in jobs] for path in file.search}
             params = one_further(best.params, tried)
-            if params is None:
+            if params is None or not self._takes(cell, params):
                 return
             shown = done if file.pruner.name == "overtaken" and done else ()
-            try:
-                job = self._job(cell, "tune", len(jobs), file.tune_seed, params, shown)
-            except ConfigError:  # past the choices lies what the field does not take
-                return
+            job = self._job(cell, "tune", len(jobs), file.tune_seed, params, shown)
             jobs.append(job)
             yield job
 
@@ -174,10 +182,12 @@ class Planner:
     ) -> dict[str, Params]:
         """The tuned values of the rows to go on with, the baseline's among them; {} at the end.
 
-        A row of which no seed finished is given up.
+        A row of which no seed finished is given up, and all are without one of the baseline.
         """
         params = {job.cell.label: job.params for job in jobs if job.stage == "seed"}
         labels = [cell.label for cell in self.cells]
+        if labels[0] not in params:
+            return {}
         found = judged(self.sweep, labels, jobs, outcomes, looks)
         rows = [one.label for one in found if not one.decided and one.n]
         return {label: params[label] for label in [labels[0], *rows]} if rows else {}
@@ -233,14 +243,9 @@ class Planner:
         params: Params,
         past: Sequence[tuple[Job, Outcome]] = (),
     ) -> Job:
-        key = (cell.label, stage, index, repr(sorted(params.items())))
+        key = (cell.label, stage, index, seed, repr(sorted(params.items())))
         if key not in self._jobs:
-            document, config = cell.document, cell.config
-            for path, value in params.items():
-                mark = self.sweep.document.where(["search", path])
-                document = document.patched(path, value, mark)
-            if params:
-                config = resolve(document)
+            config = self._config(cell, params)
             if config.model != cell.config.model:  # tuned values that cost something
                 cell = replace(cell, config=config, costs=cell_costs(config, self._meter))
             history = tuple(outcome for _, outcome in past)
@@ -252,6 +257,26 @@ class Planner:
             )
             self._jobs[key] = made
         return self._jobs[key]
+
+    def _config(self, cell: Cell, params: Params) -> Config:
+        """Return the row's configuration with these values; a refusal names the row and them."""
+        if not params:
+            return cell.config
+        document = cell.document
+        for path, value in params.items():
+            document = document.patched(path, value, self.sweep.document.where(["search", path]))
+        try:
+            return resolve(document)
+        except ConfigError as error:
+            raise refused(self.sweep, cell, params, error) from None
+
+    def _takes(self, cell: Cell, params: Params) -> bool:
+        """Whether values past the choices are still ones that their fields take."""
+        try:
+            self._config(cell, params)
+        except ConfigError:
+            return False
+        return True
 
 
 def known(jobs: Sequence[Job], outcomes: Outcomes) -> list[tuple[Job, Outcome]] | None:

@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hymba_lab.errors import ConfigError
 from hymba_lab.sweep.jobs import Job, Outcome, Outcomes, Params, Stage, value_of, winner
 from hymba_lab.sweep.question.file import Metric, Stop, Sweep, SweepFile
 from hymba_lab.sweep.question.level import recall_guess, task_of_sweep
@@ -124,12 +123,14 @@ def race_jobs(
     outcomes: Outcomes,
     make: Make,
     seeds: Sequence[int] = (),
+    takes: Callable[[Params], bool] = lambda params: True,
 ) -> list[Job]:
     """Return the jobs of one row that the outcomes so far determine: a pure function of them.
 
     `seeds`, by default the file's, may be more of them: who was in reach at the end goes on.
     The winner's are of stage "seed", all others of stage "race"; while several are in the race, all
-    are. With `widen`, a leader at an edge of what was tried brings one value more into the race.
+    are. With `widen`, a leader at an edge of what was tried brings one value more into the race,
+    if the row `takes` it.
     """
     file, entered = race.file, list(values)
     for _ in range(MOST + 1):
@@ -138,19 +139,10 @@ def race_jobs(
             break
         tried = {path: [params[path] for params in entered] for path in file.search}
         further = one_further(leader, tried)
-        if further is None or not _allowed(make, len(entered), further):
+        if further is None or not takes(further):
             break
         entered.append(further)
     return jobs
-
-
-def _allowed(make: Make, number: int, params: Params) -> bool:
-    """Whether a value past the choices is still one that its field takes."""
-    try:
-        make("race", number, 0, params, ())
-    except ConfigError:
-        return False
-    return True
 
 
 def _raced(

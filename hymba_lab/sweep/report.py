@@ -118,7 +118,7 @@ def tuning_lines(
     """Yield a line for every run that ended and chose values; in a race compared runs choose."""
     file = session.sweep.file
     choosing = ("race", "seed") if file.tuning == "race" else ("tune",)
-    for job in jobs:
+    for job in _once(jobs):
         outcome = outcomes.get(job.identity)
         if outcome is not None and job.stage in choosing:
             yield {
@@ -135,8 +135,14 @@ def tuning_lines(
 
 def _records(jobs: Sequence[Job], outcomes: Outcomes, *stages: Stage) -> list[Mapping[str, Any]]:
     """Return the records of what was trained, of some stages or of all."""
-    ended = [outcomes.get(job.identity) for job in jobs if not stages or job.stage in stages]
+    asked = [job for job in jobs if not stages or job.stage in stages]
+    ended = [outcomes.get(job.identity) for job in _once(asked)]
     return [outcome.record for outcome in ended if outcome and "hardware" in outcome.record]
+
+
+def _once(jobs: Sequence[Job]) -> list[Job]:
+    """Return every run once: a sampler may suggest values again."""
+    return list({job.identity: job for job in reversed(jobs)}.values())[::-1]
 
 
 def _hours(records: Sequence[Mapping[str, Any]]) -> float:
@@ -153,7 +159,7 @@ def runs_frame(session: Session, outcomes: Outcomes) -> pd.DataFrame:
     present = {line["row"] for line in lines}
     for cell in planned:
         if cell.label not in present:
-            own = [outcomes.get(job.identity) for job in every if job.cell == cell]
+            own = [outcomes.get(job.identity) for job in every if job.cell.label == cell.label]
             reasons = [one.reason for one in own if one]
             lines += [_absent(cell, seed, reasons) for seed in session.sweep.file.seeds]
     if not searched:

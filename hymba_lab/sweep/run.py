@@ -5,13 +5,15 @@ first of them leads: it alone mirrors into the stores, until it ends and another
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from hymba_lab.atomic import make_folder
+from hymba_lab.cli import plain_console
 from hymba_lab.runs.lease import newest, waited_for
 from hymba_lab.runs.root_id import root_id
 from hymba_lab.runs.store_uri import remembered
@@ -21,7 +23,7 @@ from hymba_lab.sweep.jobs import Job
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.observers.base import Observer
 from hymba_lab.sweep.observers.mirror import Mirror
-from hymba_lab.sweep.observers.state import StateFile, new_state_file, tells_its_end
+from hymba_lab.sweep.observers.state import StateFile
 from hymba_lab.sweep.observers.trials_db import TrialsDB
 from hymba_lab.sweep.observers.view import View
 from hymba_lab.sweep.pruning import Pruning
@@ -75,11 +77,11 @@ def run_sweep(
 
     Raises a `UserError` for whatever the caller can mend, `SweepStopped` after `hymba-lab stop`.
     """
-    console = Console()
+    console = plain_console()
     cluster = load_resources(resources, launcher)
     session = open_session(file, scale=scale, overrides=overrides, root=root)
     cluster.check([cell.label for cell in session.cells], session.sweep)
-    command = command or f"hymba_lab.sweep({str(file)!r}{f', scale={scale!r}' if scale else ''})"
+    command = command or _as_called(file, scale=scale, overrides=list(overrides), out=out)
     asked = Invocation(
         session,
         cluster,
@@ -91,23 +93,38 @@ def run_sweep(
         retry_failed,
     )
     make_folder(session.folder)
-    with asked.ctrl_c.heard(), leaving_on_signals(cluster.spec.name != "local"):
+    state = StateFile(session.folder, session.planner.total, cluster.spec.name)
+    with (
+        closing(state),
+        asked.ctrl_c.heard(),
+        leaving_on_signals(cluster.spec.name != "local"),
+    ):
         with waited_for(session.folder, timeout=0) as lead:
             if lead is not None:
-                return _lead(asked, command, out)
-        _help(asked)
+                return _lead(asked, state, command, out)
+        _help(asked, state)
         with waited_for(session.folder, told=console.print):
-            return _lead(asked, command, out)
+            return _lead(asked, state, command, out)
 
 
-def _lead(asked: Invocation, command: str, out: Path | None) -> Report:
+def _as_called(file: str | Path, **options: Any) -> str:
+    """Return the call that makes these results; `root` says where runs stand, not what they are."""
+    given = [
+        f"{name}={(str(value) if isinstance(value, Path) else value)!r}"
+        for name, value in options.items()
+        if value
+    ]
+    return f"hymba_lab.sweep({', '.join([repr(str(file)), *given])})"
+
+
+def _lead(asked: Invocation, state: StateFile, command: str, out: Path | None) -> Report:
     session = asked.session
     mirror = Mirror(session, asked.tracking_uri, asked.threads)
     view = View(session, asked.console)
     observers: list[Observer] = [mirror, TrialsDB(session, asked.study_uri), view]
     coordinator = _coordinator(asked, mirror, observers)
     try:
-        _train_missing(asked, coordinator, view)
+        _train_missing(asked, coordinator, view, state)
         report = write_report(session, coordinator.outcomes, command, out)
         mirror.finish(report)
     except CoordinatorLeaves:  # what runs goes on, and is found again
@@ -119,7 +136,7 @@ def _lead(asked: Invocation, command: str, out: Path | None) -> Report:
     return report
 
 
-def _help(asked: Invocation) -> None:
+def _help(asked: Invocation, state: StateFile) -> None:
     """Train beside the coordinator that leads, until nothing is left."""
     held = newest(asked.session.folder)
     by = f" ({held.by})" if held else ""
@@ -129,7 +146,7 @@ def _help(asked: Invocation) -> None:
     mirror = Mirror(asked.session, asked.tracking_uri, asked.threads, leads=False)
     coordinator = _coordinator(asked, mirror, [mirror, view])
     try:
-        _train_missing(asked, coordinator, view)
+        _train_missing(asked, coordinator, view, state)
     except CoordinatorLeaves:
         raise
     except BaseException:
@@ -164,40 +181,30 @@ def task_maker(
     return task
 
 
-def _train_missing(asked: Invocation, coordinator: Coordinator, view: View) -> None:
+def _train_missing(
+    asked: Invocation, coordinator: Coordinator, view: View, state: StateFile
+) -> None:
     coordinator.run(None)
-    session, resources = asked.session, asked.resources
+    state.read_back(coordinator.outcomes)
     if coordinator.complete:
         view.nothing_to_do()
-        if not tells_its_end(session.folder):  # other sweeps have trained its runs
-            state = StateFile(session.folder, session.planner.total, resources.spec.name)
-            state.read_back(coordinator.outcomes)
-            state.close()
         return
-    file = new_state_file(session.folder)
-    launcher = make_launcher(session, resources, asked.workers, asked.threads, file)
-    with ExitStack() as stack:
-        state = StateFile(
-            session.folder,
-            session.planner.total,
-            resources.spec.name,
-            lambda: launcher.trouble,
-            path=file,
-        )
-        stack.callback(state.close)
-        coordinator.observers.append(state)
-        state.read_back(coordinator.outcomes)
-        try:
-            with view.live():
-                coordinator.run(launcher)
-        except CoordinatorLeaves:
-            launcher.leave()
-            raise
-        except BaseException:
-            launcher.stop()
-            coordinator.release()
-            raise
+    launcher = make_launcher(
+        asked.session, asked.resources, asked.workers, asked.threads, state.path
+    )
+    state.trouble = lambda: launcher.trouble
+    coordinator.observers.append(state)
+    try:
+        with view.live():
+            coordinator.run(launcher)
+    except CoordinatorLeaves:
+        launcher.leave()
+        raise
+    except BaseException:
         launcher.stop()
+        coordinator.release()
+        raise
+    launcher.stop()
 
 
 def make_launcher(

@@ -12,11 +12,12 @@ from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import ConfigError, DataError
 from hymba_lab.runs.folder import RunFolder
 from hymba_lab.stages.chain import check_stages
-from hymba_lab.sweep.cells import Cell, check_search, make_cells, refuse_twins
+from hymba_lab.sweep.cells import Cell, make_cells, refuse_twins
 from hymba_lab.sweep.match import match_budgets
 from hymba_lab.sweep.planner import Planner
 from hymba_lab.sweep.question.checks import check_metrics, check_staged, check_sweep
 from hymba_lab.sweep.question.file import Sweep, load_sweep
+from hymba_lab.sweep.searched import check_search
 from hymba_lab.training.validation import metric_names
 
 
@@ -58,7 +59,7 @@ def open_session(
     cells = match_budgets(sweep, make_cells(sweep, meter), meter)
     refuse_twins(sweep, cells)
     _check_stages(cells, mixture)
-    check_search(sweep, cells[0], mixture.vocab)
+    check_search(sweep, cells, meter)
     if sweep.base.n_steps < 1:
         said = (
             f"{sweep.base.training.tokens} tokens do not pay for one step of {mixture.rows} rows "

@@ -26,7 +26,7 @@ def lost_values(exports: Iterable[Export]) -> dict[str, str]:
         if export.tuning is None or export.sweep.tuned_by_one_run:
             continue
         paths = list(export.sweep.search)
-        unraced = chosen_by_one_run(export.tuning, paths)
+        unraced = chosen_by_one_run(export.tuning, export.sweep)
         for _, runs in export.tuning[~export.tuning["row"].isin(unraced)].groupby("row"):
             chosen = runs["chosen"] == 1
             if not chosen.any():  # still racing

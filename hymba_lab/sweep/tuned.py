@@ -52,15 +52,18 @@ def tuning_columns(file: SweepFile, task: Stop | None) -> list[str]:
     return ["row", "seed", *file.search, "chosen", "status", *ended, "identity", "commit"]
 
 
-def chosen_by_one_run(tuning: pd.DataFrame | None, search: Iterable[str]) -> list[str]:
-    """Return the rows of a race whose values one run of each chose: none solved the first seed."""
+def chosen_by_one_run(tuning: pd.DataFrame | None, file: SweepFile) -> list[str]:
+    """Return the rows of a race whose values one run of each chose: none solved the first seed.
+
+    The first is the one that the race began with, which need not be the smallest.
+    """
     if tuning is None or "solved" not in tuning:
         return []
     return [
         str(row)
         for row, runs in tuning.groupby("row", sort=False)
-        if not runs["solved"][runs["seed"] == runs["seed"].iloc[0]].any()
-        and _once(runs[runs["chosen"] != 1], list(search))
+        if not runs["solved"][runs["seed"] == file.seeds[0]].any()
+        and _once(runs[runs["chosen"] != 1], list(file.search))
     ]
 
 

@@ -12,9 +12,10 @@ import pandas as pd
 import rich.box
 import rich.table
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
+from hymba_lab.cli import plain_console
 from hymba_lab.tables.display import Column, Table, display
 from hymba_lab.tables.numbers import MISSING
 
@@ -150,7 +151,7 @@ def _most(column: Column) -> int:
 def to_text(table: Table, width: int = 160) -> str:
     """`to_rich` without colors at a fixed width [characters], for files and logs."""
     file = io.StringIO()
-    Console(file=file, width=width, color_system=None).print(to_rich(table, width))
+    plain_console(file=file, width=width, color_system=None).print(to_rich(table, width))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 

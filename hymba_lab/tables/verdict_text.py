@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 import rich.table
-from rich.console import Console
 from rich.text import Text
 
+from hymba_lab.cli import plain_console
 from hymba_lab.errors import plain
 from hymba_lab.tables.numbers import estimate, number, ratio_estimate
 from hymba_lab.tables.verdict import RowVerdict, Verdicts
@@ -68,5 +68,5 @@ def _beside(pairs: Iterable[tuple[str, str]], width: int) -> list[str]:
     for left, right in pairs:
         grid.add_row(Text(plain(left, keep="")), Text(plain(right)))
     file = io.StringIO()
-    Console(file=file, width=_WIDTH, color_system=None).print(grid)
+    plain_console(file=file, width=_WIDTH, color_system=None).print(grid)
     return [line.rstrip() for line in file.getvalue().splitlines()]

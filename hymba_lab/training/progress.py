@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hymba_lab import cli
+from hymba_lab.cli import plain_console
 from hymba_lab.training.milestones import Milestones
 from hymba_lab.training.module import LitLanguageModel
 
@@ -19,7 +20,7 @@ class ProgressLine(Callback):
 
     def __init__(self, milestones: Milestones, console: Console | None = None) -> None:
         """Reads speed and validations off `milestones`, which must come before it."""
-        self._milestones, self._console = milestones, console or Console()
+        self._milestones, self._console = milestones, console or plain_console()
         self._bar: Progress | None = None
         self._shown = 0.0
 
@@ -30,7 +31,7 @@ class ProgressLine(Callback):
         columns = (
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[said]}", markup=False),
             TimeRemainingColumn(compact=True),
         )
         self._bar = Progress(*columns, console=self._console, auto_refresh=False)

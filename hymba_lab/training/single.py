@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from rich.console import Console
 
+from hymba_lab.cli import plain_console
 from hymba_lab.config import Config, load_config
 from hymba_lab.config.shipped import shipped
 from hymba_lab.cost import Costs, measure_costs
@@ -57,7 +57,7 @@ def train(
 
     Raises a `UserError` for what the caller can mend, `TrialFailed` when training fails.
     """
-    console = Console()
+    console = plain_console()
     if threads:
         torch.set_num_threads(threads)
     if not isinstance(config, Config):

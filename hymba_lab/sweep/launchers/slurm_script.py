@@ -34,7 +34,7 @@ def options(
 ) -> list[str]:
     """Return the options of one job, as `sbatch` takes them."""
     named = {
-        "job-name": name, "output": log, "open-mode": "append",
+        "job-name": name, "output": str(log).replace("%", "%%"), "open-mode": "append",
         "time": needs.minutes, "cpus-per-task": needs.cpus,
         "mem": None if needs.memory_gb is None else f"{round(needs.memory_gb * 1000)}M",
         "nodes": 1 if needs.devices > 1 else None,
@@ -79,4 +79,7 @@ def coordinator_script(
 
 
 def _quoted(value: str) -> str:
-    return value if value.replace("@", "").isalnum() else f'"{value}"'
+    """Return a value as a line of #SBATCH takes it: a backslash keeps what it would read."""
+    if value.replace("@", "").isalnum():
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

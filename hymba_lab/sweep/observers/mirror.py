@@ -12,7 +12,10 @@ from hymba_lab.runs.mlflow_run import Run
 from hymba_lab.runs.provenance import commit, is_dirty
 from hymba_lab.runs.record import run_facts
 from hymba_lab.runs.tracking import (
+    EARLIER,
     IDENTITY,
+    LOCK_PATIENCE_S,
+    PATIENCE_S,
     ROLE,
     SHARED_FROM,
     STAGE,
@@ -42,7 +45,10 @@ if TYPE_CHECKING:
 
 
 _PARENT_S = 60.0
+_ROW = "hymba_lab.cell"
 _LOOK_S = 5.0  # how often the store is asked about the runs that have ended
+_REST_S = 60.0  # a store that has refused twice running is not asked again for so long
+_BRIEF_S = 5.0  # how long it is waited for while trials run: their coordinator does nothing else
 
 
 class Mirror:
@@ -68,11 +74,12 @@ class Mirror:
         self.uri = self.store.uri
         self.experiment = self.store.experiment(session.name)
         self._status: dict[str, str | None] = {}
+        self._rows: dict[str, str | None] = {}  # as the store names them
         self._own: set[str] = set()  # identities of this sweep's runs that have ended
         self._open: set[str] = set()  # identities that workers have been asked for
-        self._ended: dict[
-            str, tuple[Job, Outcome]
-        ] = {}  # by their workers, the store not yet asked
+        # by their workers, the store not yet asked
+        self._ended: dict[str, tuple[Job, Outcome]] = {}
+        self._refused: dict[str, tuple[Job, Outcome]] = {}  # asked again at the end
         self._look_at = 0.0
         if not leads:
             self.parent = self._found_parent()
@@ -86,6 +93,8 @@ class Mirror:
             self.parent.artifact("sweep.resolved.json", resolved_sweep(session))
         found = self.store.runs_by_identity(self.experiment)
         self._status |= {identity: run.info.status for identity, run in found.items()}
+        self._rows |= {identity: run.data.tags.get(_ROW) for identity, run in found.items()}
+        self.store.patience_s = self.store.lock_patience_s = _BRIEF_S
 
     def task(self, job: Job, pruning: Pruning | None) -> Task:
         """Return the task of a job, for a worker."""
@@ -119,7 +128,7 @@ class Mirror:
         """Look after the runs that have ended since, all at once: a question costs milliseconds."""
         if self._ended and time.monotonic() > self._look_at:
             self._look()
-            self._look_at = time.monotonic() + _LOOK_S
+            self._look_at = time.monotonic() + (_REST_S if self._ended else _LOOK_S)
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Make sure that the store holds the run, closed, with its metrics."""
@@ -127,14 +136,25 @@ class Mirror:
         self._own.add(job.identity)
         if not self.leads:
             return
-        if trained:
+        if trained or not self._holds(job, outcome):
             self._ended[job.identity] = job, outcome
-        else:
-            self._close(job, outcome)
 
     def _look(self) -> None:
-        """Ask for the runs that workers have ended, and close those that they could not."""
-        ended, self._ended = self._ended, {}
+        """Close the runs that have ended; where the store refuses twice running, the rest wait."""
+        self._ask()
+        in_a_row = 0
+        while self._ended and in_a_row < 2:
+            identity, (job, outcome) = next(iter(self._ended.items()))
+            with self._told_once() as refused:
+                self._close(job, outcome)
+            del self._ended[identity]
+            if refused:
+                self._refused[identity] = job, outcome
+            in_a_row = in_a_row + 1 if refused else 0
+
+    def _ask(self) -> None:
+        """Ask for the runs that have ended; a trial closes its own where it can."""
+        ended = self._ended
         logged = {key: outcome.record.get("mlflow", {}) for key, (_, outcome) in ended.items()}
         here = {"uri": self.uri, "experiment_id": self.experiment}
         ours, others = dict[str, str](), dict[str, str]()  # others: say, in another's experiment
@@ -148,23 +168,26 @@ class Mirror:
             self._status |= self.store.statuses(self.experiment, [*others.values()])
             for identity in ended.keys() - ours.keys() - others.keys():
                 self._status[identity] = self.store.status(self.experiment, identity)
-        for job, outcome in ended.values():
-            self._close(job, outcome)
 
     def _close(self, job: Job, outcome: Outcome) -> None:
-        closed = "FAILED" if outcome.status == "failed" else "FINISHED"
-        if self._status.get(job.identity) == closed:
-            return
-        with self._told_once():
+        if not self._holds(job, outcome):
             self._copied(job, outcome)
-            self._status[job.identity] = closed
+            self._status[job.identity] = _closed(outcome)
+            self._rows[job.identity] = job.cell.label
+
+    def _holds(self, job: Job, outcome: Outcome) -> bool:
+        """Whether the store has the run whole, under the row's name of today."""
+        row = self._rows.get(job.identity, job.cell.label)
+        return self._status.get(job.identity) == _closed(outcome) and row == job.cell.label
 
     @contextmanager
-    def _told_once(self) -> Iterator[None]:
-        """Say what a store refuses, the first time, and go on."""
+    def _told_once(self) -> Iterator[list[StoreError]]:
+        """Say what a store refuses, the first time, and go on; yields where that is then found."""
+        refused: list[StoreError] = []
         try:
-            yield
+            yield refused
         except StoreError as error:
+            refused.append(error)
             if not self._told:
                 self._tell(f"MLflow: {error} The sweep goes on; run it again to mirror the rest.")
             self._told = True
@@ -198,10 +221,12 @@ class Mirror:
         else:
             said = f"{outcome.reason}: {outcome.message}"
             run.describe(self._params(job), {"hymba_lab.failure": said[:500]})
-        run.end("FAILED" if outcome.status == "failed" else "FINISHED")
+        run.end(_closed(outcome))
 
     def finish(self, report: "Report") -> None:
         """Attach the table to the parent run, say its verdicts and close it."""
+        self._wait_for_store()
+        self._ended |= self._refused
         self._look()
         with self._told_once():
             self._mark_winners(report)
@@ -215,16 +240,21 @@ class Mirror:
             self.parent.log(verdict_metrics(report.table), 0)
             self.parent.end()
 
+    def _wait_for_store(self) -> None:
+        """Nothing trains any more: a store that is away, or busy, has a while to come back."""
+        self.store.patience_s, self.store.lock_patience_s = PATIENCE_S, LOCK_PATIENCE_S
+        with self._told_once():
+            self.store.status(self.experiment, f"sweep:{self.session.name}")
+        self.store.patience_s = self.store.lock_patience_s = _BRIEF_S
+
     def _mark_winners(self, report: "Report") -> None:
-        """Tell the compared runs of a race from those that it left behind."""
-        if self.session.sweep.file.tuning != "race":
-            return
+        """Tag the compared runs, those that a race left behind, and what is of an earlier plan."""
         compared = set(report.runs["identity"])
         for identity, found in self.store.runs_by_identity(self.experiment).items():
-            if identity not in self._own:  # of another sweep of this name, or of an older one
-                continue
-            stage = "seed" if identity in compared else "race"
-            if found.data.tags.get(STAGE) != stage:
+            tagged = found.data.tags.get(STAGE)
+            left_behind = "race" if identity in self._own else EARLIER
+            stage = "seed" if identity in compared else left_behind if tagged == "seed" else tagged
+            if stage != tagged:
                 Run(self.store, found.info.run_id, found.info.artifact_uri).describe(
                     {}, {STAGE: stage}
                 )
@@ -281,7 +311,7 @@ class Mirror:
             ROLE: "trial",
             IDENTITY: job.identity,
             "hymba_lab.sweep": self.session.name,
-            "hymba_lab.cell": job.cell.label,
+            _ROW: job.cell.label,
             STAGE: job.stage,
             "hymba_lab.seed": str(job.seed),
             "hymba_lab.digest": job.digest,
@@ -290,6 +320,11 @@ class Mirror:
             "hymba_lab.dirty": str(is_dirty(job.config.plugins)),
             "mlflow.source.git.commit": commit().sha,
         }
+
+
+def _closed(outcome: Outcome) -> str:
+    """Return the status of a run that the store holds whole."""
+    return "FAILED" if outcome.status == "failed" else "FINISHED"
 
 
 def _is_nan(value: Any) -> bool:

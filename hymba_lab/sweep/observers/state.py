@@ -41,20 +41,22 @@ class StateFile:
     ) -> None:
         """`total()` is the planned number of runs, `trouble()` what the launcher waits for; `path`
         is one that `new_state_file` named."""
-        self._trouble, self._path = trouble, path or new_state_file(folder)
-        self._total, self._written = total, 0.0
+        self.trouble, self.path = trouble, path or new_state_file(folder)
+        self._old_word = stop_word(folder)  # before anybody can see that there is one to stop
+        self._total, self._written, self._known = total, 0.0, False
         self._done: dict[str, int] = {"finished": 0, "pruned": 0, "failed": 0}
         self._seconds: list[float] = []
         self._failed: list[dict[str, str]] = []
         self._interrupted: Counter[str] = Counter()
         self._since: dict[str, float] = {}
         self._facts = {"holder": this_process(job), "launcher": launcher, "started": time.time()}
-        make_folder(self._path.parent)
+        make_folder(self.path.parent)
         self._write({})
-        self._old_word = stop_word(folder)
 
     def read_back(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Count what was finished before."""
+        """Count what was finished before, whatever was counted until now."""
+        self._known, self._failed = True, []
+        self._done = dict.fromkeys(self._done, 0)
         for identity, outcome in outcomes.items():
             self._done[outcome.status] += 1
             if outcome.status == "failed":
@@ -68,6 +70,7 @@ class StateFile:
 
     def ended(self, job: Job, outcome: Outcome, trained: bool) -> None:
         """Count it."""
+        self._known = True
         self._done[outcome.status] += 1
         self._since.pop(job.identity, None)
         if outcome.status == "failed":
@@ -82,23 +85,27 @@ class StateFile:
 
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Write the file now and then; raises `SweepStopped` once that was asked for."""
-        if stop_word(self._path.parents[1]) not in (None, self._old_word):
-            raise SweepStopped(self._path.parents[1].name)
+        if stop_word(self.path.parents[1]) not in (None, self._old_word):
+            raise SweepStopped(self.path.parents[1].name)
         if time.monotonic() - self._written > _EVERY_S:
             self._write(running)
 
     def close(self) -> None:
-        """The coordinator ends; what it knew last stays as `last.json`."""
+        """The coordinator ends; what it knew last, if it came so far, stays as `last.json`."""
+        if not self._known:
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            return
         self._write({})
         with suppress(OSError):
-            os.replace(self._path, self._path.with_name(_LAST))
+            os.replace(self.path, self.path.with_name(_LAST))
 
     def _write(self, running: Mapping[str, Job]) -> None:
         self._written = time.monotonic()
         state = {
             **self._facts, "done": self._done, "total": self._total(), "failed": self._failed[-50:],
             "interrupted": self._interrupted,
-            "trouble": self._trouble(),
+            "trouble": self.trouble(),
             "seconds": sum(self._seconds) / len(self._seconds) if self._seconds else None,
             "running": [
                 {"name": job.name, "identity": identity, "n_steps": job.config.n_steps,
@@ -107,7 +114,7 @@ class StateFile:
             ],
         }  # fmt: skip
         with suppress(Exception):  # a full disk stops no sweep here
-            write_atomically(self._path, json.dumps(state), durable=False)
+            write_atomically(self.path, json.dumps(state), durable=False)
 
 
 class _Running(BaseModel):
@@ -169,12 +176,6 @@ def state_of_one(path: Path) -> dict[str, Any] | None:
 def last_state(folder: Path) -> dict[str, Any] | None:
     """Return what the coordinator that ended last knew, None where none has ended."""
     return _read(folder / "coordinators" / _LAST)
-
-
-def tells_its_end(folder: Path) -> bool:
-    """Whether the coordinator that ended last knew of every run."""
-    last = last_state(folder)
-    return last is not None and sum(last["done"].values()) >= last["total"] > 0
 
 
 def ask_to_stop(folder: Path) -> None:

@@ -11,7 +11,7 @@ from hymba_lab.sweep.question.designs import check_size
 from hymba_lab.sweep.question.file import Range, Sweep
 from hymba_lab.sweep.question.level import task_of_sweep
 from hymba_lab.sweep.question.names import check_names
-from hymba_lab.sweep.question.paths import check_axes, require_path, require_variable
+from hymba_lab.sweep.question.paths import check_axes, overlap, require_path, require_variable
 from hymba_lab.sweep.widening import reachable
 
 
@@ -71,9 +71,30 @@ def check_metrics(sweep: Sweep, known: Iterable[str]) -> None:
         if (asked := re.fullmatch(r"eval/([^/]+)/[^/]+", name)) and where[0] != "stop":
             if tasks is not None and asked[1] not in tasks:
                 raise sweep.wrong(where, f"no task {asked[1]!r}" + suggest(asked[1], tasks))
+            if where[0] != "also":
+                _require_known_in_time(sweep, where, name, staged=tasks is not None)
             continue  # a stage, or `hymba-lab evaluate runs/<id>`, adds it to the run's record
         if name not in allowed:
             raise sweep.wrong(where, f"no run will have {name!r}" + suggest(name, allowed))
+
+
+def _require_known_in_time(
+    sweep: Sweep, where: list[str | int], name: str, *, staged: bool
+) -> None:
+    """What chooses values is there when a run ends; what gives trials up, while they train."""
+    file = sweep.file
+    if (file.search or file.design == "search") and not staged:
+        raise sweep.wrong(
+            where,
+            f"{name} is there once `hymba-lab evaluate` was run, too late to choose values by it: "
+            "give an evaluate stage, or a metric of the training.",
+        )
+    if file.pruner.name not in ("none", "overtaken") and where[0] == "metric":
+        raise sweep.wrong(
+            ["pruner", "name"],
+            f"{file.pruner.name} compares trials while they train, and {name} is there after it; "
+            "use none, or a metric of the training.",
+        )
 
 
 def _check_name(sweep: Sweep) -> None:
@@ -228,7 +249,12 @@ def _check_match(sweep: Sweep) -> None:
     require_path(sweep, ["match", "by"], match.by)
     for row, path in match.rows.items():
         require_path(sweep, ["match", "rows", row], path)
-    owners = dict.fromkeys(sweep.file.search, "search") | {
+        _require_unsearched(sweep, ["match", "rows", row], path)
+    for row, paths in match.hold.items():
+        for path in paths:
+            _require_unsearched(sweep, ["match", "hold", row, path], path)
+    _require_unsearched(sweep, ["match", "by"], match.by)
+    owners = {
         path: f"axis {axis!r}"
         for axis, choices in sweep.file.axes.items()
         for patch in choices.values()
@@ -238,3 +264,12 @@ def _check_match(sweep: Sweep) -> None:
         raise sweep.wrong(
             ["match", "by"], f"{match.by} is set by {owners[match.by]}; free another integer."
         )
+
+
+def _require_unsearched(sweep: Sweep, place: list[str | int], path: str) -> None:
+    """What gives a row its budget is solved once: no trial may set it anew."""
+    for searched in sweep.file.search:
+        if overlap(path, searched):
+            raise sweep.wrong(
+                place, f"{path} is set by search: {searched}; free another integer, or drop that."
+            )

@@ -169,6 +169,7 @@ class Sweep:
     base_document: Document
     base: Config
     hardware: Hardware | None = None
+    overrides: tuple[str, ...] = ()  # of the base, as after --set
 
     def wrong(self, place: Sequence[str | int], said: str) -> ConfigError:
         """Return an error that stands at a place of the sweep file."""
@@ -192,10 +193,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), scale: str | None = No
     base_document = _base(path, file.base, document, [])
     if file.set:
         base_document = _with_set(base_document, file, document)
-    base_document = overridden(base_document, [t for t in overrides if t not in own])
+    others = [text for text in overrides if text not in own]
+    base_document = overridden(base_document, others)
     base = resolve(base_document)
     complete = _complete(base_document, base)
-    return Sweep(path.stem, file, document, complete, base, hardware_of(path, document))
+    given = tuple(others)
+    return Sweep(path.stem, file, document, complete, base, hardware_of(path, document), given)
 
 
 def _with_set(base: Document, file: SweepFile, document: Document) -> Document:

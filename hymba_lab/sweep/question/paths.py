@@ -2,7 +2,7 @@
 
 from itertools import combinations, product
 
-from hymba_lab.errors import suggest
+from hymba_lab.errors import ConfigError, suggest
 from hymba_lab.sweep.question.file import Sweep
 from hymba_lab.tables.columns import TAKEN
 
@@ -16,7 +16,7 @@ def check_axes(sweep: Sweep) -> None:
         raise sweep.wrong(["axes"], "is empty; name at least one axis with two choices.")
     owners: dict[str, str] = dict.fromkeys(sweep.file.set, "set")
     for path, other in product(sweep.file.search, sweep.file.set):
-        if _overlap(path, other):
+        if overlap(path, other):
             raise sweep.wrong(["search", path], f"and set: {other}; one path has one owner.")
     owners |= dict.fromkeys(sweep.file.search, "search")
     for axis, choices in sweep.file.axes.items():
@@ -28,17 +28,24 @@ def check_axes(sweep: Sweep) -> None:
             _check_patch(sweep, ["axes", axis, label], list(patch))
         paths = sorted({path for patch in choices.values() for path in patch})
         for path, (other, owner) in product(paths, owners.items()):
-            if _overlap(path, other):
+            if overlap(path, other):
                 said = f"sets {path}, and {owner} sets {other}; one path has one owner."
                 raise sweep.wrong(["axes", axis], said)
         owners.update(dict.fromkeys(paths, f"axis {axis!r}"))
+    for text, (path, owner) in product(sweep.overrides, owners.items()):
+        if owner != "set" and overlap(text.partition("=")[0].strip(), path):
+            place = sweep.document.where(["search" if owner == "search" else "axes"])
+            raise ConfigError(
+                f"--set {text}: {owner} of {place} sets {path}; one path has one owner: change it "
+                "there."
+            )
 
 
 def _check_patch(sweep: Sweep, place: list[str | int], paths: list[str]) -> None:
     for path in paths:
         require_variable(sweep, [*place, path], path)
     for one, other in combinations(paths, 2):
-        if _overlap(one, other):
+        if overlap(one, other):
             raise sweep.wrong(place, f"sets {one} and {other}; one lies inside the other.")
 
 
@@ -46,13 +53,14 @@ def require_variable(sweep: Sweep, place: list[str | int], path: str) -> None:
     """Refuse a path that the base lacks, or that all rows of one table must share."""
     require_path(sweep, place, path)
     for fixed in _SHARED:
-        if _overlap(path, fixed):
+        if overlap(path, fixed):
             raise sweep.wrong(
                 place, f"all rows of a table share {fixed}; make one sweep for each value."
             )
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
+    """Whether one of two paths is the other or lies inside it."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
