@@ -266,3 +266,18 @@ def test_a_conversation_that_cannot_be(
     except UserError as error:
         said = str(error)
     assert message in said
+
+
+def test_what_stands_before_the_first_turn_is_read(folder: Path) -> None:
+    """A system text of a file of prompts, or of `--system` beside one, was dropped."""
+    template, codec = template_of(folder, None), Letters()
+    talk, alone = Conversation(), Conversation("S")
+    talk.turns = [{"role": "system", "content": "S"}]
+    for one in (talk, alone):
+        one.say("user", "one")
+    assert talk.prompt(template, codec, 1000) == alone.prompt(template, codec, 1000)
+    assert codec.decode(talk.prompt(template, codec, 1000).ids) == "S|<one>"
+    talk.say("assistant", "ONE")
+    talk.say("user", "two")
+    cut = talk.prompt(template, codec, 8)
+    assert codec.decode(cut.ids) == "S|<two>" and cut.n_left_out == 1

@@ -22,6 +22,7 @@ from hymba_lab.stats import (
     round_up,
     run_sd,
     seeds_needed,
+    showable_margin,
 )
 
 DECIDED = ("better", "worse")
@@ -59,10 +60,10 @@ def test_correction_and_intervals_are_holms_of_the_moderated_tests(seed: int) ->
     assert [c.verdict in DECIDED for c in found] == list(rejected)
     for c, (error, freedom, p) in zip(found, alone, strict=True):
         half = reference.t.isf(0.05 / 6 / 2, freedom) * error
-        if p <= 0.05 / 6 or c.verdict not in DECIDED:
-            assert (c.low, c.high) == pytest.approx((c.effect - half, c.effect + half), rel=1e-4)
-        else:
-            assert abs(c.effect) > (c.high - c.low) / 2 > 0  # only Holm detects
+        low, high = c.effect - half, c.effect + half
+        if p > 0.05 / 6 and c.verdict in DECIDED:  # only Holm detects, which tells the sign alone
+            low, high = (0.0, high) if c.effect > 0 else (low, 0.0)
+        assert (c.low, c.high) == pytest.approx((low, high), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -302,3 +303,17 @@ def test_statistics_and_tables_load_no_training_code() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_two_seeds_detect_nothing_and_a_plan_says_so() -> None:
+    assert detectable_effect(1.0, 2, 1) == showable_margin(1.0, 2, 1) == math.inf
+    assert one([1.0, 1.001], [2.0, 2.001]).verdict == "too few seeds"
+    assert seeds_needed(1e-6, 2, 1.0, 1) == 3
+
+
+def test_what_would_tell_is_more_than_what_did_not() -> None:
+    """A row stood undecided at three seeds beside "3 seeds would tell"."""
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        found = one(list(rng.normal(size=3)), list(rng.normal(size=3) + 2))
+        assert found.kind != "undecided" or found.seeds_needed > 3

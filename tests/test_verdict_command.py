@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests  # type: ignore[import-unt
 
 from hymba_lab.commands.verdict import main
 from hymba_lab.errors import StoreError, UserError
+from hymba_lab.tables.given_csv import read_given
 from hymba_lab.tables.verdict import verdict
 
 JSON = ("row", "n", "effect", "low", "high", "p", "verdict")
@@ -168,7 +169,7 @@ def test_refusals_say_what_to_do(change: dict[str, str], said: str) -> None:
 
 
 OUT_OF_BOUNDS: dict[str, tuple[dict[str, object], str]] = {
-    "no chance": ({"alpha": 0.0}, "alpha = 0: give a chance between 0 and 1"),
+    "no chance": ({"alpha": 0.0}, "alpha = 0: give a chance between 1e-12 and 1"),
     "certainty": ({"alpha": 1.0}, "alpha = 1: give a chance"),
     "no margin": ({"margin": 0.0}, "margin = 0.0: give a number above 0"),
     "limits turned around": ({"limits": (1.0, 0.0)}, "limits = 1 0: give the least value first"),
@@ -216,3 +217,10 @@ def test_a_line_longer_than_the_header_is_refused(tmp_path: Path, text: str, sai
     file.write_text(text)
     with pytest.raises(StoreError, match=said):
         main([str(file), "--row", "row", "--metric", "m", "--baseline", "a"])
+
+
+def test_a_header_that_is_no_header_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("x" * 200_000 + ",y\n1,2\n")
+    with pytest.raises(StoreError, match=r"runs\.csv: the header: field larger"):
+        read_given(path)

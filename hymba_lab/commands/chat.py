@@ -117,7 +117,7 @@ def _answer(speaker: Speaker, talk: "Conversation", line: str) -> None:
         print(f"error: {error}")
         return
     if prompt.n_left_out:
-        print(f"(the oldest {prompt.n_left_out} turn(s) no longer fit and were left out)")
+        print(_left_out(prompt.n_left_out))
     kept: list[str] = []
     ids = (row[0] for row in steps)
     try:
@@ -156,16 +156,22 @@ def _saved(talk: "Conversation", path: Path) -> str:
     return f"({len(talk.messages)} messages in {path})"
 
 
+def _left_out(n: int) -> str:
+    return f"(the oldest {n} turn(s) no longer fit and were left out)"
+
+
 def _answer_all(speaker: Speaker, conversations: list[list["Message"]]) -> None:
     """Answer in batches; each answer is printed when all before it are."""
     from hymba_lab.checkpoints.codec import whole_text
     from hymba_lab.dialogue.conversation import Conversation, pieces
 
-    asked = []
+    asked, cut = [], []
     for messages in conversations:
         talk = Conversation()
         talk.turns = messages
-        asked.append(talk.prompt(speaker.template, speaker.codec, speaker.room).ids)
+        prompt = talk.prompt(speaker.template, speaker.codec, speaker.room)
+        asked.append(prompt.ids)
+        cut.append(prompt.n_left_out)
     answers: dict[int, str] = {}
     n_printed = 0
     for numbers in _batches([len(ids) for ids in asked], speaker.options.batch_size):
@@ -176,7 +182,8 @@ def _answer_all(speaker: Speaker, conversations: list[list["Message"]]) -> None:
             )
         while n_printed in answers:
             said = whole_text(conversations[n_printed][-1]["content"])
-            print(f"> {said}\n{answers[n_printed].strip()}\n", flush=True)
+            left_out = f"{_left_out(cut[n_printed])}\n" if cut[n_printed] else ""
+            print(f"> {said}\n{left_out}{answers[n_printed].strip()}\n", flush=True)
             n_printed += 1
 
 

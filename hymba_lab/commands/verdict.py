@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         margin=options.margin, params=options.params, unit=options.unit,
         limits=tuple(options.limits) if options.limits else None,
     )  # fmt: skip
-    print(as_json(found.rows) if options.json else as_text(found))
+    print(as_json(found.rows, found.timed) if options.json else as_text(found))
     return 0
 
 

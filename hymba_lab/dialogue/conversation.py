@@ -39,10 +39,12 @@ class Conversation:
     def prompt(self, template: Template, codec: Codec, room: int) -> Prompt:
         """Return at most `room` ids: the oldest turns are left out whole, the last never.
 
+        What stands before the first turn, such as a file's own system text, stays.
+
         Raises `UserError` where the last message alone is too long.
         """
         starts = [i for i, turn in enumerate(self.turns) if turn["role"] == "user"] or [0]
-        head = self.messages[: len(self.messages) - len(self.turns)]
+        head = self.messages[: len(self.messages) - len(self.turns) + starts[0]]
         for n_left_out, start in enumerate(starts):
             text = template.render([*head, *self.turns[start:]])
             ids = codec.encode(text, special=False)

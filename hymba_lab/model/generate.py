@@ -5,8 +5,9 @@ each row goes on from its own last token (`hymba_lab.model.cache`).
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -151,14 +152,33 @@ def row_products(features: Tensor) -> Iterator[None]:
     Measured with torch 2.13 on AVX-512: oneDNN's product of a row and a bfloat16 matrix reads the
     matrix at 45 % of the memory's bandwidth, torch's own at 90 %; from two rows on oneDNN wins.
     """
-    onednn: Any = torch.backends.mkldnn  # its own `flags()` would warn about TF32
-    before = onednn.enabled
     one_row = features.is_cpu and len(features) == 1 and features.dtype.itemsize == 2
-    onednn.enabled = before and not one_row
-    try:
+    with _ASIDE if one_row else nullcontext():
         yield
-    finally:
-        onednn.enabled = before
+
+
+class _Aside:
+    """oneDNN's switch is one for all threads: the first turns it off, the last sets it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._n, self._before = threading.Lock(), 0, True
+
+    def __enter__(self) -> None:
+        onednn: Any = torch.backends.mkldnn  # its own `flags()` would warn about TF32
+        with self._lock:
+            if not self._n:
+                self._before, onednn.enabled = onednn.enabled, False
+            self._n += 1
+
+    def __exit__(self, *raised: object) -> None:
+        onednn: Any = torch.backends.mkldnn
+        with self._lock:
+            self._n -= 1
+            if not self._n:
+                onednn.enabled = self._before
+
+
+_ASIDE = _Aside()
 
 
 def _chooser(

@@ -53,8 +53,9 @@ def _beside(
     if chosen == "flex" or _flex_serves(q, v, q_start):
         scale, seen = q.shape[3] ** -0.5, k.shape[2] if window is None else window
         return flex_attention(q, k, v, seen, n_meta, scale, sink)
-    q, k, v = _with_sink(q, k, v, sink)
-    return _one_width(_masked)(q, k, v, window, n_meta + 1, q_start + 1)
+    scale = q.shape[3] ** -0.5
+    q, k, v = _with_sink(q, k, v, sink, scale)
+    return _one_width(_masked, scale)(q, k, v, window, n_meta + 1, q_start + 1)
 
 
 def _flex_serves(q: Tensor, v: Tensor, q_start: int) -> bool:
@@ -63,14 +64,20 @@ def _flex_serves(q: Tensor, v: Tensor, q_start: int) -> bool:
     return usable and q_start == 0 and attention_flex.fits(q, v)
 
 
-def _with_sink(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Put in front a key that scores `sink` with any query, by one channel more, and is worth 0."""
-    width = q.shape[3]
-    logit = (sink * (width + 1) ** 0.5).to(q.dtype)[None, :, None, None].expand(*q.shape[:3], 1)
-    first = F.pad(k.new_zeros(width), (0, 1), value=1.0)
-    k = torch.cat([first.expand(*k.shape[:2], 1, -1), F.pad(k, (0, 1))], dim=2)
-    q = torch.cat([q * ((width + 1) / width) ** 0.5, logit], dim=3)  # the scores as they were
-    return q, k, F.pad(v, (0, 0, 1, 0))
+def _with_sink(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Put in front a key that scores `sink` with any query, by two channels more, and is worth 0.
+
+    The second holds what 16 bits leave of the first.
+    """
+    logit = sink / scale
+    large = logit.to(q.dtype)
+    parts = torch.stack([large, (logit - large.to(logit.dtype)).to(q.dtype)], dim=1)
+    own = parts[None, :, None].expand(len(q), -1, q.shape[2], -1)
+    first = F.pad(k.new_zeros(q.shape[3]), (0, 2), value=1.0)
+    k = torch.cat([first.expand(*k.shape[:2], 1, -1), F.pad(k, (0, 2))], dim=2)
+    return torch.cat([q, own], dim=3), k, F.pad(v, (0, 0, 1, 0))
 
 
 def attention_step(
@@ -98,11 +105,12 @@ def attention_step(
 def _step_beside(sink: Tensor, q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) -> Tensor:
     """The weights of the keys beside a sink, whose own is left out."""
     grouped = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
-    scores = (grouped @ k.mT).float() * q.shape[3] ** -0.5  # (B, K, H / K, S)
+    exact = torch.promote_types(q.dtype, torch.float32)  # scores of 16 bits would be rounded
+    scores = grouped.to(exact) @ k.mT.to(exact) * q.shape[3] ** -0.5  # (B, K, H / K, S)
     place = torch.arange(k.shape[2], device=k.device)
     hidden = place >= n_keys.to(k.device)[:, None, None, None]
     scores = scores.masked_fill(hidden, -torch.inf)
-    own = sink.float().view(k.shape[1], -1, 1).expand(len(q), -1, -1, -1)
+    own = sink.to(exact).view(k.shape[1], -1, 1).expand(len(q), -1, -1, -1)
     weights = torch.cat([scores, own], dim=3).softmax(3)[..., :-1]
     return (weights.to(v.dtype) @ v).flatten(1, 2).unsqueeze(2)
 
@@ -110,8 +118,10 @@ def _step_beside(sink: Tensor, q: Tensor, k: Tensor, v: Tensor, n_keys: Tensor) 
 Form = Callable[[Tensor, Tensor, Tensor, int | None, int, int, float], Tensor]
 
 
-def _one_width(form: Form) -> Callable[..., Tensor]:
+def _one_width(form: Form, scale: float | None = None) -> Callable[..., Tensor]:
     """Return an implementation of `form`, which wants keys and values of one width on a CPU.
+
+    `scale` is that of scores, by default 1 / sqrt of the width.
 
     Torch's fused CPU kernel does; its other form stores all T S scores and takes two to three times
     as long, so zeros that change no score are cheap.
@@ -120,11 +130,11 @@ def _one_width(form: Form) -> Callable[..., Tensor]:
     def run(
         q: Tensor, k: Tensor, v: Tensor, window: int | None, n_meta: int, q_start: int
     ) -> Tensor:
-        scale, d_value = q.shape[3] ** -0.5, v.shape[3]
+        factor, d_value = scale or q.shape[3] ** -0.5, v.shape[3]
         if q.is_cpu and q.shape[3] != d_value:
             width = max(q.shape[3], d_value)
             q, k, v = (F.pad(t, (0, width - t.shape[3])) for t in (q, k, v))
-        return form(q, k, v, window, n_meta, q_start, scale)[..., :d_value]
+        return form(q, k, v, window, n_meta, q_start, factor)[..., :d_value]
 
     return run
 

@@ -16,6 +16,7 @@ from hymba_lab.stats.moderated import Spread, spread_of
 from hymba_lab.stats.pairing import Pairing
 from hymba_lab.stats.pareto import pareto_front
 from hymba_lab.stats.power import (
+    LEAST_SEEDS,
     RESOLUTION,
     detectable_effect,
     measured,
@@ -39,6 +40,7 @@ from hymba_lab.stats.times import (
 from hymba_lab.stats.verdicts import NOWHERE, Comparison, Goal, Kind, compare, pairing_of
 
 __all__ = [
+    "LEAST_SEEDS",
     "MARGIN",
     "NOWHERE",
     "RESOLUTION",

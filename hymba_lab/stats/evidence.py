@@ -7,11 +7,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.special import comb, stdtr, stdtrit
 
-from hymba_lab.stats.moderated import Spread, moderate, spread_of, wild
+from hymba_lab.stats.moderated import Spread, moderate, seen, spread_of, wild
 from hymba_lab.stats.pairing import Pairing, choose_pairing, residuals
-from hymba_lab.stats.power import RESOLUTION
+from hymba_lab.stats.power import LEAST_SEEDS, RESOLUTION
 
-LEAST_SEEDS = 3  # two runs that happen to be alike show no spread worth the name
 LEAST_ROWS = 4  # fewer cannot show whether this table is as noisy as the others of its scale
 
 
@@ -90,8 +89,8 @@ def against(
         0.0 if far or not one.variance else one.freedom
         for one, far in zip(spreads, wild(spreads), strict=True)
     ]
-    seen = sum(freedom > 0 for freedom in pooled)
-    further = others if seen >= LEAST_ROWS and not pairing.paired else ()
+    n_noisy = sum(freedom > 0 for freedom in pooled)
+    further = others if n_noisy >= LEAST_ROWS and not pairing.paired else ()
     table = {
         label: Row(list(row.values()), own, steady, freedom)
         for (label, row), own, steady, freedom in zip(
@@ -157,7 +156,7 @@ def without_spread(
 
 
 def _spreads(rows: Mapping[str, Mapping[int, float]]) -> list[Spread]:
-    return [_seen(spread_of(list(row.values())), row.values()) for row in rows.values()]
+    return [seen(spread_of(list(row.values())), row.values()) for row in rows.values()]
 
 
 def _residual_spreads(rows: Mapping[str, Mapping[int, float]]) -> list[Spread]:
@@ -165,15 +164,9 @@ def _residual_spreads(rows: Mapping[str, Mapping[int, float]]) -> list[Spread]:
     freedom = (y.shape[1] - 1) * (1 - 1 / y.shape[0])
     squares = (residuals(y) ** 2).sum(axis=1)
     return [
-        _seen(Spread(float(square) / freedom, freedom), row)
+        seen(Spread(float(square) / freedom, freedom), row)
         for square, row in zip(squares, y, strict=True)
     ]
-
-
-def _seen(spread: Spread, values: Iterable[float]) -> Spread:
-    """A spread below the resolution of float32 is none."""
-    largest = max(map(abs, values), default=0.0)
-    return spread if math.sqrt(spread.variance) > RESOLUTION * largest else Spread(0.0, spread[1])
 
 
 def mean_interval(values: Iterable[float], *, alpha: float = 0.05) -> Interval:

@@ -74,8 +74,8 @@ def interactions(
     decisions = step_down([one.found for one in contrasts], alpha)
     made = []
     for one, decision in zip(contrasts, decisions, strict=True):
-        found, half = one.found, decision.half_width
-        effect = Interval(found.effect, found.effect - half, found.effect + half, found.n)
+        found = one.found
+        effect = Interval(found.effect, *decision.interval(found.effect), found.n)
         _, said, bound = verdict(found, decision, effect, goal)
         if bound > 0:
             said += f" (up to {round_up(bound)} could have been missed)"

@@ -69,7 +69,7 @@ Assess = Callable[[SeedsOf, float], Mapping[str, E]]  # and share of alpha -> ev
 
 
 class Judged(NamedTuple, Generic[E]):
-    """One row after the last look at it: the interval is found.effect -+ decision.half_width."""
+    """One row after the last look at it: the interval is decision.interval(found.effect)."""
 
     found: E
     decision: Decision
@@ -86,13 +86,15 @@ def judge(
     alpha: float,
     margin: float | None,
     looks: Looks | None,
+    n_intervals: int | None = None,
 ) -> dict[str, Judged[E]]:
     """Judge every row by what `assess` finds; a row that is decided is not looked at again.
 
     Nor do its later seeds, where there are any, say anything of the noise of others.
     Decided is a row that differs (Holm at alpha) or lies within the margin (TOST, Holm at alpha of
     its own). Without looks there is one, at all `seeds`; with looks the family is all rows, so that
-    its size cannot change between looks.
+    its size cannot change between looks. `n_intervals` counts intervals where some rows have one
+    and no test.
     """
     stages = list(looks) if looks else [(seeds, 1.0)]
     n_tests = len(labels) if looks else None
@@ -110,7 +112,9 @@ def judge(
                 states[label].look_at(found[label], number)
             if not states[label].decided:
                 states[label].seeds = own
-        decisions = step_down([state.best for state in states.values()], alpha, n_tests)
+        decisions = step_down(
+            [state.best for state in states.values()], alpha, n_tests, n_intervals
+        )
         p_within = holm_p([state.p_within for state in states.values()], n_tests)
         for state, decision, p in zip(states.values(), decisions, p_within, strict=True):
             state.decided |= decision.rejected or p <= alpha

@@ -10,11 +10,13 @@ over the rows. Source: Smyth 2004 (Stat. Appl. Genet. Mol. Biol. 3:3), equations
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import digamma, fdtrc, polygamma
+
+from hymba_lab.stats.power import RESOLUTION
 
 WILD = 1e-4  # of a table's rows, how often chance may set one apart that is like the others
 TIMES = 10.0  # the spread of the others, below which a row is noisy, not wild
@@ -127,6 +129,27 @@ def _steadied(own: Spread, prior: Spread, least: float, most: float) -> Spread:
     if own.variance > variance:
         variance = max(variance, (variance + own.variance) / 2)
     return Spread(max(variance, least), freedom)
+
+
+def typical(spreads: Sequence[Spread]) -> Spread:
+    """Return the variance of one more row, of which nothing was seen, by those of others.
+
+    Never below their pooled one, as of a row that was seen; as many degrees of freedom as rows that
+    differ in noise tell of one more: the prior's, and at most all of theirs. 0 where none is seen.
+    """
+    seen_ones = [one for one in spreads if _known(one)]
+    if not seen_ones:
+        return Spread(0.0, 0.0)
+    prior = fit_prior(seen_ones)
+    most = sum(one.freedom for one in seen_ones)
+    pooled = sum(one.variance * one.freedom for one in seen_ones) / most
+    return Spread(max(prior.variance, pooled), min(prior.freedom, most) or most)
+
+
+def seen(spread: Spread, values: Iterable[float]) -> Spread:
+    """A spread below the resolution of float32 is none."""
+    largest = max(map(abs, values), default=0.0)
+    return spread if math.sqrt(spread.variance) > RESOLUTION * largest else Spread(0.0, spread[1])
 
 
 def spread_of(values: Sequence[float]) -> Spread:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from hymba_lab.stats.evidence import Evidence, without_spread
-from hymba_lab.stats.power import RESOLUTION
+from hymba_lab.stats.power import LEAST_SEEDS, RESOLUTION
 
 
 def paired(differences: NDArray[np.float64], largest: float, share: float = 1.0) -> Evidence:
@@ -18,7 +18,7 @@ def paired(differences: NDArray[np.float64], largest: float, share: float = 1.0)
     """
     n = len(differences)
     effect = float(differences.mean()) if n else math.nan
-    if n < 2:
+    if n < LEAST_SEEDS:
         return Evidence(n, effect, math.nan, math.nan, math.nan, "too few", share)
     sd = float(differences.std(ddof=1))
     if sd <= RESOLUTION * largest:

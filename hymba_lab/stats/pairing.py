@@ -33,7 +33,8 @@ class Pairing(NamedTuple):
     def __str__(self) -> str:
         how = "compared seed by seed" if self.paired else "compared as independent groups"
         if math.isnan(self.correlation):
-            return f"Rows are {how}: their seeds are not the same, or too few to correlate."
+            why = "their seeds are not the same, too few, or show no noise beside what rows share"
+            return f"Rows are {how}: {why}."
         return (
             f"Rows are {how}: seeds correlate {self.correlation:.2f} between rows (surely above "
             f"{self.low:.2f}), and pairing pays above {self.needed:.2f} at {self.n} seeds."

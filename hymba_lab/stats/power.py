@@ -11,6 +11,7 @@ from hymba_lab.errors import UserError
 
 # Metrics are computed in float32: values that differ by less than its resolution do not differ.
 RESOLUTION = float(np.finfo(np.float32).eps)
+LEAST_SEEDS = 3  # two runs that happen to be alike show no spread worth the name
 MOST_SEEDS = 1000  # a plan for more is no plan
 _QUANTILES = (np.arange(2000) + 0.5) / 2000
 
@@ -33,7 +34,8 @@ def detectable_effect(
         P(|t'| > t(1 - alpha / (2 n_rows), f)) = power,   f = (n_rows + 1)(n_seeds - 1),
 
     t' being noncentral t with shift d sqrt(n / 2) / sd. `n_rows` counts the rows compared, the
-    baseline not among them; Holm's first, strictest step is assumed. Infinite below two seeds.
+    baseline not among them; Holm's first, strictest step is assumed. Infinite below three
+    seeds, which have no verdict.
 
     Raises UserError where there is nothing to compare or `sd` is negative.
     """
@@ -42,7 +44,7 @@ def detectable_effect(
             f"a comparison needs a row besides the baseline and a spread of at least 0; "
             f"given {n_rows} rows and {sd:g}."
         )
-    if n_seeds < 2:
+    if n_seeds < LEAST_SEEDS:
         return math.inf
     freedom = (n_rows + 1.0) * (n_seeds - 1)
     critical = -float(stdtrit(freedom, alpha / n_rows / 2))
@@ -71,9 +73,9 @@ def showable_margin(
     """Smallest margin within which `compare` shows a row without any effect with that `power`.
 
     The X with P(|effect| + t(1 - alpha / n_rows, f) error < X) = power at a true effect of 0: both
-    one-sided tests at Holm's first, strictest step. Infinite below two seeds.
+    one-sided tests at Holm's first, strictest step. Infinite below three seeds.
     """
-    if n_seeds < 2:
+    if n_seeds < LEAST_SEEDS:
         return math.inf
     freedom = (n_rows + 1.0) * (n_seeds - 1)
     critical = -float(stdtrit(freedom, alpha / n_rows))
@@ -103,7 +105,7 @@ def seeds_needed(
         shift = float(stdtrit(freedom, power) - stdtrit(freedom, alpha / n_rows / 2))
         return sd * math.sqrt(2 / seeds) * shift <= abs(effect)
 
-    low, high = 1, 2
+    low, high = LEAST_SEEDS - 1, LEAST_SEEDS
     while not enough(high):
         low, high = high, 2 * high
         if low >= MOST_SEEDS:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from scipy.special import stdtrit
 
-from hymba_lab.stats.evidence import LEAST_SEEDS, Evidence
-from hymba_lab.stats.moderated import Spread, moderate, spread_of
+from hymba_lab.stats.evidence import Evidence
+from hymba_lab.stats.moderated import Spread, spread_of, typical
+from hymba_lab.stats.power import LEAST_SEEDS
 from hymba_lab.stats.survival import Run, log_rank
 
 LEAST_FOR_RANKS = 6  # of 5 against 5 the smallest exact p is 0.008: too large for a table's Holm
@@ -68,21 +69,21 @@ def ranks(
     if fewest >= LEAST_FOR_RANKS:
         p, effect, _ = log_rank(mine, theirs)
     estimate = _mean_log(mine) - _mean_log(theirs)
-    (typical,) = moderate([Spread(0.0, 0.0)], spreads)
-    error = math.sqrt(sum(_variance(side, typical) / len(side) for side in (mine, theirs)))
-    if not typical.variance:  # no noise was seen, which is no sign that there is none
+    usual = typical(spreads)
+    error = math.sqrt(sum(_variance(side, usual) / len(side) for side in (mine, theirs)))
+    if not usual.variance:  # no noise was seen, which is no sign that there is none
         error = math.inf
-    freedom = sum(one.freedom for one in spreads) or math.nan
+    freedom = usual.freedom or 1.0
     cut, base_cut = (not all(run.solved for run in side) for side in (mine, theirs))
     return Ranks(len(mine), effect, p, estimate, error, freedom, cut, base_cut, share)
 
 
-def _variance(side: Sequence[Run], typical: Spread) -> float:
+def _variance(side: Sequence[Run], usual: Spread) -> float:
     """That of solved rows; of a side that solved and is noisier, half-way to its own."""
     if not all(run.solved for run in side):
-        return typical.variance
+        return usual.variance
     own = spread_of([math.log(run.time) for run in side])
-    return max(typical.variance, (typical.variance + own.variance) / 2)
+    return max(usual.variance, (usual.variance + own.variance) / 2)
 
 
 def _mean_log(runs: Sequence[Run]) -> float:

@@ -48,9 +48,8 @@ def slopes(
     decisions = step_down(fits, alpha)
     return [
         Slope(
-            label, fit.sizes, fit.effect, fit.effect - decision.half_width,
-            fit.effect + decision.half_width, fit.freedom, fit.p_spent, decision.p_holm,
-            decision.rejected,
+            label, fit.sizes, fit.effect, *decision.interval(fit.effect), fit.freedom,
+            fit.p_spent, decision.p_holm, decision.rejected,
         )
         for label, fit, decision in zip(effects, fits, decisions, strict=True)
     ]  # fmt: skip

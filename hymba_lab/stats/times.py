@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from hymba_lab.stats.evidence import Evidence, Interval, against
 from hymba_lab.stats.looks import Judged, Looks, SeedsOf, judge
-from hymba_lab.stats.moderated import Spread, spread_of
+from hymba_lab.stats.moderated import Spread, seen, spread_of
 from hymba_lab.stats.power import seeds_needed
 from hymba_lab.stats.ranks import Ranks, ranks
 from hymba_lab.stats.rounding import round_up
@@ -31,6 +31,7 @@ from hymba_lab.stats.verdicts import (
     verdict,
 )
 
+_LARGEST = 700.0  # of the logarithms of numbers that a float holds
 MARGIN = 1.2  # times within which two rows are called equivalent
 
 
@@ -93,7 +94,10 @@ def compare_times(
         return _assess(seen, baseline, others, share)
 
     everyone = {seed for row in rows.values() for seed in row}
-    judged = judge(assess, labels, everyone, alpha=alpha, margin=setting.margin, looks=looks)
+    judged = judge(
+        assess, labels, everyone, alpha=alpha, margin=setting.margin, looks=looks,
+        n_intervals=len(labels),
+    )  # fmt: skip
     learned = above or {}
     return [
         _timed(label, rows[label], rows[baseline], one, setting,
@@ -113,11 +117,8 @@ def log_times(runs: Rows) -> dict[str, dict[int, float]]:
 
 def log_spreads(runs: Rows) -> list[Spread]:
     """The variances of log T of the rows of which every run solved, two or more of them."""
-    return [
-        spread_of([math.log(run.time) for run in row.values()])
-        for row in runs.values()
-        if len(row) > 1 and all(run.solved for run in row.values())
-    ]
+    logs = [list(row.values()) for row in log_times(runs).values()]
+    return [seen(spread_of(row), row) for row in logs if len(row) > 1]
 
 
 def _assess(rows: Rows, baseline: str, others: Sequence[Spread], share: float) -> dict[str, Found]:
@@ -153,8 +154,7 @@ def _timed(
 def _measured(
     label: str, row: Mapping[int, Run], judged: Judged[Found], found: Evidence, setting: Setting
 ) -> Comparison:
-    half = judged.decision.half_width
-    logs = Interval(found.effect, found.effect - half, found.effect + half, found.n)
+    logs = Interval(found.effect, *judged.decision.interval(found.effect), found.n)
     within = setting.margin if judged.p_within <= setting.alpha else None
     kind, said, bound = verdict(found, judged.decision, logs, "minimize", within)
     needed = math.nan
@@ -169,18 +169,27 @@ def _measured(
         needed = _needed(found, setting)
         margin = None if setting.margin is None else math.exp(setting.margin)
         said += (
-            f" (up to {round_up(math.exp(bound))} times could have been missed; "
+            f" (up to {round_up(_ratio(bound))} times could have been missed; "
             f"{seeds_words(needed, margin)} times)"
         )
     return _comparison(
-        label, row, judged, found, setting, kind, said, logs[:3], math.exp(bound), needed
+        label, row, judged, found, setting, kind, said, logs[:3], _ratio(bound), needed
     )
 
 
 def _needed(found: Evidence, setting: Setting) -> float:
-    return seeds_needed(
-        found.error, found.n, setting.margin or found.effect, setting.n_rows, alpha=setting.alpha
+    needed = seeds_needed(
+        found.error,
+        found.n,
+        setting.margin or found.effect,
+        setting.n_rows,
+        alpha=setting.alpha * found.share,
     )
+    return max(needed, found.n + 1.0)  # so many did not tell
+
+
+def _ratio(log: float) -> float:
+    return math.inf if log > _LARGEST else math.exp(log)
 
 
 def _censored(
@@ -219,15 +228,15 @@ def _words(kind: Kind, low: float, high: float) -> str:
     if kind == "not_learned":
         return "not learned by either"
     if low > 0:
-        return f"{kind}: at least {rounded_down(math.exp(low))} times later"
+        return f"{kind}: at least {rounded_down(_ratio(low))} times later"
     if high < 0:
-        return f"{kind}: at least {rounded_down(math.exp(-high))} times sooner"
+        return f"{kind}: at least {rounded_down(_ratio(-high))} times sooner"
     return kind
 
 
 def rounded_down(value: float) -> str:
     """A lower bound in two decimals, so that what is printed is a bound, too."""
-    return f"{math.floor(value * 100) / 100:.2f}"
+    return f"{math.floor(value * 100) / 100:.2f}" if math.isfinite(value) else f"{value}"
 
 
 def _comparison(
@@ -242,7 +251,7 @@ def _comparison(
     bound: float,
     needed: float,
 ) -> Comparison:
-    effect, low, high = (math.inf if value > 700 else math.exp(value) for value in logs)
+    effect, low, high = map(_ratio, logs)
     done = [math.log(run.time) for run in row.values() if run.solved]
     mean = math.exp(math.fsum(done) / len(done)) if done else math.nan
     return Comparison(

@@ -93,7 +93,8 @@ def compare(
     Verdicts are Holm's (see `holm`): any false "better" or "worse" in the table has probability
     alpha at most. Intervals are simultaneous: all hold together with 1 - alpha, so every bound (the
     larger end: a larger difference is ruled out) does too. "better" and "worse" never stand beside
-    an interval that holds 0, and "no detectable difference" never beside one that does not.
+    an interval that crosses 0; one that ends there tells the sign alone. "no detectable difference"
+    never stands beside one that does not hold 0.
     Neither interval nor bound leaves what the `limits` of the metric allow beside any mean that the
     baseline may have, by its own interval.
 
@@ -170,12 +171,7 @@ def _comparison(
 ) -> Comparison:
     found, decision, p_within, look, decided = judged
     least, most = room
-    effect = Interval(
-        found.effect,
-        found.effect - decision.half_width,
-        found.effect + decision.half_width,
-        found.n,
-    )
+    effect = Interval(found.effect, *decision.interval(found.effect), found.n)
     effect = effect._replace(low=_max(effect.low, least), high=_min(effect.high, most))
     kind, said, bound = verdict(found, decision, effect, setting.goal, _within(p_within, setting))
     needed = math.nan
@@ -222,9 +218,14 @@ def verdict(
 
 def _needed(found: Evidence, setting: Setting) -> float:
     """Seeds that would show the margin, or without one a difference as large as the one seen."""
-    return seeds_needed(
-        found.error, found.n, setting.margin or found.effect, setting.n_rows, alpha=setting.alpha
+    needed = seeds_needed(
+        found.error,
+        found.n,
+        setting.margin or found.effect,
+        setting.n_rows,
+        alpha=setting.alpha * found.share,
     )
+    return max(needed, found.n + 1.0)  # so many did not tell
 
 
 def _told(bound: float, room: tuple[float, float], needed: float, setting: Setting) -> str:

@@ -2,9 +2,10 @@
 
 import math
 
-from hymba_lab.stats import detectable_effect, run_sd, showable_margin
+from hymba_lab.stats import LEAST_SEEDS, detectable_effect, run_sd, showable_margin
 from hymba_lab.sweep.jobs import Outcomes
 from hymba_lab.sweep.judging import times_of, values_of
+from hymba_lab.sweep.question.file import SweepFile
 from hymba_lab.sweep.question.level import level_of
 from hymba_lab.sweep.session import Session
 from hymba_lab.tables.published import Prior, Unit, prior, unit_of
@@ -19,14 +20,15 @@ def power_notes(session: Session, outcomes: Outcomes) -> list[str]:
     )
     if file.design == "search" or n_rows < 1:
         return []
-    if n_seeds < 2:
-        return ["Warning: one seed gives no interval and no verdict; plan at least three."]
+    if n_seeds < LEAST_SEEDS:
+        seeds = "one seed gives" if n_seeds == 1 else f"{n_seeds} seeds give"
+        return [f"Warning: {seeds} no verdict; plan at least {LEAST_SEEDS}."]
     by_time, spread = run_spread(session, outcomes)
     rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
     found = _detectable(session, by_time, spread)
     notes = [f"Smallest effect that {n_seeds} seeds detect in {rows}: {found}."]
     if file.margin is not None and not math.isnan(spread):
-        size = showable_margin(spread, n_seeds, n_rows, alpha=file.alpha)
+        size = showable_margin(spread, n_seeds, n_rows, alpha=_first_alpha(file))
         size = math.exp(size) if by_time else size
         notes.append(
             f"Equivalence within {file.margin:g}: {n_seeds} seeds show margins down to {size:.3g}."
@@ -57,7 +59,7 @@ def _detectable(session: Session, by_time: bool, spread: float) -> str:
     known, unit = not math.isnan(spread), unit_of(file.metric.name)
     public = None if known or by_time or unit is None else _published(session, unit)
     sd = spread if known else public.sd if public else 1.0
-    size = detectable_effect(sd, len(file.seeds), n_rows, alpha=file.alpha)
+    size = detectable_effect(sd, len(file.seeds), n_rows, alpha=_first_alpha(file))
     if public:
         return f"{size:.3g} in {file.metric.name} at the noise of others: {public}"
     if not known:
@@ -66,6 +68,11 @@ def _detectable(session: Session, by_time: bool, spread: float) -> str:
     if by_time:
         return f"{math.exp(size):.3g} times the tokens until solved (from the runs so far)"
     return f"{size:.3g} in {file.metric.name} (from the runs so far)"
+
+
+def _first_alpha(file: SweepFile) -> float:
+    """What the seeds of the file may spend: of several looks, the first one's share."""
+    return file.alpha * (next(iter(file.looks))[1] if file.looks else 1.0)
 
 
 def _published(session: Session, unit: Unit) -> Prior | None:

@@ -5,6 +5,8 @@ import math
 from hymba_lab.errors import UserError
 from hymba_lab.stats import Goal
 
+_LEAST_ALPHA = 1e-12  # below it no quantile of a t-distribution is a number to go by
+
 
 def check(
     alpha: float, margin: float | None, limits: tuple[float, float] | None, params: float
@@ -12,7 +14,9 @@ def check(
     """Raise UserError for what no table can be judged with."""
     low, high = limits or (0.0, 1.0)
     wrong = {
-        f"alpha = {alpha:g}: give a chance between 0 and 1": not 0 < alpha < 1,
+        f"alpha = {alpha:g}: give a chance between {_LEAST_ALPHA:g} and 1": not (
+            _LEAST_ALPHA <= alpha < 1
+        ),
         f"margin = {margin}: give a number above 0": margin is not None and not margin > 0,
         f"limits = {low:g} {high:g}: give the least value first": low >= high,
         f"params = {params:g}: give a count of parameters, such as 124e6": params < 1,

@@ -19,6 +19,8 @@ _TRUTH = {
 
 def is_missing(value: Any) -> bool:
     """Whether a field is empty: None, NaN or no text. The word "None" is a word."""
+    if not pd.api.types.is_scalar(value):  # a list is something
+        return False
     return value is None or bool(pd.isna(value)) or value == ""
 
 

@@ -29,7 +29,7 @@ def read_given(path: Path) -> pd.DataFrame:
     first, _, rest = text.partition("\n")
     if first.strip().strip('"').startswith("sep="):  # Excel's own line: which separator follows
         text = f"\n{rest}"
-    lines = _lines(path, text, _separator(text))
+    lines = _lines(path, text, _separator(path, text))
     number, header = next(lines, (0, []))
     if not header:
         raise StoreError(f"{path}: is empty; give a CSV file with a header and a line per run.")
@@ -78,10 +78,13 @@ def _text(path: Path) -> str:
     return text
 
 
-def _separator(text: str) -> str:
+def _separator(path: Path, text: str) -> str:
     """The one that gives the header the most fields; a comma where they tie."""
     header = next((line for line in io.StringIO(text) if line.strip()), "")
-    return max(_SEPARATORS, key=lambda own: len(next(csv.reader([header], delimiter=own), [])))
+    try:
+        return max(_SEPARATORS, key=lambda own: len(next(csv.reader([header], delimiter=own), [])))
+    except csv.Error as error:
+        raise StoreError(f"{path}: the header: {error}; is this a table of runs?") from None
 
 
 def _lines(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from hymba_lab.stats import detectable_effect, measured
-from hymba_lab.stats.evidence import LEAST_SEEDS
+from hymba_lab.stats import LEAST_SEEDS, detectable_effect, measured
 from hymba_lab.tables.numbers import number
 from hymba_lab.tables.published import Unit, prior, unit_of
 

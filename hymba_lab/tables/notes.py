@@ -19,6 +19,9 @@ def known_value(column: "pd.Series[Any]", default: Any) -> Any:
     return next((value for value in column.dropna() if value != ""), default)
 
 
+_ENDS = "Bonferroni; one that ends at no difference tells the direction alone"
+
+
 def scale_note(runs: pd.DataFrame) -> str:
     """At which scale and budget the runs are."""
     scale, budget = known_value(runs["scale"], "unknown"), known_value(runs["tokens"], math.nan)
@@ -31,7 +34,7 @@ def method_note(baseline: str, n_rows: int, alpha: float, pairing: Pairing) -> s
     return (
         f"Effect: row minus {baseline!r}; verdicts by two-sided t-tests with moderated variances, "
         f"alpha = {alpha:g} over the table's {n_rows} comparisons (Holm), intervals of effects "
-        f"simultaneous to match; intervals of means each at {100 * (1 - alpha):g} %. {pairing}"
+        f"simultaneous ({_ENDS}); intervals of means each at {100 * (1 - alpha):g} %. {pairing}"
     )
 
 
@@ -52,7 +55,8 @@ def times_note(baseline: str, n_rows: int, alpha: float, pairing: Pairing | None
     return (
         f"Effect: training tokens until solved over those of {baseline!r}; moderated t-tests of "
         "their logarithms where every run solved, the log-rank test from six seeds where some did "
-        f"not, alpha = {alpha:g} over the table's {n_rows} tests (Holm), intervals simultaneous. "
+        f"not, alpha = {alpha:g} over the table's {n_rows} tests (Holm), intervals simultaneous "
+        f"({_ENDS}). "
         f"{censored}{f' {pairing}' if pairing else ''}"
     )
 

@@ -36,7 +36,11 @@ class Task:
         reference that is not known.
         """
         begun = self.reference + BEGUN * (self.at - self.reference)
-        return {row: any(level > begun for level in own.values()) for row, own in levels.items()}
+        sign = 1 if self.goal == "maximize" else -1
+        return {
+            row: any(sign * level > sign * begun for level in own.values())
+            for row, own in levels.items()
+        }
 
     def failed(self, control: str | None) -> bool:
         """Whether the row that is known to solve the task was run, and not every run of it did."""

@@ -4,6 +4,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import rich.table
 from rich.text import Text
@@ -17,9 +18,10 @@ _WIDTH, _LABELS = 80, 24
 _LEAST_P = 1e-15  # below it a t-distribution's tail is no number to quote
 
 
-def as_json(rows: Sequence[RowVerdict]) -> str:
-    """Return the list; what is not known, and an open end, is null."""
+def as_json(rows: Sequence[RowVerdict], timed: bool = False) -> str:
+    """Return the list; what is not known, and an open end, is null: of ratios the low one is 0."""
     numbers = ("effect", "low", "high", "p")
+    rows = [replace(one, low=math.nan) if timed and one.low == 0 else one for one in rows]
     lines = [
         {
             "row": one.row,
