@@ -110,7 +110,7 @@ _NO_CACHE = (
 def cache_folder() -> Path:
     """Return `$HYMBA_LAB_CACHE`, else `$XDG_CACHE_HOME/hymba_lab`, else `~/.cache/hymba_lab`."""
     if own := os.environ.get("HYMBA_LAB_CACHE"):
-        return Path(own).expanduser().absolute()
+        return Path(os.path.expanduser(own)).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     if base:
         return Path(base) / "hymba_lab"

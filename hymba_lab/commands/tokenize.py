@@ -59,11 +59,13 @@ def load_tokenize_config(file: Path, overrides: Sequence[str] = ()) -> "Tokenize
     from hymba_lab.config import load_document
     from hymba_lab.config.kinds import refuse_another
     from hymba_lab.config.messages import checked
-    from hymba_lab.data.prepare.schema import TokenizeConfig
+    from hymba_lab.data.prepare.schema import TokenizeConfig, contradiction
 
     document = load_document(file, overrides)
     refuse_another(document.data, file, "a corpus")
     config = checked(document, TokenizeConfig)
+    if wrong := contradiction(config):
+        raise document.wrong([wrong[0]], wrong[1])
 
     at = document.located
     paths = [at(path, "paths", number) for number, path in enumerate(config.paths)]

@@ -1,5 +1,6 @@
 """Paths in an experiment's data: relative to the file that names them, whoever opens them."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class _Places:
         folder = self.known.get(name) or str(self.document.folder(place) or "")
         if not Path(folder).is_dir():  # not known, or of a project that was moved since
             folder = ""
-        path = Path(written).expanduser()
+        path = Path(os.path.expanduser(written))
         if not path.is_absolute():
             self.folders[name] = folder or str(Path.cwd())
         located = Located(Path(folder or Path.cwd()) / path)

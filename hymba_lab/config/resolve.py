@@ -1,5 +1,6 @@
 """A YAML file, what it extends and the command line's overrides -> a configuration."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def from_resolved(
     """
     listed = data.get("plugins")
     if plugins:
-        data = {**data, "plugins": [str(path.resolve()) for path in plugins]}
+        data = {**data, "plugins": [os.path.realpath(path) for path in plugins]}
     elif not own and isinstance(listed, list):
         here = [
             str(loaded_as(name) or name) if isinstance(name, str) and not Path(name).is_file()
@@ -141,15 +142,16 @@ def from_resolved(
 
 
 def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
-    if path.resolve() in children:
-        chain = " -> ".join(str(child) for child in (*children, path.resolve()))
+    here = Path(os.path.realpath(path))  # resolve() raises where links go round
+    if here in children:
+        chain = " -> ".join(str(child) for child in (*children, here))
         raise ConfigError(f"{path}: extends itself: {chain}.")
     document = read_yaml(path)
     base = document.data.pop("extends", None)
     listed = document.data.get("plugins")
     if isinstance(listed, list):  # paths are relative to the file that lists them
         document.data["plugins"] = [
-            str((path.parent / name).resolve()) if isinstance(name, str) else name
+            os.path.realpath(path.parent / name) if isinstance(name, str) else name
             for name in listed
         ]
     if base is None:
@@ -157,7 +159,7 @@ def _with_base(path: Path, children: tuple[Path, ...]) -> Document:
     if not isinstance(base, str):
         raise document.wrong(["extends"], f"{base!r} is not a file name.")
     try:
-        below = _with_base(base_file(path, base), (*children, path.resolve()))
+        below = _with_base(base_file(path, base), (*children, here))
     except ConfigError as error:
         raise ConfigError(f"{error}\n  which {document.where(['extends'])} extends.") from None
     return merged(below, document)
@@ -178,4 +180,4 @@ def _plugin_paths(document: Document) -> list[Path]:
         if not Path(name).is_file():
             said = f"there is no file {name}; paths are relative to the YAML file that lists them."
             raise document.wrong(["plugins", place], said)
-    return [Path(name).resolve() for name in listed]
+    return [Path(os.path.realpath(name)) for name in listed]

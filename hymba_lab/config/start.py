@@ -1,6 +1,7 @@
 """The weights that a run starts from: a path to whoever opens them, a sha256 in its identity."""
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ def start_of(written: str, told: str | None, document: Document, known: str | No
     whose first weights are gone keeps what it was told. Raises `ConfigError` with its place.
     """
     folder = str(document.folder(["start_from"]) or known or Path.cwd())
-    path = Path(folder) / Path(written).expanduser()
+    path = Path(folder) / Path(os.path.expanduser(written))
     if not path.exists():
         if told:
             return Start(None, folder, told)

@@ -6,6 +6,7 @@ later still names file, line and column.
 """
 
 import copy
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from hymba_lab.errors import ConfigError
+from hymba_lab.registry import Located
 
 Place = tuple[str | int, ...]  # ("model", "fusion", "name")
 
@@ -59,9 +61,12 @@ class Document:
         file = Path(mark.rsplit(":", 2)[0])
         return file.absolute().parent if file.is_file() else None
 
-    def located(self, path: str, *place: str | int) -> str:
+    def located(self, path: str, *place: str | int) -> Located:
         """Return a path that stands at `place` as it is opened: from the folder of its file."""
-        return str((self.folder(place) or Path.cwd()) / Path(path).expanduser())
+        folder = self.folder(place) or Path.cwd()
+        found = Located(folder / os.path.expanduser(path))
+        found.written, found.mark, found.folder = path, self.where(place), str(folder)
+        return found
 
     def get(self, path: str) -> Any:
         """Return the value at a dotted path; `KeyError` where there is none."""
@@ -257,6 +262,8 @@ def _scalar(node: Any, at: str) -> Any:
     text = str(node.value if isinstance(node, TaggedScalar) else node)  # `!!str 3`
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ConfigError(f"{at}: {text!r} holds half a character (a lone surrogate).")
+    if "\0" in text:
+        raise ConfigError(f"{at}: {text!r} holds a NUL character; drop it.")
     return text
 
 

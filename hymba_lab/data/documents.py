@@ -31,12 +31,12 @@ def find(option: str, patterns: Sequence[str], suffixes: Sequence[str] = SUFFIXE
                     f"{where}: {path} has the suffix {path.suffix!r}; "
                     f"allowed: {', '.join(suffixes)}"
                 )
-            found.setdefault(path.resolve(), path)
+            found.setdefault(Path(os.path.realpath(path)), path)
     return list(found.values())
 
 
 def _matches(where: str, pattern: str) -> list[Path]:
-    where, path = f"{at(pattern)}{where}", Path(pattern).expanduser()
+    where, path = f"{at(pattern)}{where}", Path(os.path.expanduser(pattern))
     written = pattern.written if isinstance(pattern, Located) else pattern
     if path.is_dir():
         raise DataError(

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
+_LARGEST = 1e30  # weight that float32 holds with room for a division by a short wait
+
 
 def generator(domain: str, seed: int, step: int) -> np.random.Generator:
     """Return the generator of one batch, a pure function of its three arguments.
@@ -42,6 +44,8 @@ def choose_weighted(
     `numpy.random.Generator.choice(p=w, replace=False)` gives for one row only.
     """
     waits = rng.standard_exponential((rows, len(weights)), dtype=np.float32)
+    if weights.max() > _LARGEST:  # their proportions count; others keep the bits they have
+        weights = np.maximum(weights / weights.max(), 1 / _LARGEST)
     waits /= weights.astype(np.float32)
     first = np.argpartition(waits, n_chosen - 1, axis=1)[:, :n_chosen]
     arrival = np.take_along_axis(waits, first, axis=1).argsort(axis=1)

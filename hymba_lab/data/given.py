@@ -41,7 +41,11 @@ class GivenTokenizer:
         model.no_truncation()
         model.no_padding()
         self.model: Any = model
-        self.vocab = max(model.get_vocab(with_added_tokens=True).values()) + 1
+        self._file = file
+        ids = model.get_vocab(with_added_tokens=True).values()
+        if not ids:
+            raise DataError(f"tokenizer: {file}: has no token")
+        self.vocab = max(ids) + 1
         self.end_of_text = (
             end_of_text if isinstance(end_of_text, int) else _end(file, model, end_of_text)
         )
@@ -53,10 +57,25 @@ class GivenTokenizer:
         rows = [np.zeros(0, kind)]
         for text in documents:
             for piece in pieces(text):
-                ids = self.model.encode(piece, add_special_tokens=False).ids
+                (ids,) = self.batch([piece])
+                if self.end_of_text in ids:
+                    token = self.model.id_to_token(self.end_of_text)
+                    raise DataError(
+                        f"tokenizer: {self._file}: a text spells {token!r}, which ends documents "
+                        "and is no special token there; mark it `special: true`, or set "
+                        "end_of_text to another one"
+                    )
                 rows.append(np.asarray(ids, dtype=kind))
             rows.append(np.full(1, self.end_of_text, kind))
         return np.concatenate(rows)
+
+    def batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of texts, without an end; raises DataError for what it has no ids for."""
+        try:
+            made = self.model.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the package raises nothing narrower
+            raise DataError(f"tokenizer: {self._file}: cannot encode the text ({error})") from None
+        return [one.ids for one in made]
 
     def decode(self, ids: Sequence[int]) -> bytes:
         """Return the bytes of `ids`, byte 0 for each end of a document."""

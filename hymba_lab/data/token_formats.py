@@ -10,6 +10,7 @@
 
 import os
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ def stretch_of(path: Path, given: Format | None, vocab: int) -> Stretch:
         if path.suffix == ".npy":
             return _npy(path, given)
         return _bin(path, given, vocab)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, TokenError) as error:  # numpy's own of a header
         raise DataError(f"{path}: not a readable token file: {error}") from error
 
 
@@ -108,6 +109,8 @@ def _llm_c(path: Path, head: bytes, size: int) -> Stretch:
 
 def _npy(path: Path, given: Format | None) -> Stretch:
     ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(ids, np.ndarray):
+        raise ValueError("an archive of arrays, not one array")
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise DataError(
             f"{path}: {ids.dtype} of shape {ids.shape}, one row of integers is expected"

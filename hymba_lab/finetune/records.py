@@ -27,7 +27,9 @@ def files(paths: Sequence[str]) -> list[Path]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            here = sorted(p for p in path.iterdir() if p.suffix in ENDINGS)
+            here = sorted(
+                p for p in path.iterdir() if p.suffix in ENDINGS and not p.name.startswith(".")
+            )
         elif path.exists():
             here = [path]
         else:

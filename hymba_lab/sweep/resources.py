@@ -10,6 +10,7 @@
 What a row says goes before what its scale says, and that before the defaults.
 """
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def load_resources(path: Path | None, name: str | None) -> Resources:
         return Resources(_spec(name or "local"))
     document = read_yaml(path)
     for place, plugin in enumerate(_listed(document)):
-        file = (path.parent / plugin).resolve()
+        file = Path(os.path.realpath(path.parent / plugin))
         if not file.is_file():
             said = f"there is no file {plugin}; paths are relative to the file that lists them."
             raise document.wrong(["plugins", place], said)

@@ -2,13 +2,14 @@
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hymba_lab.data.documents import check_no_pointer, json_text, parquet_texts, unreadable
-from hymba_lab.data.prepare.inputs import Piece, opened_hub
+from hymba_lab.data.prepare.inputs import JSON_LINES, Piece, opened_hub
 from hymba_lab.data.prepare.schema import TokenizeConfig
 from hymba_lab.errors import DataError
 
@@ -25,7 +26,7 @@ def documents(piece: Piece, config: TokenizeConfig) -> Iterator[str | None]:
         yield from _hub(piece, config)
     elif path.suffix == ".parquet":
         yield from parquet_texts(path, config.column, range(piece.start, piece.stop))
-    elif ".json" in path.name:
+    elif path.name.endswith(JSON_LINES):
         yield from _json_lines(piece, config)
     else:
         yield from (_decoded(path, text, config) for text in _texts(path, config.separator))
@@ -104,7 +105,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         else:
             with path.open("rb", buffering=_BLOCK) as stream:
                 yield stream
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno:
             raise unreadable(path, error) from error
         raise DataError(f"{path}: cannot be unpacked: {error}; copy the file again") from error
@@ -115,11 +116,34 @@ def _hub(piece: Piece, config: TokenizeConfig) -> Iterator[str]:
     stream = opened_hub(config.hub)
     if stream.num_shards > 1:
         stream = stream.shard(num_shards=stream.num_shards, index=piece.start)
-    for row in stream:
+    for row in _rows(stream, config.hub.dataset):
         if config.column not in row:
             raise DataError(
                 f"hub: {config.hub.dataset}: no column {config.column!r}; it has "
                 f"{', '.join(map(repr, row))}; set `column`"
             )
-        if row[config.column] is not None:
-            yield str(row[config.column])
+        text = row[config.column]
+        if not isinstance(text, str | None):
+            raise DataError(
+                f"hub: {config.hub.dataset}: column {config.column!r} holds "
+                f"{type(text).__name__}, not text; set `column`"
+            )
+        if text is not None:
+            yield text
+
+
+def _rows(stream: Any, dataset: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a streamed data set; one that breaks off is told, as it begins."""
+    rows = iter(stream)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # of many kinds: a broken row, a lost network
+            said = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"hub: {dataset}: cannot be read on ({type(error).__name__}: {said}); mend it, "
+                "then run the same command again: finished units are not made twice"
+            ) from error
+        yield row

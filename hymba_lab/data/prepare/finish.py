@@ -15,8 +15,8 @@ from hymba_lab.data.streams import unigram_entropy
 from hymba_lab.errors import DataError
 
 
-def finish(config: TokenizeConfig, n_units: int, recipe: str) -> TokenIndex:
-    """Write what is left once all units are made, and return the index.
+def finish(config: TokenizeConfig, n_units: int, recipe: str, text: str) -> TokenIndex:
+    """Write what is left once all units are made, and return the index; `text` is its sha256.
 
     Everything is written before the index, and the index before the working folder goes: a kill
     in between leaves a tokenization that goes on, or a whole one.
@@ -36,6 +36,7 @@ def finish(config: TokenizeConfig, n_units: int, recipe: str) -> TokenIndex:
     facts = {
         "description": config.description,
         "recipe": recipe,
+        "text": text,
         "undecodable_left_out": sum(unit["undecodable"] for unit in made),
         **_copies(config, place, n_units),
     }

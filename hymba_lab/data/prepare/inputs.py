@@ -15,6 +15,7 @@ from hymba_lab.atomic import give_datasets_a_home
 from hymba_lab.data.documents import TEXT, check_is_there, opened_parquet, unreadable
 from hymba_lab.data.prepare.schema import Hub, TokenizeConfig
 from hymba_lab.errors import DataError
+from hymba_lab.registry import at
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst")
 SUFFIXES = (*TEXT, *JSON_LINES, ".parquet")
@@ -58,9 +59,9 @@ def found(patterns: Sequence[str]) -> list[Path]:
     """Return the files that paths, globs and folders name, each once; folders with all below."""
     paths: dict[Path, Path] = {}
     for number, pattern in enumerate(patterns):
-        where = f"paths[{number}]"
+        where = f"{at(pattern)}paths[{number}]"
         for path in _matches(where, pattern):
-            paths.setdefault(path.resolve(), path)
+            paths.setdefault(Path(os.path.realpath(path)), path)
     return list(paths.values())
 
 
@@ -76,7 +77,7 @@ def _matches(where: str, pattern: str) -> Iterator[Path]:
         what = "matches no file" if glob.has_magic(pattern) else "does not exist"
     if not named:
         raise DataError(
-            f"{where}: {pattern!r} {what}; paths are relative to the YAML file that names them"
+            f"{where}: {str(pattern)!r} {what}; paths are relative to the YAML file that names them"
         )
     for path in named:
         check_is_there(where, path)
@@ -88,7 +89,17 @@ def _matches(where: str, pattern: str) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for home, folders, names in os.walk(folder):
+    """All files below a folder, through links, each folder once."""
+
+    def unreadable_folder(error: OSError) -> None:
+        raise unreadable(Path(error.filename), error)
+
+    entered: set[str] = set()
+    for home, folders, names in os.walk(folder, onerror=unreadable_folder, followlinks=True):
+        if os.path.realpath(home) in entered:
+            folders.clear()
+            continue
+        entered.add(os.path.realpath(home))
         folders.sort()
         yield from (Path(home, name) for name in sorted(names))
 
@@ -102,10 +113,10 @@ def _pieces(path: Path, column: str, size: int) -> Iterator[Piece]:
         yield Piece(str(path), 0, _length(path, column, n_bytes), n_bytes)
         return
     whole = _length(path, column, n_bytes)
-    n_parts = min(-(-n_bytes // size), whole)
+    n_parts = max(1, min(-(-n_bytes // size), whole))
     edges = [whole * part // n_parts for part in range(n_parts + 1)]
     for start, stop in itertools.pairwise(edges):
-        yield Piece(str(path), start, stop, n_bytes * (stop - start) // whole)
+        yield Piece(str(path), start, stop, n_bytes * (stop - start) // max(1, whole))
 
 
 def _length(path: Path, column: str, n_bytes: int) -> int:

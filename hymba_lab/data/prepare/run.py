@@ -1,5 +1,8 @@
 """A tokenization from start to end, or from where it stopped: units side by side over the cores."""
 
+import glob
+import hashlib
+import itertools
 import multiprocessing
 import os
 import threading
@@ -13,17 +16,19 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hymba_lab.atomic import json_of
+from hymba_lab.data.cache import recall, remember
 from hymba_lab.data.given import given
 from hymba_lab.data.index import INDEX, TokenIndex, read_index
 from hymba_lab.data.prepare.finish import clear, finish
 from hymba_lab.data.prepare.inputs import Unit, cut
 from hymba_lab.data.prepare.marks import copies, save_marks
-from hymba_lab.data.prepare.schema import TokenizeConfig
+from hymba_lab.data.prepare.schema import TokenizeConfig, contradiction
 from hymba_lab.data.prepare.tokenizer import make_tokenizer
 from hymba_lab.data.prepare.unit import Place, make_unit
 from hymba_lab.data.source import digest
 from hymba_lab.errors import DataError
 from hymba_lab.processes.calls import Calls, ProcessEnded
+from hymba_lab.registry import at
 
 Report = Callable[[str, int, int], None]
 """Called with the stage and how many bytes of how many are done."""
@@ -36,15 +41,18 @@ def tokenize(config: TokenizeConfig, *, workers: int, report: Report) -> TokenIn
     on the text and the configuration alone, to the byte: not on `workers`, nor on how often it was
     stopped. Raises DataError for what cannot be read, and for an `out` that holds something else.
     """
-    _require_one_of(config)
+    if wrong := contradiction(config):
+        raise DataError(": ".join(wrong))
     units = cut(config)
     place = Place(Path(config.out))
     text = [[os.path.basename(piece.path), *piece[1:]] for unit in units for piece in unit]
     recipe = digest(_settings(config), text)
+    inputs = _inputs(config, units)
     if (place.out / INDEX).exists():
-        return _finished(place, recipe)
+        with _explained(place):
+            return _finished(place, recipe, inputs)
     with _explained(place), _held(place):
-        _begin(place, digest(recipe, _inputs(units)))
+        _begin(place, digest(recipe, _seen(inputs)))
         if not place.tokenizer.exists():
             report("tokenizer", 0, 1)
             make_tokenizer(config, units, place.tokenizer)
@@ -54,45 +62,77 @@ def tokenize(config: TokenizeConfig, *, workers: int, report: Report) -> TokenIn
         jobs = [n for n in range(len(units)) if not place.done(n).exists()]
         tell = _counted("tokens", units, jobs, report)
         _side_by_side([(make_unit, config, units[n], n) for n in jobs], workers, tell)
-        return finish(config, len(units), recipe)
-
-
-def _require_one_of(config: TokenizeConfig) -> None:
-    if bool(config.paths) == (config.hub is not None):
-        raise DataError("give the text as `paths` or as `hub`, one of the two")
-    if (config.tokenizer.file is None) == (config.tokenizer.n_bpe is None):
-        raise DataError("give `tokenizer.file`, or `tokenizer.n_bpe` to train one, one of the two")
+        made = finish(config, len(units), recipe, _contents(inputs))
+        remember(_noted(place), {"files": _seen(inputs)})
+        return made
 
 
 def _settings(config: TokenizeConfig) -> dict[str, Any]:
     """Return what determines the files, but for where they and the text lie."""
     settings = config.model_dump(mode="json", exclude={"out", "paths", "name", "description"})
     if config.tokenizer.file is not None:
-        settings["tokenizer"]["file"] = given(
-            Path(config.tokenizer.file), config.tokenizer.end_of_text
-        ).sha256
+        try:
+            own = given(Path(config.tokenizer.file), config.tokenizer.end_of_text)
+        except DataError as error:
+            raise DataError(f"{at(config.tokenizer.file)}{error}") from None
+        settings["tokenizer"]["file"] = own.sha256
     return settings
 
 
-def _inputs(units: Sequence[Unit]) -> list[list[object]]:
-    paths = {piece.path: None for unit in units for piece in unit if piece.path}
-    return [[path, Path(path).stat().st_size, Path(path).stat().st_mtime_ns] for path in paths]
+def _inputs(config: TokenizeConfig, units: Sequence[Unit]) -> list[Path]:
+    """Return the files of text, each once; those of a hub are known to it alone."""
+    listed = config.hub.data_files or [] if config.hub is not None else []
+    local = (sorted(glob.glob(name, recursive=True)) for name in listed if "://" not in name)
+    named = [piece.path for unit in units for piece in unit if piece.path]
+    return [Path(name) for name in dict.fromkeys([*named, *itertools.chain(*local)])]
 
 
-def _finished(place: Place, recipe: str) -> TokenIndex:
-    made = json_of(place.out / INDEX).get("recipe")
-    if made != recipe:
+def _seen(inputs: Sequence[Path]) -> list[list[object]]:
+    """Return what the file system says of the text; where that is as it was, so is the text."""
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in inputs]
+
+
+def _contents(inputs: Sequence[Path]) -> str:
+    """Return the sha256 (hex) over the files' contents, wherever they lie."""
+    return digest("text", [[path.name, _sha256(path)] for path in inputs])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _noted(place: Place) -> list[object]:
+    return ["text seen", str(place.out.absolute())]
+
+
+def _finished(place: Place, recipe: str, inputs: Sequence[Path]) -> TokenIndex:
+    index = read_index(place.out)
+    facts = json_of(place.out / INDEX)
+    same = facts.get("recipe") == recipe
+    seen = {"files": _seen(inputs)}
+    if same and "text" in facts and recall(_noted(place)) != seen:
+        same = facts["text"] == _contents(inputs)
+        if same:
+            remember(_noted(place), seen)
+    if not same:
         raise DataError(
             f"{place.out}: holds the tokens of other text or other settings; set `out` to another "
             "folder, or delete this one"
         )
     clear(place)
-    return read_index(place.out)
+    return index
 
 
 def _begin(place: Place, begun: str) -> None:
     """Note what is made here; refuse to go on with what something else began."""
     note = place.work / "begun"
+    there = [path.name for path in (place.tokenizer, *place.out.glob("*.bin")) if path.exists()]
+    if there and not note.exists():
+        raise DataError(
+            f"{place.out}: holds {min(there)}, and nothing that says what made it; set `out` to "
+            "another folder, or delete this one"
+        )
     if note.exists() and note.read_text() != begun:
         raise DataError(
             f"{place.work}: begun with other settings, or the text has changed since; delete the "

@@ -40,5 +40,14 @@ class TokenizeConfig(Section):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.001
     deduplicate: bool = False
     undecodable: Literal["refuse", "skip", "replace"] = "refuse"
-    unit_mb: Annotated[float, Field(gt=0)] = 64.0
+    unit_mb: Annotated[float, Field(ge=1e-6)] = 64.0
     shard_tokens: Annotated[int, Field(ge=1024)] = 1 << 27
+
+
+def contradiction(config: TokenizeConfig) -> tuple[str, str] | None:
+    """Return the key that says too much or too little, and what is wrong; None where none does."""
+    if bool(config.paths) == (config.hub is not None):
+        return "paths", "give the text as `paths` or as `hub`, one of the two"
+    if (config.tokenizer.file is None) == (config.tokenizer.n_bpe is None):
+        return "tokenizer", "give `file`, or `n_bpe` to train one, one of the two"
+    return None

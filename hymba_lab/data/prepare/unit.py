@@ -154,8 +154,8 @@ def encode(tokenizer: GivenTokenizer, texts: list[str]) -> list[list[int]]:
     """Return the ids of each text; a long one is encoded in pieces cut after line ends."""
     pieces = [list(_pieces(text)) for text in texts]
     flat = [piece for some in pieces for piece in some]
-    made = iter(tokenizer.model.encode_batch_fast(flat, add_special_tokens=False))
-    return [[i for _ in some for i in next(made).ids] for some in pieces]
+    made = iter(tokenizer.batch(flat))
+    return [[i for _ in some for i in next(made)] for some in pieces]
 
 
 def _pieces(text: str) -> Iterator[str]:
