@@ -11,6 +11,8 @@ from hymba_lab.data.draws import Ints, generator
 from hymba_lab.data.source import Batch, digest
 from hymba_lab.errors import ConfigError
 
+DRAWN = 16  # validation rows of a difficulty, from one generator: part of what the rows are
+
 
 class Synthetic(ABC):
     """A task drawn from a random generator; a subclass says how one difficulty is drawn.
@@ -65,17 +67,33 @@ class Synthetic(ABC):
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Return `rows` sequences, equal shares of all difficulties."""
-        return self._batch(generator(self._train, seed, step), self.rows // len(self.groups))
+        rng = generator(self._train, seed, step)
+        return self._as_batch(*self._drawn(rng, self.rows // len(self.groups)))
 
     def val_batches(self) -> Iterator[Batch]:
-        """Yield the `n_val` rows of every difficulty, about `rows` at a time."""
-        share = self.rows // len(self.groups)
-        for number, start in enumerate(range(0, self.n_val, share)):
-            rng = generator(self._val, self.val_seed, number)
-            yield self._batch(rng, min(share, self.n_val - start))
+        """Yield the `n_val` rows of every difficulty, about `rows` at a time.
 
-    def _batch(self, rng: np.random.Generator, share: int) -> Batch:
+        They are drawn so many at a time whatever `rows` is, and so they are the same rows.
+        """
+        draws = [
+            self._drawn(generator(self._val, self.val_seed, number), min(DRAWN, self.n_val - start))
+            for number, start in enumerate(range(0, self.n_val, DRAWN))
+        ]
+        tokens, targets = (np.concatenate(part, axis=1) for part in zip(*draws, strict=True))
+        share = self.rows // len(self.groups)
+        for start in range(0, self.n_val, share):
+            part = slice(start, start + share)
+            yield self._as_batch(tokens[:, part], targets[:, part])
+
+    def _drawn(self, rng: np.random.Generator, share: int) -> tuple[Ints, Ints]:
+        """Return tokens and targets, both (difficulties, share, seq_len)."""
         drawn = [self.draw(rng, group, share) for group in range(len(self.groups))]
-        tokens, targets = (np.concatenate(part) for part in zip(*drawn, strict=True))
-        group = torch.arange(len(self.groups)).repeat_interleave(share)
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), group)
+        tokens, targets = (np.stack(part) for part in zip(*drawn, strict=True))
+        return tokens, targets
+
+    def _as_batch(self, tokens: Ints, targets: Ints) -> Batch:
+        group = torch.arange(len(self.groups)).repeat_interleave(tokens.shape[1])
+        inputs, wanted = (
+            torch.from_numpy(part.reshape(-1, self.seq_len)) for part in (tokens, targets)
+        )
+        return Batch(inputs, wanted, group)
