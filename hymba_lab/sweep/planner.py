@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hymba_lab.config import Config, resolve
+from hymba_lab.config import resolve
 from hymba_lab.cost.many import Meter
 from hymba_lab.errors import ConfigError
 from hymba_lab.runs.record import identity_of
@@ -245,9 +245,10 @@ class Planner:
     ) -> Job:
         key = (cell.label, stage, index, seed, repr(sorted(params.items())))
         if key not in self._jobs:
-            config = self._config(cell, params)
+            tuned = self._with(cell, params)
+            config = tuned.config
             if config.model != cell.config.model:  # tuned values that cost something
-                cell = replace(cell, config=config, costs=cell_costs(config, self._meter))
+                cell = tuned
             history = tuple(outcome for _, outcome in past)
             digest = config.digest
             identity = identity_of(digest, seed, self.fingerprint)
@@ -258,22 +259,25 @@ class Planner:
             self._jobs[key] = made
         return self._jobs[key]
 
-    def _config(self, cell: Cell, params: Params) -> Config:
-        """Return the row's configuration with these values; a refusal names the row and them."""
+    def _with(self, cell: Cell, params: Params) -> Cell:
+        """Return the row with these values, and what they cost; a refusal names both."""
         if not params:
-            return cell.config
+            return cell
         document = cell.document
         for path, value in params.items():
             document = document.patched(path, value, self.sweep.document.where(["search", path]))
         try:
-            return resolve(document)
+            config = resolve(document)
+            same = config.model == cell.config.model
+            costs = cell.costs if same else cell_costs(config, self._meter)
         except ConfigError as error:
             raise refused(self.sweep, cell, params, error) from None
+        return replace(cell, config=config, costs=costs)
 
     def _takes(self, cell: Cell, params: Params) -> bool:
         """Whether values past the choices are still ones that their fields take."""
         try:
-            self._config(cell, params)
+            self._with(cell, params)
         except ConfigError:
             return False
         return True

@@ -53,9 +53,10 @@ def _check_value(sweep: Sweep, cell: Cell, params: Mapping[str, Scalar], meter: 
         require_trainable(config, meter.vocab)
     except ConfigError as error:
         raise refused(sweep, cell, params, error) from None
-    match, costs = sweep.file.match, cell_costs(config, meter)
+    match = sweep.file.match
     if match is None:
         return
+    costs = cell_costs(config, meter)
     ratio = (costs.params / cell.costs.params if match.params
              else costs.flops_per_token / cell.costs.flops_per_token)  # fmt: skip
     if abs(ratio - 1) > match.fraction:
