@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hymba_lab.commands import status, stop
-from hymba_lab.errors import StoreError, SweepStopped, UserError
+from hymba_lab.errors import LaunchError, StoreError, SweepStopped, UserError
 from hymba_lab.sweep.detach import detach
 from hymba_lab.sweep.jobs import Outcome
 from hymba_lab.sweep.launchers import slurm_queue
@@ -205,3 +205,11 @@ def test_who_may_only_read_is_told_the_state(folder: Path) -> None:
         [sys.executable, "-c", read, str(state.path)], capture_output=True, text=True, check=True
     )
     assert told.stdout.strip() == "True"
+
+
+@pytest.mark.slow
+def test_a_detached_coordinator_that_ends_at_once_says_why(tmp_path: Path, folder: Path) -> None:
+    """It was said to run, and its reason stood in a file that nobody had asked for."""
+    argv = [str(tmp_path / "gone.yaml"), "--root", str(tmp_path)]
+    with pytest.raises(LaunchError, match=r"(?s)ended at once.*coordinator\.log says:.*gone\.yaml"):
+        detach(folder, "fusion-nano", argv, launcher="local", needs=NOTHING_ASKED)

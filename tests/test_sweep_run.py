@@ -179,7 +179,7 @@ def test_the_plan_reads_finished_runs_and_trains_nothing(done: tuple[Lab, Ended]
     plan = lab.run("--plan", launcher=no_launcher)
     assert plan.code == 0
     assert "8 runs (2 rows x (2 tuning trials + 2 seeds)), 8 finished." in plan.out
-    assert "Smallest effect that 2 seeds detect in 1 row: " in plan.out
+    assert "Warning: 2 seeds give no verdict; plan at least 3." in plan.out
 
 
 def test_lost_stores_are_filled_from_the_folders(done: tuple[Lab, Ended]) -> None:

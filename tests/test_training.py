@@ -565,7 +565,7 @@ def test_on_a_terminal_there_is_one_line_that_moves(
 ) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
-    monkeypatch.setattr(progress, "Console", lambda: console)
+    monkeypatch.setattr(progress, "plain_console", lambda: console)
     run(tiny, progress=True)
     assert "step 10/10" in screen.getvalue()
     assert screen.getvalue().count("\n") == 1

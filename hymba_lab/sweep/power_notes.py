@@ -13,13 +13,19 @@ from hymba_lab.tables.published import Prior, Unit, prior, unit_of
 
 def power_notes(session: Session, outcomes: Outcomes) -> list[str]:
     """Say which effect and which equivalence the sweep's seeds are enough for."""
-    file, n_rows, n_seeds = (
-        session.sweep.file,
-        len(session.cells) - 1,
-        len(session.sweep.file.seeds),
-    )
-    if file.design == "search" or n_rows < 1:
+    file = session.sweep.file
+    if file.design == "search" or len(session.cells) < 2:
         return []
+    notes = _of_seeds(session, outcomes)
+    if file.looks is not None:
+        later = ", ".join(map(str, file.looks.sizes[1:]))
+        notes.append(f"Until decided: undecided rows and the baseline go on to {later} seeds.")
+    return notes
+
+
+def _of_seeds(session: Session, outcomes: Outcomes) -> list[str]:
+    file, n_rows = session.sweep.file, len(session.cells) - 1
+    n_seeds = len(file.seeds)
     if n_seeds < LEAST_SEEDS:
         seeds = "one seed gives" if n_seeds == 1 else f"{n_seeds} seeds give"
         return [f"Warning: {seeds} no verdict; plan at least {LEAST_SEEDS}."]
@@ -33,9 +39,6 @@ def power_notes(session: Session, outcomes: Outcomes) -> list[str]:
         notes.append(
             f"Equivalence within {file.margin:g}: {n_seeds} seeds show margins down to {size:.3g}."
         )
-    if file.looks is not None:
-        later = ", ".join(map(str, file.looks.sizes[1:]))
-        notes.append(f"Until decided: undecided rows and the baseline go on to {later} seeds.")
     return notes
 
 
