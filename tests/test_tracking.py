@@ -2,18 +2,21 @@
 
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from conftest import ROOT
 from sweeping import Lab
 
 from hymba_lab.errors import StoreError
-from hymba_lab.runs import tracking
+from hymba_lab.runs import empty_store, tracking
 from hymba_lab.runs.mlflow_run import Run
 from hymba_lab.runs.tracking import IDENTITY, ROLE, Store, default_uri
 
@@ -194,3 +197,41 @@ def test_mlflow_may_stand_in_a_folder_with_a_percent_sign(tmp_path: Path) -> Non
     asked = [sys.executable, "-c", code]
     done = subprocess.run(asked, capture_output=True, text=True, env=env, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("1\n1\n", "")
+
+
+@pytest.mark.slow
+def test_tables_are_made_once_and_a_copy_is_a_store_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own way takes 8 s, each time."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("HYMBA_LAB_CACHE", str(cache))
+    made = []
+    for name in ("one", "two"):
+        store = Store(default_uri(tmp_path / name), tmp_path / name)
+        (first,) = store.client.search_experiments()
+        assert (first.name, first.experiment_id) == ("Default", "0")
+        assert f"/{name}/" in first.artifact_location
+        made.append(tables_in(tmp_path / name / "mlflow.db"))
+    assert made[0] == made[1]
+    (kept,) = (cache / "mlflow").iterdir()
+    assert kept.stem == mlflow.__version__ and tables_in(kept) == made[0]
+    for damage in (b"", kept.read_bytes()[:100_000]):
+        kept.write_bytes(damage)
+        root = tmp_path / str(len(damage))
+        root.mkdir()
+        empty_store.make_tables(default_uri(root), str(root))
+        assert tables_in(root / "mlflow.db") == tables_in(kept) == made[0]
+
+
+def test_a_store_needs_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HYMBA_LAB_CACHE", str(tmp_path / "file" / "cache"))
+    Store(default_uri(tmp_path), tmp_path)
+    assert "runs runs table" in tables_in(tmp_path / "mlflow.db")
+
+
+def tables_in(file: Path) -> set[str]:
+    with closing(sqlite3.connect(file)) as database:
+        found = database.execute("select tbl_name, name, type from sqlite_master").fetchall()
+    return {" ".join(row) for row in found}

@@ -19,6 +19,7 @@ from hymba_lab.atomic import have_a_home
 from hymba_lab.errors import StoreError
 from hymba_lab.runs.artifacts import FOLDER, moved_along, place_of, set_right
 from hymba_lab.runs.database import file_of, make_whole, url_of
+from hymba_lab.runs.empty_store import make_tables
 from hymba_lab.runs.lock import QUIET_S, say
 from hymba_lab.runs.mlflow_run import Run
 from hymba_lab.runs.postgres import sole_maker
@@ -89,7 +90,10 @@ class Store:
             require_server(uri)
             _take_percents_as_they_are()
             if self.file is not None:
-                make_whole(self.file, partial(_make_tables, root), f"tracking store {uri}")
+                artifacts = place_of(root, "0")
+                make_whole(
+                    self.file, lambda url: make_tables(url, artifacts), f"tracking store {uri}"
+                )
             self.client = self._patiently(partial(MlflowClient, tracking_uri=whole(uri)), -1.0)
 
     def experiment(self, name: str) -> str:
@@ -284,15 +288,3 @@ def _take_percents_as_they_are() -> None:
         plain(config, name, value.replace("%", "%%") if value.startswith(here) else value)
 
     Config.set_main_option = escaping  # type: ignore[method-assign, assignment]
-
-
-def _make_tables(root: Path, url: str) -> None:
-    """Fill a new sqlite file with MLflow's tables; the engine lets go of it, made or not."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    try:
-        SqlAlchemyStore(url, place_of(root, "0"))  # type: ignore[no-untyped-call]
-    finally:  # MLflow keeps the engine: the next attempt would write into the file that was removed
-        engine = SqlAlchemyStore._engine_map.pop(url, None)
-        if engine is not None:
-            engine.dispose()
