@@ -341,7 +341,7 @@ def test_a_bound_of_a_row_that_was_stopped_holds_at_length(
     tables instead of 0.004."""
     missed = bounds_missed(sigma, n, n_rows, 2000)
     print(f"\nlog sd {sigma}, {n} seeds, {n_rows} rows: bounds missed {missed:.4f}", end="")
-    assert missed <= 0.015  # 0.005 where rows are alike in noise
+    assert missed <= 0.012  # 0.005 where rows are alike in noise
 
 
 def all_hold(n: int, n_rows: int, sweeps: int) -> float:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from hymba_lab.stats.evidence import Evidence, Interval, against
 from hymba_lab.stats.looks import Judged, Looks, SeedsOf, judge
 from hymba_lab.stats.moderated import Spread, seen, spread_of
-from hymba_lab.stats.power import seeds_needed
 from hymba_lab.stats.ranks import Ranks, ranks
 from hymba_lab.stats.rounding import round_up
 from hymba_lab.stats.survival import Run
@@ -27,6 +26,7 @@ from hymba_lab.stats.verdicts import (
     Setting,
     checked,
     n_seeds_of,
+    seeds_that_tell,
     seeds_words,
     verdict,
 )
@@ -166,7 +166,7 @@ def _measured(
             else (f"equivalent within {times}")
         )
     elif kind == "undecided":
-        needed = _needed(found, setting)
+        needed = seeds_that_tell(found, setting)
         margin = None if setting.margin is None else math.exp(setting.margin)
         said += (
             f" (up to {round_up(_ratio(bound))} times could have been missed; "
@@ -175,17 +175,6 @@ def _measured(
     return _comparison(
         label, row, judged, found, setting, kind, said, logs[:3], _ratio(bound), needed
     )
-
-
-def _needed(found: Evidence, setting: Setting) -> float:
-    needed = seeds_needed(
-        found.error,
-        found.n,
-        setting.margin or found.effect,
-        setting.n_rows,
-        alpha=setting.alpha * found.share,
-    )
-    return max(needed, found.n + 1.0)  # so many did not tell
 
 
 def _ratio(log: float) -> float:

@@ -176,7 +176,7 @@ def _comparison(
     kind, said, bound = verdict(found, decision, effect, setting.goal, _within(p_within, setting))
     needed = math.nan
     if kind == "undecided":
-        needed = _needed(found, setting)
+        needed = seeds_that_tell(found, setting)
         said += _told(bound, room, needed, setting)
     own = mean_interval(row.values(), alpha=setting.alpha)
     return Comparison(
@@ -216,8 +216,8 @@ def verdict(
     return "undecided", "no detectable difference", max(abs(effect.low), abs(effect.high))
 
 
-def _needed(found: Evidence, setting: Setting) -> float:
-    """Seeds that would show the margin, or without one a difference as large as the one seen."""
+def seeds_that_tell(found: Evidence, setting: Setting) -> float:
+    """Seeds that would show the margin, or without one an effect as large as the one seen."""
     needed = seeds_needed(
         found.error,
         found.n,
