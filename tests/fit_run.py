@@ -1,7 +1,7 @@
 """Train an experiment in a process of its own: `python tests/fit_run.py FILE FOLDER [A.B=V ...]`.
 
 Prints a JSON object: the metrics, and what the run said about itself. STOP_AT=N in the environment
-ends it at the validation after step N, its checkpoint kept.
+ends it at the validation after step N, its checkpoint kept. {rank} in FOLDER is the rank's number.
 """
 
 import json
@@ -24,7 +24,7 @@ def main() -> None:
     result = fit(
         load_config(Path(file), overrides),
         seed=0,
-        folder=Path(folder),
+        folder=Path(folder.format(rank=os.environ.get("RANK"))),
         log=lambda metrics, step: norms.extend(
             norm for name, norm in metrics.items() if name == "train/grad_norm"
         ),

@@ -14,7 +14,7 @@ from hymba_lab.config import load_config
 from hymba_lab.data.source import IGNORED, build_sources
 from hymba_lab.errors import ConfigError
 from hymba_lab.model import LanguageModel
-from hymba_lab.training import micro_rows, module
+from hymba_lab.training import memory, micro_rows, module
 from hymba_lab.training.fit import fit
 from hymba_lab.training.micro_rows import doubled, rows_at_a_time
 from hymba_lab.training.part_graph import PartGraph
@@ -203,8 +203,8 @@ def test_auto_takes_what_the_memory_holds(monkeypatch: pytest.MonkeyPatch, tmp_p
     )  # fmt: skip
     row = micro_rows.activation_bytes(config.model, module.mixture.vocab, 16, "fp32")
     for available, rows in ((4.9 * row, 4), (100 * row, 9), (0, 1)):
-        told = SimpleNamespace(available=available / micro_rows.SHARE)
-        monkeypatch.setattr(micro_rows.psutil, "virtual_memory", lambda told=told: told)
+        told = available / micro_rows.SHARE
+        monkeypatch.setattr(micro_rows, "available_bytes", lambda told=told: told)
         assert rows_at_a_time(module) == rows  # type: ignore[arg-type]
 
 
@@ -236,3 +236,47 @@ def test_ranks_agree_after_every_try(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(micro_rows, "least", least)
     assert rows_at_a_time(module) == 4  # type: ignore[arg-type]
     assert asked == [1, 1, 1]
+
+
+@pytest.mark.parametrize("room", ["alone", "beside another process"])
+def test_a_job_has_the_memory_that_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: str
+) -> None:
+    """A node of 512 GB tells a job of 8 GB that all of it is free."""
+    group = tmp_path / "job"
+    group.mkdir()
+    (group / "memory.max").write_text("max\n" if room == "alone" else "8000000\n")
+    (group / "memory.current").write_text("3000000\n")
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_of_this_process", lambda: "/job")
+    told = SimpleNamespace(available=512e9)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: told)
+    assert memory.available_bytes() == (512e9 if room == "alone" else 5e6)
+
+
+@pytest.mark.slow
+def test_a_try_without_memory_leaves_the_shards_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out inside a backward: later steps gave 4 of 8 parameters a gradient, then 0."""
+    expected = trained(tmp_path, "undisturbed", "training.shard=true")
+    tried: list[bool] = []
+
+    def failing(lit: module.LitLanguageModel) -> None:
+        def out_of_memory(gradient: torch.Tensor) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        handle = lit.model.blocks[1].mlp.register_forward_hook(
+            lambda mlp, inputs, output: output.register_hook(out_of_memory) and None
+        )
+        parts, counts = next(iter(TrainParts(lit.mixture, lit.seed, range(1))))
+        tried.append(micro_rows.computes(lit, parts[0], counts))
+        handle.remove()
+
+    monkeypatch.setattr(module, "rows_at_a_time", failing)
+    try:
+        found = trained(tmp_path, "disturbed", "training.shard=true")
+    finally:
+        torch.distributed.destroy_process_group()
+    assert tried == [False]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -50,13 +50,20 @@ def run(file: Path, folder: Path, *overrides: str, stop_at: int | None = None) -
     return said
 
 
-def killed(file: Path, folder: Path, *overrides: str, victim: int) -> None:
-    """Kill a rank once a checkpoint is there; the others end by themselves."""
+def underway(
+    file: Path, folder: Path, *overrides: str
+) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
+    """Start a long run and wait for a checkpoint; return its process and those of all ranks."""
     process = start(file, folder, *LONG, *overrides)
     while not (folder / "last.ckpt").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
-    ranks = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+    return process, [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+
+
+def killed(file: Path, folder: Path, *overrides: str, victim: int) -> None:
+    """Kill a rank once a checkpoint is there; the others end by themselves."""
+    process, ranks = underway(file, folder, *overrides)
     ranks[victim].kill()
     process.communicate(timeout=120)
     assert process.returncode != 0
@@ -127,6 +134,23 @@ def test_a_killed_rank_ends_the_run_and_it_goes_on_as_if_uninterrupted(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize(
+    ("ways", "asked"), [(IN_SHARDS, [0]), (TWO, [1, 0])], ids=["rank 0", "all"]
+)  # fmt: skip
+def test_a_run_that_is_asked_to_leave_saves_and_leaves_on_every_rank(
+    file: Path, tmp_path: Path, ways: list[str], asked: list[int]
+) -> None:
+    """Slurm's warning and Ray reach rank 0 alone; torchrun and a terminal reach all."""
+    process, ranks = underway(file, tmp_path / "run", *ways)
+    for rank in asked:
+        ranks[rank].terminate()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert 0 < saved["global_step"] < 300
+
+
 @pytest.mark.parametrize("before", [TWO, SHARDED, IN_SHARDS, []],
                          ids=["copies", "shards", "saved-in-shards", "one"])  # fmt: skip
 def test_a_run_goes_on_with_another_number_of_ranks(
@@ -150,6 +174,18 @@ def test_torchrun_starts_the_ranks(file: Path, tmp_path: Path, alone: dict[str, 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert relative_error(weights(tmp_path / "run"), weights(file.parent / "alone")) < 1e-5
+
+
+def test_ranks_that_do_not_see_one_folder_do_not_train(file: Path, tmp_path: Path) -> None:
+    """Copies that begin apart are never made equal again."""
+    run(file, tmp_path / "run0", stop_at=10)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29543",
+         PROGRAM, str(file), str(tmp_path / "run{rank}")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "ranks 0 to 1 begin at step 10, 0: they do not see the same files" in done.stderr
 
 
 def test_rounded_weights_learn_what_exact_ones_learn(

@@ -408,6 +408,19 @@ def test_train_makes_the_runs_of_the_sweep(done: Lab) -> None:
     assert "eval/digits/acc" in found.metrics
 
 
+def test_ranks_of_torchrun_are_told_that_stages_have_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They waited for each other: one for its group, the others for its lease."""
+    lab = staged_lab(tmp_path)
+    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in {**place, "MASTER_PORT": "29999"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="one process trains the stages; start it without torchr"):
+        train(config_of(lab), root=lab.folder)
+    assert not (lab.folder / "runs").exists()
+
+
 def test_train_goes_through_every_stage(tmp_path: Path) -> None:
     lab = staged_lab(tmp_path)
     found = train(lab.folder / "tiny.yaml", 3, root=lab.folder)

@@ -23,6 +23,7 @@ from hymba_lab.config.start import RUN_WEIGHTS
 from hymba_lab.errors import StoreError
 from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.stages.chain import chain, is_whole
+from hymba_lab.training.shards import remove_checkpoint
 
 Log = Callable[[Mapping[str, float], int], None]
 MODEL = "model"
@@ -72,7 +73,7 @@ def run_chain(
                 else:
                     record = recorded(part, _stage(part, run, before, seed, log, told))
                 run.finish(record)
-                run.checkpoint.unlink(missing_ok=True)
+                remove_checkpoint(run.checkpoint)
         assert record is not None
         for step, metrics in record["history"] if n == 0 else ():
             log(metrics, step)

@@ -9,7 +9,7 @@ import torch
 from hymba_lab.cli import plain_console
 from hymba_lab.config import Config, load_config
 from hymba_lab.config.shipped import shipped
-from hymba_lab.errors import LeaseLost, StoreError, TrialFailed
+from hymba_lab.errors import ConfigError, LeaseLost, StoreError, TrialFailed
 from hymba_lab.runs.folder import RunFolder, run_identity
 from hymba_lab.runs.mirrored import MirroredRun
 from hymba_lab.runs.record import record_of, run_facts
@@ -18,6 +18,7 @@ from hymba_lab.stages.chain import chain, check_stages, is_whole
 from hymba_lab.stages.run import Staged, run_chain
 from hymba_lab.training import single
 from hymba_lab.training.single import Trained, checked_sources, open_run
+from hymba_lab.training.world import world
 
 
 def train(
@@ -39,6 +40,10 @@ def train(
     options: dict[str, Any] = {"root": root, "tracking_uri": tracking_uri, "threads": threads}
     if not config.stages:
         return single.train(config, seed, **options)
+    if world().n_ranks > 1:
+        said = "one process trains the stages; start it without torchrun (training.devices: N "
+        said += "trains the model itself on N devices of this machine)."
+        raise config.blame(ConfigError(said, "stages"))
     mixture, costs = checked_sources(config)
     check_stages(config, mixture)
     folder = RunFolder(Path(root), run_identity(config, seed, mixture.fingerprint))

@@ -31,6 +31,11 @@ class RunCheckpointIO(CheckpointIO):
         """
         self._header, self._guard = {"format": FORMAT, **identity}, guard
 
+    def require(self) -> None:
+        """Raise where this process may not write the run any more."""
+        if self._guard is not None:
+            self._guard()
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:

@@ -140,6 +140,7 @@ def _train(
     callbacks: list[Callback] = [milestones, Gauges(milestones)]
     if progress:
         callbacks.append(ProgressLine(milestones))
+    callbacks.append(milestones.leaving)  # what is due after a step comes before
     with quiet_lightning(), usual_exits():
         trainer = make_trainer(
             config.training,
@@ -150,6 +151,7 @@ def _train(
             log=log,
             world=module.world,
         )
+        milestones.leaving.listen(trainer)
         trainer.fit(module, ckpt_path=path if path.exists() else None, weights_only=True)
 
 

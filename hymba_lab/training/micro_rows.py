@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import psutil
 import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from hymba_lab.config import Config
 from hymba_lab.cost.activations import activation_bytes
 from hymba_lab.data.source import Mixture
+from hymba_lab.training.memory import available_bytes
 from hymba_lab.training.parts import TrainParts
 from hymba_lab.training.world import World, least
 
@@ -24,6 +26,11 @@ class Trains(Protocol):
     world: World
     seed: int
     trainer: Any
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; cut into shards where the run has them."""
+        ...
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +90,7 @@ def _fits_on_cpu(module: Trains) -> Callable[[int], bool]:
     row = activation_bytes(
         module.config.model, module.mixture.vocab, training.seq_len, training.precision
     )
-    room = SHARE * psutil.virtual_memory().available / module.world.n_local
+    room = SHARE * available_bytes() / module.world.n_local
     return lambda rows: rows * row <= room
 
 
@@ -96,16 +103,30 @@ def _fits_on_gpu(module: Trains) -> Callable[[int], bool]:
         one = iter(TrainParts(module.mixture, module.seed, range(1), rank=place.rank,
                               n_ranks=place.n_ranks, micro_rows=rows))  # fmt: skip
         parts, counts = module.transfer_batch_to_device(next(one), device, 0)
-        try:
-            with module.trainer.precision_plugin.train_step_context():
-                loss = module.part_loss(parts[0], counts)
-            loss.backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
-            return False
-        finally:
-            module.zero_grad()
-            torch.cuda.empty_cache()
-        total = torch.cuda.get_device_properties(device).total_memory
-        return torch.cuda.max_memory_allocated(device) + to_come <= SHARE * total
+        done = computes(module, parts[0], counts)
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(device)  # another process may have its part of the card
+        ours = free + torch.cuda.memory_reserved(device)
+        return done and torch.cuda.max_memory_allocated(device) + to_come <= SHARE * ours
 
     return fits
+
+
+def computes(module: Trains, part: Any, counts: Any) -> bool:
+    """Try a part forward and backward; whether memory sufficed. No gradient is left.
+
+    Blocks in shards that were left in the middle of a backward would take part in no later one;
+    and the gathered tensors, which are the parameters at that moment, would keep their gradients.
+    """
+    try:
+        with module.trainer.precision_plugin.train_step_context():
+            loss = module.part_loss(part, counts)
+        loss.backward()  # type: ignore[no-untyped-call]
+    except torch.OutOfMemoryError:
+        if isinstance(module.model, FSDPModule):
+            module.zero_grad()
+            module.model.reset_iter_state()
+        return False
+    finally:
+        module.zero_grad()
+    return True

@@ -10,9 +10,11 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from hymba_lab.errors import LaunchError
+from hymba_lab.training.leaving import Leaving
 from hymba_lab.training.module import LitLanguageModel
 from hymba_lab.training.random_state import random_state, restore_random_state
-from hymba_lab.training.world import agreed, on_any_rank
+from hymba_lab.training.world import agreed, gathered
 
 RECENT = 1000
 """Steps whose time is kept: a run of a million reads its speed off as fast as a short one."""
@@ -30,7 +32,7 @@ class Milestones(Callback):
     """
 
     def __init__(self, checkpoint: Path, stop: Stop | None) -> None:
-        self.checkpoint, self.stop = checkpoint, stop
+        self.checkpoint, self.stop, self.leaving = checkpoint, stop, Leaving()
         self.history: list[tuple[int, Metrics]] = []
         self.stopped = False
         self.resumed_from = self._step = 0
@@ -57,9 +59,11 @@ class Milestones(Callback):
         Whoever decides about stopping is told what it said before the interruption: its decision
         then rests on the whole curve, and one that was made but not obeyed is made again.
         """
+        module = cast(LitLanguageModel, pl_module)
+        _require_one_start(trainer.global_step, module.mixture.fingerprint)
         if self._random is not None:
             restore_random_state(self._random)
-        if self.stop is not None and self._step < cast(LitLanguageModel, pl_module).n_steps:
+        if self.stop is not None and self._step < module.n_steps:
             self.stopped = any(self.stop(*past) for past in self.history)
         trainer.should_stop = self.stopped = agreed(self.stopped)
         self._begin = self._mark = time.perf_counter()
@@ -78,8 +82,8 @@ class Milestones(Callback):
         if validates:
             self._validate(module, step)
             self.stopped = agreed(self._asked_to_stop()) and not last
-        asked_to_end = on_any_rank(trainer.received_sigterm)
-        if validates or step % training.checkpoint_every == 0 or asked_to_end:
+        leaves = self.leaving.agree()
+        if validates or step % training.checkpoint_every == 0 or leaves:
             trainer.save_checkpoint(self.checkpoint)
         trainer.should_stop = self.stopped
         self._mark = time.perf_counter()
@@ -113,4 +117,20 @@ class Milestones(Callback):
                 f"this run was begun with {before} torch threads and goes on with {now}: its last "
                 "bits may differ from an uninterrupted run's.",
                 flush=True,
+            )
+
+
+def _require_one_start(step: int, data: str) -> None:
+    """Raise `LaunchError` on every rank where they begin at different steps, or with other data.
+
+    Copies that begin apart are never made equal again: each would go on with moments, learning
+    rates and batches of its own.
+    """
+    steps, fingerprints = zip(*gathered([(step, data)]), strict=True)
+    for what, found in (("begin at step", steps), ("read the data", fingerprints)):
+        if len(set(found)) > 1:
+            said = ", ".join(str(one)[:12] for one in found)
+            raise LaunchError(
+                f"ranks 0 to {len(found) - 1} {what} {said}: they do not see the same files; share "
+                "one folder under one path between all nodes, and name it with --root."
             )

@@ -125,6 +125,8 @@ class LitLanguageModel(LightningModule):
         trained = [
             p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
+        if not trained:  # a norm of nothing is finite, and a run that stands still would "finish"
+            raise RuntimeError("the backward pass has left no gradient on any parameter")
         norm = get_total_norm([cast(Tensor, p.grad) for p in trained])
         self._norm = whole(norm)
         self._lr = optimizer.param_groups[0]["lr"]

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from hymba_lab.config import TrainingConfig
 from hymba_lab.model import LanguageModel
+from hymba_lab.training.checkpoint import RunCheckpointIO
 from hymba_lab.training.shards import split_off
 from hymba_lab.training.world import World, sharded_like, whole_on_first
 
@@ -56,6 +57,8 @@ class Sharded(ModelParallelStrategy):
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
     ) -> None:
         """Write a checkpoint: the file by rank 0, shards beside it by every rank."""
+        if self.is_global_zero:
+            cast(RunCheckpointIO, self.checkpoint_io).require()
         saved = split_off(checkpoint, filepath) if self._shard_checkpoints else checkpoint
         if self.is_global_zero:
             self.checkpoint_io.save_checkpoint(saved, filepath, storage_options)

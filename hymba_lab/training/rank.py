@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,13 +22,17 @@ def _ends_with_rank_0() -> None:
 
 def main() -> int:
     """Train as one rank of the run that standard input describes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is rank 0's to answer
     told = json.loads(sys.stdin.readline())
     threading.Thread(target=_ends_with_rank_0, daemon=True).start()
     try:
         fit(from_resolved(told["config"], own=True), seed=told["seed"], folder=Path(told["folder"]))
     except (TrialFailed, UserError):
         return 2  # rank 0 says why
-    return 0
+    except SystemExit as error:
+        if error.code != 128 + signal.SIGTERM:
+            raise
+    return 0  # trained, or left with the others when one was asked to
 
 
 if __name__ == "__main__":

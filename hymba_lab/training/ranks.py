@@ -98,11 +98,13 @@ class _Rank:
 
 
 def _start(rank: int, n_ranks: int, config: Config, seed: int, folder: Path) -> _Rank:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    threads = dict.fromkeys(names, str(torch.get_num_threads()))  # as many as rank 0 was told
     process = subprocess.Popen(
         [sys.executable, "-m", "hymba_lab.training.rank"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, **_place(rank, n_ranks)},
+        env={**os.environ, **_place(rank, n_ranks), **threads},
         text=True,
     )
     assert process.stdin is not None

@@ -6,6 +6,7 @@ moved into its place, so a kill at any moment leaves the old checkpoint or the n
 """
 
 import hashlib
+import secrets
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
 from hymba_lab.errors import CheckpointError, TrialFailed
+from hymba_lab.training.world import agreed, gathered
 
 SHARDS = "shards"
 """Key of a checkpoint whose tensors lie in shards: `{"folder": name, "sha256": {file: digest}}`."""
@@ -34,12 +36,11 @@ def split_off(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
     All ranks must ask. Raises `TrialFailed("disk")` where the folder cannot be written.
     """
     path = Path(path)
-    folder = path.with_name(f"{path.name}.{checkpoint['global_step']}")
+    # a name of its own: a run that was lost and comes back must not touch its successor's
+    token = agreed(secrets.token_hex(4))
+    folder = path.with_name(f"{path.name}.{checkpoint['global_step']}.{token}")
     tensors = dict(_places(checkpoint))
     try:
-        if dist.get_rank() == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-        dist.barrier()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about its own sets of processes
             save(tensors, storage_writer=FileSystemWriter(folder))
@@ -51,8 +52,13 @@ def split_off(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
         ) from error
     dist.barrier()
     rest = _without(checkpoint)
-    digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-    return {**rest, SHARDS: {"folder": folder.name, "sha256": digests}}
+    return {**rest, SHARDS: {"folder": folder.name, "sha256": _digests(folder)}}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of every file; each rank reads a share of them, and all must ask."""
+    files = sorted(folder.iterdir())[dist.get_rank() :: dist.get_world_size()]
+    return dict(sorted(gathered([(file.name, _sha256(file)) for file in files])))
 
 
 def _said(error: OSError | CheckpointException) -> str:

@@ -75,11 +75,16 @@ def on_any_rank(flag: bool) -> bool:
 
 def least(value: int) -> int:
     """Return the least number that a rank says; all ranks must ask."""
+    return min(gathered([value]))
+
+
+def gathered(values: list[T]) -> list[T]:
+    """Return what all ranks say, one after another; all ranks must ask."""
     if not _connected():
-        return value
-    numbers: list[int | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(numbers, value)
-    return min(number for number in numbers if number is not None)
+        return values
+    said: list[list[T]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(said, values)
+    return [one for of_rank in said for one in of_rank]
 
 
 def summed(tensor: Tensor) -> Tensor:
@@ -102,13 +107,13 @@ def whole_on_first(value: T) -> T:
     Eight ranks of one machine would hold eight copies of a checkpoint, of which one is written.
     """
 
-    def gathered(tensor: Tensor) -> Tensor:
+    def on_first(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, DTensor):
             return tensor
         full = tensor.full_tensor()
         return full.cpu() if dist.get_rank() == 0 else full.to("meta")
 
-    return _mapped(value, gathered)
+    return _mapped(value, on_first)
 
 
 def sharded_like(value: T, like: Tensor) -> T:
