@@ -50,16 +50,19 @@ class _Listener:
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def register_signal_handlers(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._note)}
+            # the trainer is deaf to a second Ctrl-C while it ends after the first
+            self._before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
 
     def teardown(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            if handler is not None:  # set by C code: not known here
+                signal.signal(number, handler)
+        self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
