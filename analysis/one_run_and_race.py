@@ -17,13 +17,14 @@ HEAD = """# One run a rate, and a race
 
 The same questions on the same seeds, tuned in two ways: by one run of each learning rate on a seed
 of its own (`results/one_run/`), and by a race of the rates over the compared seeds (`results/`,
-[how](how_a_verdict_is_made.md)). A change in the verdict, in bold, is what the luck of one run had
-said. Times are geometric means of thousand training tokens until solved; where not every run did,
-of those that did: such a time is too soon, and its effect has the bound. Effects are ratios to the
-first row of each table, with 95 % intervals over the table. Hours are of the runs that each way of
-tuning needs by today's rules: more were trained for some. Command, commits and hardware of the runs
-stand under each table there. Written by `python analysis/one_run_and_race.py`; nothing was trained
-for it.
+[how](how_a_verdict_is_made.md)). Verdicts that differ between the two are bold: by the luck of one
+run, or by that of a race, which is smaller; in `ssm_state-nano` also by another kind of processor
+([results](../results/README.md)). Times are geometric means of thousand training tokens until
+solved; where not every run did, of those that did: such a time is too soon, and its effect has the
+bound. Effects are ratios to the first row of each table, with 95 % intervals over the table. Tokens
+are those of the compared runs: runs at rates that lost come beside (a race's are in `tuning.csv`),
+and hours would compare machines. Command, commits and hardware of the runs stand under each table
+there. Written by `python analysis/one_run_and_race.py`; nothing was trained for it.
 """
 COLUMNS = ("rate", "time [k]", "effect", "by one run", "rate", "time [k]", "effect", "by a race")
 
@@ -42,7 +43,7 @@ def section(name: str, once: Export, raced: Export) -> str:
     one_run, race = lines(once), lines(raced)
     said = [
         f"## `{name}`\n",
-        f"Hours of one core, tuning included: {_hours(once)} and {_hours(raced)}.\n",
+        f"Million tokens: {_tokens(once)} and {_tokens(raced)}.\n",
         f"| row | {' | '.join(COLUMNS)} |",
         "|---|---:|---:|---|---|---:|---:|---|---|",
     ]
@@ -55,8 +56,8 @@ def section(name: str, once: Export, raced: Export) -> str:
     return "\n".join(said)
 
 
-def _hours(export: Export) -> str:
-    return f"{sum(export.facts.hours.values()):.1f}"
+def _tokens(export: Export) -> str:
+    return f"{export.runs['tokens_trained'].sum() / 1e6:.1f}"
 
 
 def _cells(line: Line) -> list[str]:

@@ -288,6 +288,22 @@ def test_named_evidence_counts_once_by_its_largest_p(desk: Desk) -> None:
         desk.run()
 
 
+def test_the_headline_says_what_one_more_test_would_undo(desk: Desk) -> None:
+    """Holm's price is the number of tests, and what else a page asks is somebody's choice."""
+    desk.claim(HYBRID.replace("against: mamba", "against: [mamba, llama]"))
+    said = "1 would not be so with one more test on this page that decides nothing"
+    seen = set()
+    for shift in np.linspace(0.05, 0.5, 10):
+        hybrid = np.array([0.9, 0.7, 0.8])
+        desk.export({"hybrid": hybrid, "mamba": hybrid - shift, "llama": [0.9, 0.8, 0.7]})
+        smaller, larger = sorted(float(line["p"]) for line in desk.run())
+        assert larger > 0.5
+        barely = 2 * smaller <= 0.05 < 3 * smaller
+        assert (said in desk.text("md")) == barely, shift
+        seen.add(barely)
+    assert seen == {True, False}
+
+
 def test_a_folder_is_read_as_a_whole(desk: Desk) -> None:
     text = (desk.folder / "claims.yaml").read_text()
     (desk.folder / "claims.yaml").unlink()

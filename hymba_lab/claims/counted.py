@@ -16,7 +16,8 @@ class Count:
 
     `reproduced`, `contradicted` hold after Holm's correction; `sooner` does for the time of rows of
     which one did not solve its task. `alone` are decided each by itself and not over the page. Of
-    those that hold or are sooner, `lucky` rest on rows whose values one run of each chose.
+    those that hold or are sooner, `lucky` rest on rows whose values one run of each chose, and
+    `barely` would not be so with one more test on the page that decides nothing.
     """
 
     independent: int
@@ -30,6 +31,7 @@ class Count:
     not_learned: int
     not_judged: int
     lucky: int
+    barely: int
 
     @property
     def holds(self) -> int:
@@ -58,6 +60,7 @@ def counted(answers: Sequence[Answer]) -> tuple[list[Answer], Count]:
     alpha = min((answer.claims.file.alpha for answer in answers), default=0.05)
     kinds = [_kind(own, corrected[key] <= alpha) for key, own in groups.items()]
     decided = [kind in ("reproduced", "contradicted", "sooner") for kind in kinds]
+    beside_another = holm_p([*largest, 1.0])[:-1]
     told = [
         replace(
             answer, comparisons=tuple(_with_p(answer, one, corrected) for one in answer.comparisons)
@@ -72,6 +75,7 @@ def counted(answers: Sequence[Answer]) -> tuple[list[Answer], Count]:
         independent=len(groups),
         tests=sum(not math.isnan(p) for p in largest),
         lucky=sum(key in lucky for key, one in zip(groups, decided, strict=True) if one),
+        barely=sum(p > alpha for p, one in zip(beside_another, decided, strict=True) if one),
         **{name.replace(" ", "_"): kinds.count(name) for name in names},
     )
 

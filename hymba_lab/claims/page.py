@@ -61,13 +61,18 @@ def headline(count: Count, scale: str) -> str:
 
 
 def _caution(count: Count) -> str:
-    if not count.lucky:
-        return ""
-    rest = "rests" if count.lucky == 1 else "rest"
-    return (
-        f" Of what holds{' or was sooner' if count.sooner else ''}, {count.lucky} {rest} on rows "
-        "that one run a value tuned, and may be the luck of that."
-    )
+    said = []
+    if count.lucky:
+        rest = "rests" if count.lucky == 1 else "rest"
+        said += [
+            f"{count.lucky} {rest} on rows that one run a value tuned, and may be the luck of that"
+        ]
+    if count.barely:
+        said += [
+            f"{count.barely} would not be so with one more test on this page that decides nothing"
+        ]
+    sooner = " or was sooner" if count.sooner else ""
+    return f" Of what holds{sooner}, {'; '.join(said)}." if said else ""
 
 
 def _notes(answers: Sequence[Answer], count: Count, scale: str) -> list[str]:

@@ -102,16 +102,29 @@ def readme_table(entries: Sequence[Entry]) -> str:
 def answered(entries: Sequence[Entry]) -> str:
     """Say how many comparisons have an answer, also of the tables whose own runs tuned them."""
     raced = [entry for entry in entries if entry.export.sweep.tuning == "race"]
-    n, of, n_raced, of_raced = *_answered(entries), *_answered(raced)
+    (n, of), once = _answered(entries)
+    (n_raced, of_raced), once_raced = _answered(raced)
     said = f"Of {of} comparisons {n} are answered: better, worse or equivalent"
-    return f"{said}; where a race tuned the rows, {n_raced} of {of_raced}." if raced else f"{said}."
+    said += f"; where a race tuned the rows, {n_raced} of {of_raced}." if raced else "."
+    if once[1] < of:
+        said += f" Those of the same runs counted once, {once[0]} of {once[1]}"
+        said += f" and {once_raced[0]} of {once_raced[1]}." if raced else "."
+    return said
 
 
-def _answered(entries: Sequence[Entry]) -> tuple[int, int]:
-    """How many comparisons these tables answer, and how many they ask."""
-    lines = [line for entry in entries for line in entry.table.frame.to_dict("records")]
-    kinds = [kind({str(key): value for key, value in line.items()}) for line in lines]
-    return sum(map(kinds.count, ANSWERS)), len(kinds) - kinds.count("baseline")
+def _answered(entries: Sequence[Entry]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How many comparisons these tables answer and ask; and the same, equal runs counted once."""
+    answers: list[bool] = []
+    by_runs: dict[frozenset[frozenset[str]], bool] = {}
+    for entry in entries:
+        runs = entry.export.runs.groupby("row")["identity"].agg(frozenset)
+        for line in entry.table.frame.to_dict("records"):
+            found = kind({str(key): value for key, value in line.items()})
+            if found != "baseline":
+                both = frozenset(runs[row] for row in (line["row"], entry.table.baseline))
+                answers.append(found in ANSWERS)
+                by_runs[both] = by_runs.get(both, False) or answers[-1]
+    return (sum(answers), len(answers)), (sum(by_runs.values()), len(by_runs))
 
 
 def keep_readme(path: Path, entries: Sequence[Entry]) -> bool:

@@ -63,8 +63,12 @@ def _is_committed(path: Path) -> bool:
 
 @cache
 def hardware() -> str:
-    """Return the processor, its core count and the memory."""
-    parts = [f"{_processor()}, {os.cpu_count()} cores"]
+    """Return the processor with its widest vectors, its core count and the memory.
+
+    Vectors of another width sum in another order: last bits differ, and learning enlarges that.
+    """
+    vectors = _vectors()
+    parts = [_processor() + (f" ({vectors})" if vectors else ""), f"{os.cpu_count()} cores"]
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         parts.append(f"{memory:.0f} GiB")
@@ -99,13 +103,23 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _vectors() -> str:
+    """The widest vectors that torch and the lab's kernels take, of those of an x86 processor."""
+    flags = _cpuinfo("flags").split()
+    known = {"AVX-512": "avx512f", "AVX2": "avx2"}
+    return next((name for name, flag in known.items() if flag in flags), "")
+
+
+def _cpuinfo(key: str) -> str:
+    """The first processor's entry in Linux's list; empty where there is none."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(key):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def content_of(paths: Iterable[str | Path]) -> dict[str, str]:
