@@ -20,7 +20,7 @@ from hymba_lab.probes.whose import mark_of
 from hymba_lab.report.index import END, START, Entry, keep_readme, readme_table
 from hymba_lab.report.mlflow_runs import export_from
 from hymba_lab.report.pictures import frame_of_times, paper_costs, pictures
-from hymba_lab.report.write import entries_of
+from hymba_lab.report.write import draw, entries_of
 from hymba_lab.runs.tracking import ROLE, STAGE, Store, default_uri
 from hymba_lab.stats import Run
 from hymba_lab.sweep.documents import documents
@@ -437,6 +437,19 @@ def test_a_sweep_named_by_its_folder_is_reported_there(tmp_path: Path) -> None:
     other = write_export(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="lie in"):
         beside([str(own), str(other)], RESULTS)
+    mistyped = str(tmp_path / "elsewehre" / own.name)  # not that of the same name in `results`
+    with pytest.raises(UserError, match=r"elsewehre.*: no export \(export.json\) stands there"):
+        chosen(own.parent, [mistyped])
+
+
+def test_pictures_that_no_report_made_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    for name in ("for_the_talk.pdf", "old_one.png"):
+        (folder / name).write_bytes(b"")
+    (tmp_path / "report.html").write_text('<a href="figures/old_one.png">png</a>')
+    assert draw([], folder) == []
+    assert [path.name for path in folder.iterdir()] == ["for_the_talk.pdf"]
 
 
 def test_a_run_that_its_sweep_does_not_have_is_refused(trained: Lab, tmp_path: Path) -> None:

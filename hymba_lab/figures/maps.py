@@ -33,12 +33,18 @@ from hymba_lab.figures.style import (
     styled,
 )
 
-CATEGORIES = {"Meta": "#E69F00", "BOS": "#56B4E9", "Self": "#009E73", "Cross": "#d9d9d9"}
+CATEGORIES = {
+    "Meta": "#E69F00",
+    "BOS": "#56B4E9",
+    "Self": "#009E73",
+    "Cross": "#d9d9d9",
+    "Sink": "#CC79A7",
+}
 
 
 @styled
 def mass(mass: pd.DataFrame, *, data: str | None = None, width: float = WIDE) -> Figure:
-    """Share of the maps on Meta, BOS, Self and Cross: a bar per row and branch.
+    """Share of the maps on Meta, BOS, Self, Cross and a sink: a bar per row and branch.
 
     `mass`: row, seed, data, layer, branch, head, category, value [fraction]. Means over heads and
     layers, then seeds, of one kind of data (None: of all kinds).
@@ -47,6 +53,7 @@ def mass(mass: pd.DataFrame, *, data: str | None = None, width: float = WIDE) ->
     drawn = only(needed(mass, columns, "mass"), "data", data, "mass")
     shares = spread(drawn, ["row", "branch", "category"])
     known = set(zip(shares["row"], shares["branch"], strict=True))
+    present = set(shares["category"])
     n_rows = len(rows_of(drawn))
     figure = Figure(figsize=(width, 0.2 * (len(known) + n_rows) + 0.4), layout="constrained")
     ax = figure.subplots()
@@ -66,7 +73,8 @@ def mass(mass: pd.DataFrame, *, data: str | None = None, width: float = WIDE) ->
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.set(xlim=(0, 1), ylim=(place - 0.5, -0.6), xlabel="share of the map [fraction]")
-    legend(figure, [Patch(color=color) for color in CATEGORIES.values()], list(CATEGORIES))
+    shown = {name: Patch(color=color) for name, color in CATEGORIES.items() if name in present}
+    legend(figure, list(shown.values()), list(shown))
     return figure
 
 

@@ -1,5 +1,6 @@
 """What all figures share: colours, panels, legends, and files that are the same bytes each time."""
 
+import io
 import math
 import textwrap
 import warnings
@@ -13,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hymba_lab.atomic import make_folder
+from hymba_lab.atomic import make_folder, write_bytes
 from hymba_lab.errors import UserError
 
 WIDE, COLUMN = 6.6, 3.3  # inches: across a page or a screen, and one column of a paper
@@ -68,7 +69,7 @@ def saving(name: str) -> AbstractContextManager[None]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `folder/name` as .svg, .png (200 dots per inch) and .pdf; return the three paths.
+    """Write `folder/name` as whole .svg, .png (200 dots per inch) and .pdf; return the three paths.
 
     Equal figures give equal bytes: no dates, no program names, identifiers salted with the name.
     """
@@ -82,7 +83,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     with saving(name):
         for kind, metadata in nothing.items():
             paths.append(folder / f"{name}.{kind}")
-            figure.savefig(paths[-1], metadata=metadata, dpi=200)
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, metadata=metadata, dpi=200)
+            write_bytes(paths[-1], content.getvalue())
             figure.set_layout_engine("none")  # laid out once: each layout draws it all again
     return paths
 

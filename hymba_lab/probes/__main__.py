@@ -17,14 +17,17 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "paths", type=Path, nargs="+", metavar="RUN_OR_SWEEP", help="runs/<id>, or a sweep's folder"
     )
-    flags.add(parser, "out", default=Path("results"))
+    flags.add(parser, "out")
     flags.add(parser, "threads", default=1)
     flags.add(parser, "root", "plugin")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write DIR/<sweep>/probes/<probe>.csv (DIR/probes for runs of no sweep); returns 0."""
+    """Write DIR/<sweep>/probes/<probe>.csv (DIR/probes for runs of no sweep); returns 0.
+
+    Without --out an export's probes stand in it, and DIR is results.
+    """
     options = arguments().parse_args(argv)
     from hymba_lab.probes.write import write_probes
 

@@ -10,7 +10,8 @@ A map M (B, h, T, S) has a row per query that sums to 1: of attention, the softm
 the skip D and the gate SiLU(z) are no part of it. Of any other recurrence that is linear in its
 values and treats their channels alike (`Recurrence.values`), alpha[t, s] is what one unit of value
 at token s adds to y at token t. Heads h: attention heads, channels of the SSM, or a recurrence's.
-Only rows of text tokens are read; their columns hold the meta tokens first.
+Only rows of text tokens are read; their columns hold the meta tokens first. Beside a sink a row of
+attention sums to less than 1: the rest is the sink's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from hymba_lab.ops.masks import visible
 from hymba_lab.ops.scan_torch import softplus
 from hymba_lab.probes.trace import AttentionSeen, LayerSeen, RecurrenceSeen, ScanSeen
 
-CATEGORIES = ("Meta", "BOS", "Self", "Cross")
+CATEGORIES = ("Meta", "BOS", "Self", "Cross", "Sink")
 _AT_ONCE = 2**18  # values of an SSM's maps computed together, so that they stay in a core's cache
 
 
@@ -32,9 +33,9 @@ class MapSummary:
     """Means over rows and queries of one branch; h heads (one for an SSM, its channels' mean)."""
 
     shares: Tensor
-    """(h, 4): share of a row on Meta, BOS, Self, Cross."""
+    """(h, 4): share of a row on Meta, BOS, Self, Cross; (h, 5) with a sink's."""
     entropy: Tensor
-    """(h,) [nats]."""
+    """(h,) [nats]: of how a row is distributed over tokens, beside a sink as well."""
     uniform: float
     """Entropy of a uniform map over the visible tokens [nats]."""
     distance: float
@@ -95,7 +96,8 @@ def summaries(layer: LayerSeen, n_meta: int) -> dict[str, MapSummary]:
     found = {}
     if layer.attention is not None:
         sees = _sees(layer.attention)
-        found["attention"] = _summary([attention_map(layer.attention)], sees, n_meta)
+        sink = layer.attention.sink is not None
+        found["attention"] = _summary([attention_map(layer.attention)], sees, n_meta, sink)
     for branch, recurrences in layer.recurrences.items():
         linear = [seen for seen in recurrences.values() if seen.op.values is not None]
         if len(linear) == 1 and branch not in found:
@@ -115,8 +117,8 @@ def receptive_field(distances: Sequence[float]) -> float:
     """Return ERF = sum_n 2 d_n (N - n + 1) / (N (N + 1)) [tokens], n = 1..N from the first layer.
 
     d_n = mean over heads of sum_s M(S, s) (S - s), the last token's mean distance (figure 11 and
-    appendix B of arXiv:2411.13676). Meta tokens are no part of the text, so what goes to them adds
-    no distance.
+    appendix B of arXiv:2411.13676). Meta tokens and a sink are no part of the text, so what goes to
+    them adds no distance.
     """
     n_layers = len(distances)
     weighted = sum(2 * d * (n_layers - n) for n, d in enumerate(distances))
@@ -138,13 +140,14 @@ def _sees(seen: AttentionSeen) -> Tensor:
 
 
 def _summary(
-    chunks: "Sequence[Tensor] | Iterator[Tensor]", sees: Tensor, n_meta: int
+    chunks: "Sequence[Tensor] | Iterator[Tensor]", sees: Tensor, n_meta: int, sink: bool = False
 ) -> MapSummary:
     shares, entropies, distances, on_meta = [], [], [], []
     for chunk in chunks:
         rows = chunk[:, :, n_meta:]
-        shares.append(_shares(rows, n_meta))
-        entropies.append(torch.special.entr(rows).sum(-1).mean((0, 2)))
+        shares.append(_shares(rows, n_meta, sink))
+        over_tokens = rows / rows.sum(-1, keepdim=True).clamp(min=1e-30)
+        entropies.append(torch.special.entr(over_tokens).sum(-1).mean((0, 2)))
         back = torch.arange(rows.shape[2] - 1, -1, -1, device=rows.device, dtype=rows.dtype)
         distances.append((rows[:, :, -1, n_meta:] @ back).mean(0))
         on_meta.append(rows[..., :n_meta].mean((0, 2)))
@@ -157,13 +160,14 @@ def _summary(
     )
 
 
-def _shares(rows: Tensor, n_meta: int) -> Tensor:
-    """Return (h, 4). The first text token sees itself as BOS: its diagonal is counted there."""
+def _shares(rows: Tensor, n_meta: int, sink: bool) -> Tensor:
+    """Return (h, 4 or 5). The first text token sees itself as BOS: its diagonal counts there."""
     meta, bos = rows[..., :n_meta].sum(-1), rows[..., n_meta]
     own = rows.diagonal(n_meta, dim1=-2, dim2=-1).clone()
     own[..., 0] = 0
-    cross = rows.sum(-1) - meta - bos - own
-    return torch.stack([part.mean((0, 2)) for part in (meta, bos, own, cross)], dim=1)
+    total = rows.sum(-1)
+    parts = (meta, bos, own, total - meta - bos - own, *([1 - total] if sink else []))
+    return torch.stack([part.mean((0, 2)) for part in parts], dim=1)
 
 
 def _mean_head(found: MapSummary) -> MapSummary:

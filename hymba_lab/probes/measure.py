@@ -1,6 +1,7 @@
 """One trained run to the lines of every probe."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hymba_lab.cost import measure_costs
-from hymba_lab.data.source import Mixture
+from hymba_lab.data.source import Batch, Mixture
 from hymba_lab.probes.branches import output_sizes, removals, scales, stream_sizes
 from hymba_lab.probes.columns import COLUMNS
 from hymba_lab.probes.maps import CATEGORIES, MapSummary, receptive_field, summaries
@@ -38,17 +39,29 @@ def probe(run: Trained) -> Lines:
 def samples(mixture: Mixture) -> Iterator[tuple[str, Tensor]]:
     """Yield label and tokens (ROWS or fewer, MOST_TOKENS or fewer) of each source's validation.
 
-    Rows are taken evenly out of its first batch, so that all difficulties are among them.
+    Rows are taken evenly out of all of it, so that all difficulties and corpora are among them. Of
+    packed documents, which do not see each other, a row gives its longest.
     """
-    left = set(mixture.sources)
+    found: dict[str, list[Tensor]] = {label: [] for label in mixture.sources}
     for label, batch in mixture.val_batches():
-        if label in left:
-            left.remove(label)
-            n = len(batch.tokens)
-            rows = torch.linspace(0, n - 1, min(n, ROWS)).round().long()
-            yield label, batch.tokens[rows, :MOST_TOKENS]
-        if not left:
-            return
+        found[label] += _pieces(batch)
+    for label, pieces in found.items():
+        n_tokens = min(MOST_TOKENS, max(map(len, pieces)))
+        whole = [piece[:n_tokens] for piece in pieces if len(piece) >= n_tokens]
+        chosen = torch.linspace(0, len(whole) - 1, min(len(whole), ROWS)).round().long()
+        yield label, torch.stack([whole[number] for number in chosen.tolist()])
+
+
+def _pieces(batch: Batch) -> list[Tensor]:
+    """Return what each row holds of one document, (T,) or shorter."""
+    if batch.starts is None:
+        return list(batch.tokens)
+    pieces = []
+    for tokens, starts in zip(batch.tokens, batch.starts, strict=True):
+        edges = [0, *starts.nonzero().flatten().tolist(), len(tokens)]
+        first, last = max(pairwise(edges), key=lambda piece: piece[1] - piece[0])
+        pieces.append(tokens[first:last])
+    return pieces
 
 
 def _maps(run: Trained, tokens: Tensor, cache_bytes: int) -> Lines:
@@ -85,7 +98,7 @@ def _of_branch(summary: MapSummary, branch: str) -> Lines:
         named: dict[str, Any] = {"head": head if branch == "attention" else ""}
         mass += [
             {**named, "category": category, "value": share}
-            for category, share in zip(CATEGORIES, shares, strict=True)
+            for category, share in zip(CATEGORIES, shares, strict=False)
         ]
         entropies.append({**named, "value": entropy, "uniform": summary.uniform})
     on_meta = enumerate(summary.on_meta.tolist() if branch == "attention" else [])

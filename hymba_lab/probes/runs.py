@@ -1,6 +1,6 @@
 """Finished runs: a sweep's folder or a run's, to trained models with their data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from hymba_lab.data.source import Mixture, build_sources
 from hymba_lab.errors import StoreError, UserError
 from hymba_lab.model import LanguageModel
 from hymba_lab.runs.folder import RunFolder
+
+_EXPORT = "export.json"  # first of `sweep.export.FILES`, which stand above
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ def places(path: Path, root: Path) -> list[Place]:
         return _of_sweep(path, root)
     if (path / WEIGHTS).is_file():
         folder = RunFolder(path.resolve().parents[1], path.resolve().name)
+        if folder.path.resolve() != path.resolve():
+            raise UserError(
+                f"{path}: a run's folder is called by its identity and lies in runs/; this one was "
+                f"copied or renamed: put it at {folder.path.parent / '<identity>'}."
+            )
         record = _record(folder)
         row = f"{record['config']['name']} {path.resolve().name[:6]}"
         return [Place("", row, int(record["seed"]), folder)]
@@ -86,7 +93,7 @@ def _of_sweep(path: Path, root: Path) -> list[Place]:
         runs = pd.read_csv(path / "runs.csv", dtype=str, keep_default_na=False)
         finished = runs[runs["status"] == "finished"]
         lines: list[dict[str, Any]] = [
-            {name: line[name] for name in ("row", "seed", "identity")}
+            {"row": line["row"], "seed": int(line["seed"]), "identity": line["identity"]}
             for line in finished.to_dict("records")
         ]
     except (OSError, ValueError, KeyError) as error:
@@ -95,8 +102,7 @@ def _of_sweep(path: Path, root: Path) -> list[Place]:
         raise UserError(f"{path / 'runs.csv'}: no run of it is finished; run the sweep first.")
     sweep = path.resolve().name
     return [
-        Place(sweep, line["row"], int(line["seed"]), RunFolder(root, line["identity"]))
-        for line in lines
+        Place(sweep, line["row"], line["seed"], RunFolder(root, line["identity"])) for line in lines
     ]
 
 
@@ -107,7 +113,22 @@ def _record(folder: RunFolder) -> dict[str, Any]:
     return record
 
 
-def by_sweep(found: list[Place]) -> Iterator[tuple[str, list[Place]]]:
-    """Yield sweep and its places, in the order given."""
-    for sweep in dict.fromkeys(place.sweep for place in found):
-        yield sweep, [place for place in found if place.sweep == sweep]
+def is_export(path: Path) -> bool:
+    """Whether a folder is one that `--out` of a sweep has written."""
+    return (path / _EXPORT).is_file()
+
+
+def once_each(found: Sequence[Place]) -> list[Place]:
+    """Return the places, those that were named twice once.
+
+    Raises `UserError` where a row and seed have two runs: of two sweeps that are called the same.
+    """
+    kept: dict[tuple[str, int], Place] = {}
+    for place in found:
+        other = kept.setdefault((place.row, place.seed), place)
+        if place.sweep and other.folder.identity != place.folder.identity:
+            raise UserError(
+                f"{place.sweep}: {place.row!r}, seed {place.seed}, is another run in another "
+                "folder of this name; probe one of them at a time, each with an --out of its own."
+            )
+    return list(kept.values())

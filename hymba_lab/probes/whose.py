@@ -10,6 +10,7 @@ from hymba_lab.atomic import text_of
 from hymba_lab.errors import StoreError
 
 README = "README.md"
+UNFINISHED = "# Probes\n\nUnfinished: these files are not of one set of runs.\n"
 _LINE = re.compile(r"^- Identities: ([0-9a-f]+)$", re.MULTILINE)
 
 
@@ -20,14 +21,20 @@ def mark_of(runs: Iterable[tuple[str, int, str]]) -> str:
 
 
 def require_same(folder: Path, runs: Iterable[Mapping[Any, Any]]) -> None:
-    """Raise `StoreError` where `folder`/probes are of other runs than an export's finished ones.
+    """Raise `StoreError` where `folder`/probes are unfinished, or not of an export's finished runs.
 
     Probes that were written before they named their runs are taken as they are.
     """
     try:
-        found = _LINE.search(text_of(folder / "probes" / README))
+        text = text_of(folder / "probes" / README)
     except (OSError, UnicodeDecodeError):
         return
+    if text == UNFINISHED:
+        raise StoreError(
+            f"{folder / 'probes'}: the probes are unfinished; probe again with `hymba-lab probes`, "
+            "or remove the folder."
+        )
+    found = _LINE.search(text)
     done = [
         (str(line["row"]), int(line["seed"]), str(line["identity"]))
         for line in runs

@@ -11,15 +11,15 @@ from hymba_lab.atomic import make_folder, write_atomically
 from hymba_lab.data.source import Mixture
 from hymba_lab.probes.columns import COLUMNS, WHICH
 from hymba_lab.probes.measure import Lines, probe
-from hymba_lab.probes.runs import Place, by_sweep, load_run, places
-from hymba_lab.probes.whose import README, mark_of
+from hymba_lab.probes.runs import Place, is_export, load_run, once_each, places
+from hymba_lab.probes.whose import README, UNFINISHED, mark_of
 from hymba_lab.runs.provenance import commit, hardware, is_dirty
 
 
 def write_probes(
     paths: Sequence[Path],
     *,
-    out: Path = Path("results"),
+    out: Path | None = None,
     root: Path = Path(),
     threads: int = 1,
     command: str | None = None,
@@ -27,16 +27,23 @@ def write_probes(
 ) -> Iterator[tuple[Path, dict[str, pd.DataFrame]]]:
     """Probe runs and the runs of sweeps; yield every folder written, with its frames by probe.
 
-    `paths` are `runs/<id>` or a sweep's folder; `root` is where `runs/` stands. One of torch's
+    `paths` are `runs/<id>` or a sweep's folder; `root` is where `runs/` stands. Probes of an export
+    stand in it, those of other folders in `out`/<sweep> (default: results). One of torch's
     `threads` sums in one order. `plugins` are files of code that may run for the runs' components.
+    Raises `UserError` for two sweeps of one name that would be written to one place.
     """
     torch.set_num_threads(threads)
     command = command or f"hymba_lab.probes({[str(path) for path in paths]})"
-    found = [place for path in paths for place in places(path, root)]
+    found: dict[Path, list[Place]] = {}
+    for path in paths:
+        for place in places(path, root):
+            beside = path if out is None and is_export(path) else None
+            folder = (beside or (out or Path("results")) / place.sweep) / "probes"
+            found.setdefault(folder, []).append(place)
     mixtures: dict[str, Mixture] = {}
-    for sweep, own in by_sweep(found):
+    for folder, named in found.items():
+        own = once_each(named)
         frames = _measured(own, mixtures, plugins)
-        folder = out / sweep / "probes"
         _write(frames, own, folder, command)
         yield folder, frames
 
@@ -62,6 +69,7 @@ def _write(
     frames: dict[str, pd.DataFrame], own: Sequence[Place], folder: Path, command: str
 ) -> None:
     make_folder(folder, "--out")
+    write_atomically(folder / README, UNFINISHED)  # a kill leaves files of two sets
     for name in COLUMNS:
         path = folder / f"{name}.csv"
         if name in frames:

@@ -26,6 +26,8 @@ def chosen(results: Path, names: Sequence[str]) -> list[Export]:
     Raises `UserError` for a name that is not there, and where there is nothing at all.
     """
     folders = require_exports(results)
+    for name in names:
+        _require_place(Path(name), results)
     wanted: list[Path] = [] if names else folders
     for name in names:
         own = [folder for folder in folders if is_called(folder.name, name, scale_in(folder))]
@@ -34,6 +36,13 @@ def chosen(results: Path, names: Sequence[str]) -> list[Export]:
             raise UserError(f"{results}: no export of {name!r}{known}")
         wanted += own
     return [read_export(folder) for folder in dict.fromkeys(wanted)]
+
+
+def _require_place(given: Path, results: Path) -> None:
+    """Raise `UserError` for a path to an export that is not there: its name may be elsewhere."""
+    named = given.suffix == ".yaml" or given.parent in (Path(), results)
+    if not named and not (given / FILES[0]).is_file():
+        raise UserError(f"{given}: no export ({FILES[0]}) stands there; see what is in {results}.")
 
 
 def scale_in(folder: Path) -> str:

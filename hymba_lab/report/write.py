@@ -1,6 +1,7 @@
 """From an export to the files of a report."""
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -21,6 +22,8 @@ from hymba_lab.sweep.documents import documents
 from hymba_lab.sweep.export import Export, require_exports, sweep_of
 from hymba_lab.sweep.standing import lost_values, standing
 from hymba_lab.tables.display import Table
+
+PAGE = "report.html"
 
 
 def write_sweeps(exports: Sequence[Export], results: Path) -> Iterator[Path]:
@@ -47,9 +50,9 @@ def write_sweep(export: Export, results: Path) -> Path:
         if sweep_of(path.name, scale_in(path)) == sweep_of(export.name, export.scale)
         and path.name != export.name
     ]
-    for name, text in {**texts, "report.html": report_html(export, table, drawn, others)}.items():
+    for name, text in {**texts, PAGE: report_html(export, table, drawn, others)}.items():
         write_atomically(folder / name, text)
-    return folder / "report.html"
+    return folder / PAGE
 
 
 def write_index(results: Path) -> Path:
@@ -77,8 +80,9 @@ def table_of(export: Export, results: Path) -> Table:
 
 
 def draw(wanted: list[Picture], folder: Path) -> list[Drawn]:
-    """Draw and save the pictures, and take away those of an earlier report."""
+    """Draw and save the pictures, and take away those that an earlier report links and this not."""
     make_folder(folder, "--results")
+    linked = _linked(folder.parent / PAGE)
     drawn, kept = [], set()
     for picture in wanted:
         kept |= set(save(picture.draw(width=WIDE), folder, picture.name))
@@ -86,9 +90,17 @@ def draw(wanted: list[Picture], folder: Path) -> list[Drawn]:
         narrow = svg(picture.draw(width=COLUMN), f"{picture.name}-narrow")
         drawn.append(Drawn(picture, wide, narrow))
     for path in folder.iterdir():
-        if path not in kept and path.suffix in (".svg", ".png", ".pdf"):
+        if path not in kept and path.name in linked:
             path.unlink()
     return drawn
+
+
+def _linked(page: Path) -> set[str]:
+    """Return the names of the figures that a page links; others beside them are a user's."""
+    try:
+        return set(re.findall(r'href="figures/([^"/]+)"', page.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError):
+        return set()
 
 
 def svg(figure: Figure, name: str) -> str:
