@@ -18,6 +18,7 @@ from hymba_lab.components.placement import placements
 from hymba_lab.registry import Registry
 
 SCRIPT = Path(__file__).parents[1] / "analysis" / "block_picture.py"
+PUBLISHED = SCRIPT.parents[1] / "results" / "block.svg"
 
 
 def draw(folder: Path) -> tuple[bytes, bytes]:
@@ -44,6 +45,7 @@ def test_the_svg_names_every_choice(registry: Registry[Any], files: tuple[bytes,
     assert list(registry)
     for name in registry:
         assert f">{name}</text>" in files[0].decode()
+        assert f">{name}</text>" in PUBLISHED.read_text(), f"run {SCRIPT.name} again: no {name}"
 
 
 @pytest.mark.parametrize("name", ["fusion", "heads", "meta_tokens", "placement", "kv_sharing"])
