@@ -3,20 +3,22 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from hymba_lab import figures
 from hymba_lab.errors import UserError
-from hymba_lab.figures.lengths import apart
+from hymba_lab.figures.aside import apart
 from hymba_lab.figures.style import marks, save, saving, spread
 
 FEW = ["none", "16"]
@@ -233,9 +235,21 @@ def test_a_missing_seed_is_no_zero() -> None:
     assert np.asarray(ax.lines[0].get_ydata()) == pytest.approx(means)
 
 
+def points(line: Line2D) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
+
+
 def front(figure: Figure) -> list[tuple[float, float]]:
     (line,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
-    return [(float(x), float(y)) for x, y in line.get_xydata()]  # type: ignore[union-attr]
+    return points(line)
+
+
+def point_marks(ax: Axes) -> list[Line2D]:
+    return [line for line in ax.lines if line.get_linestyle() == "None"]
+
+
+def leaders(ax: Axes) -> list[Line2D]:
+    return [line for line in ax.lines if line.get_markevery() == [0]]
 
 
 def test_the_front_passes_the_points_that_nothing_beats() -> None:
@@ -252,8 +266,7 @@ def test_costs_of_several_orders_of_magnitude_stand_on_a_logarithmic_axis() -> N
     frame["cache_bytes"] = [3e4, 3.001e4, 4e6, 1.2e7]
     figure = figures.trade_off(frame, goal="maximize")
     (ax,) = figure.axes
-    drawn = [line for line in ax.lines if line.get_linestyle() == "None"]
-    x = [float(np.asarray(line.get_xdata())[0]) for line in drawn]
+    x = [points(line)[0][0] for line in point_marks(ax)]
     assert ax.get_xscale() == "log" and x[2:] == pytest.approx([4, 12])
     assert 0 < ax.get_xlim()[0] < x[0] < 0.03 < x[1] < 0.05  # twins stand side by side
     frame["cache_bytes"] = [0.0, 1e6, 4e6, 1.2e7]
@@ -265,20 +278,81 @@ def test_what_was_not_measured_has_no_point_and_is_said() -> None:
     frame.loc[1, ["mean", "mean_low", "mean_high"]] = np.nan
     figure = figures.trade_off(frame, goal="maximize")
     assert "b (not measured)" in [text for text, _ in texts(figure)]
-    drawn = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
-    assert [len(np.asarray(line.get_xdata())) for line in drawn] == [1]
+    assert [len(points(line)) for line in point_marks(figure.axes[0])] == [1]
 
 
-def test_the_papers_points_are_open_diamonds_in_a_panel_of_their_own() -> None:
-    paper = pd.DataFrame({"row": ["a", "b"], "cost": [1e6, 2e6], "value": [1.0, 2.0]})
-    figure = figures.trade_off(table(["a", "b"]), goal="maximize", paper=paper, paper_metric="x")
+CLOSE = [3.851e6, 3.865e6, 3.866e6, 3.868e6, 12.288e6, 12.298e6]  # bytes
+
+
+def close() -> pd.DataFrame:
+    mean = np.array([0.9, 0.8, 0.82, 0.88, 1.2, 0.4])
+    ends = {"mean": mean, "mean_low": mean - 0.1, "mean_high": mean + 0.2}
+    return table(list("ADCETS")).assign(cache_bytes=CLOSE, **ends)
+
+
+def inches(ax: Axes, x: float) -> float:
+    return float(ax.transData.transform((x, 0))[0]) / ax.figure.dpi
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_a_mark_beside_its_cost_has_a_leader_to_it(logarithmic: bool) -> None:
+    frame = close()
+    if logarithmic:
+        frame.loc[5, "cache_bytes"] = 3e4
+    figure = figures.trade_off(frame, goal="minimize")
+    said = [text for text, _ in texts(figure)]  # draws it
+    assert "small ring: exact cost of the mark at its line's end" in said
+    (ax,) = figure.axes
+    assert ax.get_xscale() == ("log" if logarithmic else "linear")
+    led = {end: start for start, end in map(points, leaders(ax))}
+    at = [points(line)[0] for line in point_marks(ax)]
+    assert led.keys() <= set(at) and len(led) >= 3
+    true = np.stack([frame["cache_bytes"] / 1e6, frame["mean"]], axis=1)
+    assert np.array([led.get(place, place) for place in at]) == pytest.approx(true)
+    x = sorted(inches(ax, place) for place, _ in at)
+    assert min(right - left for left, right in pairwise(x)) > 5 / 72  # the width of a mark
+    ends = [inches(ax, end) for end in ax.get_xlim()]
+    assert ends[0] + 3 / 72 < x[0] and x[-1] < ends[1] - 3 / 72  # none is cut by the axis
+
+
+def test_the_front_passes_true_costs_where_marks_stand_aside() -> None:
+    passed = front(figures.trade_off(close(), goal="minimize"))[:-1]
+    assert passed == [(3.851, 0.9), (3.865, 0.8), (12.298, 0.4)]
+
+
+def test_a_field_beside_its_cost_has_a_leader_to_it() -> None:
+    figure = figures.erf_against_cache(erf(["a", "b"]))
+    assert "small ring: exact cost of the mark at its line's end" in [t for t, _ in texts(figure)]
+    assert [points(line)[0][0] for line in leaders(figure.axes[0])] == [3.081728] * 2
+
+
+def test_marks_far_apart_need_no_leader() -> None:
+    frame = table(["a", "b"]).assign(cache_bytes=[1e6, 2e6])
+    figure = figures.trade_off(frame, goal="maximize")
+    assert not leaders(figure.axes[0])
+    assert not any("small ring" in text for text, _ in texts(figure))
+
+
+def test_the_papers_points_are_their_rows_marks_hollow_in_a_panel_of_their_own() -> None:
+    rows = list("abcdefgh")  # the eighth has the first one's colour
+    paper = pd.DataFrame({"row": rows, "cost": 1e6 * np.arange(1, 9), "value": range(8)})
+    figure = figures.trade_off(table(rows), goal="maximize", paper=paper, paper_metric="x")
     ours, theirs = figure.axes
-    points = [line for line in theirs.lines if line.get_linestyle() == "None"]
-    assert len(points) == 2
-    assert all(
-        point.get_marker() == "D" and point.get_markerfacecolor() == "none" for point in points
+    drawn = [(line.get_color(), line.get_marker()) for line in point_marks(theirs)]
+    assert drawn == [(mark["color"], mark["marker"]) for mark in marks(rows).values()]
+    assert len(set(drawn)) == 8
+    assert all(line.get_markerfacecolor() == "none" for line in point_marks(theirs))
+    assert all(line.get_markerfacecolor() != "none" for line in point_marks(ours))
+
+
+def test_equal_points_of_the_paper_stand_side_by_side() -> None:
+    paper = pd.DataFrame({"row": ["a", "b", "c"], "cost": [1e6, 1e6, 9e6], "value": [1.0, 1, 2]})
+    figure = figures.trade_off(
+        table(["a", "b", "c"]), goal="maximize", paper=paper, paper_metric="x"
     )
-    assert all(line.get_markerfacecolor() != "none" for line in ours.lines)
+    theirs = figure.axes[1]
+    assert [points(line)[0] for line in leaders(theirs)] == [(1, 1), (1, 1)]
+    assert len({points(line)[0] for line in point_marks(theirs)}) == 3
 
 
 def test_heat_map_cells_are_means_and_the_line_is_at_the_training_length() -> None:

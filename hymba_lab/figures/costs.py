@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
 
+from hymba_lab.figures.aside import beside, leader, leader_entry, widen
 from hymba_lab.figures.style import (
     INK,
     QUIET,
@@ -31,9 +31,8 @@ COSTS = {
     "params": ("parameters", {1e9: "billions", 1e6: "millions", 1e3: "thousands"}),
     "flops_per_token": ("forward FLOPs per token", {1e9: "G", 1e6: "M", 1e3: "k"}),
 }
-_MARK, _APART = 0.1, 0.5  # width of a mark with some air, and of a group of them [inch]
-_DECADES = 20  # highest through lowest cost from which the axis is logarithmic
-_PAPER: Any = {"marker": "D", "markerfacecolor": "none", "linestyle": "none", "markersize": 6}
+_HOLLOW: Any = {"markerfacecolor": "none", "linestyle": "none", "markersize": 6}
+_UNNAMED: Mark = {"color": INK, "marker": "D"}  # a row of the paper that the legend does not have
 
 
 @styled
@@ -51,9 +50,10 @@ def trade_off(
     """Quality against one cost, with the Pareto front; the paper's points have their own panel.
 
     `table` is the frame of `tables.result_table`: row, mean, mean_low, mean_high, metric, and the
-    column `cost` (cache_bytes, params or flops_per_token). Points of nearly one cost stand side by
-    side. A row without a mean has no point, and the legend says why (`absent`). `paper`: row, cost,
-    value (of `paper_metric`, higher is better), drawn as open diamonds: other models, data, scale.
+    column `cost` (cache_bytes, params or flops_per_token). Marks of nearly one cost stand side by
+    side, each with a line to a ring at its own, which the front passes. A row without a mean has no
+    point, and the legend says why (`absent`). `paper`: row, cost, value (of `paper_metric`, higher
+    is better), drawn as the row's mark, hollow: other models, data and scale.
     """
     columns = ["row", "mean", "mean_low", "mean_high", "metric", cost]
     drawn = needed(table, columns, "trade_off")
@@ -62,7 +62,7 @@ def trade_off(
     axes = figure.subplots(*((1, n) if side else (n, 1)), squeeze=False).flatten()
     styles = _own(drawn, rows)
     heading = metric_heading(str(drawn["metric"].iloc[0]), goal)
-    _scatter(axes[0], drawn.astype({cost: float}), cost, goal, styles)
+    aside = _scatter(axes[0], drawn.astype({cost: float}), cost, goal, styles)
     _frame(axes[0], cost, drawn[cost], heading)
     missing = drawn["mean"].isna() | drawn[cost].isna()
     handles = [Line2D([], [], markersize=5, **_dot(style)) for style in styles.values()]
@@ -70,12 +70,15 @@ def trade_off(
     labels = [f"{row} ({absent})" if gone else str(row) for row, gone in pairs]
     if paper is not None:
         needed(paper, ["row", "cost", "value"], "trade_off")
-        _paper_panel(axes[1], paper, cost, styles)
+        aside |= _paper_panel(axes[1], paper, cost, styles)
         _frame(axes[1], cost, paper["cost"], f"paper: {paper_metric}")
-        handles.append(Line2D([], [], color=INK, **_PAPER))
-        labels.append("the paper's: other models, data and scale")
-    handles.append(Line2D([], [], color=QUIET, linestyle="--", linewidth=1))
-    legend(figure, handles, [*labels, "Pareto front"])
+        handles.append(Line2D([], [], color=INK, marker="o", **_HOLLOW))
+        labels.append("hollow: the paper's, of other models, data and scale")
+    front = Line2D([], [], color=QUIET, linestyle="--", linewidth=1), "Pareto front"
+    for handle, label in (*leader_entry(aside), front):
+        handles.append(handle)
+        labels.append(label)
+    legend(figure, handles, labels)
     return figure
 
 
@@ -85,84 +88,48 @@ def _own(drawn: pd.DataFrame, rows: Sequence[str]) -> dict[str, Mark]:
     return {row: styles[row] for row in rows_of(drawn)}
 
 
-def _scatter(ax: Axes, drawn: pd.DataFrame, cost: str, goal: Goal, styles: dict[str, Mark]) -> None:
+def _scatter(ax: Axes, drawn: pd.DataFrame, cost: str, goal: Goal, styles: dict[str, Mark]) -> bool:
+    """Draw means, intervals and the front; return whether a mark stands aside."""
     scale, _ = _unit(drawn[cost], cost)
     known = drawn.dropna(subset=["mean", cost])
-    costs = (known[cost] / scale).to_list()
-    _widen(ax, costs)
-    places = _side_by_side(ax, costs)
-    ends = zip(known["mean"], known["mean_low"], known["mean_high"], strict=True)
-    for row, place, (mean, low, high) in zip(known["row"], places, ends, strict=True):
+    costs, means = (known[cost] / scale).to_list(), known["mean"].to_list()
+    widen(ax, costs)
+    places = beside(ax, costs)
+    ends = zip(costs, means, known["mean_low"], known["mean_high"], strict=True)
+    for row, place, (true, mean, low, high) in zip(known["row"], places, ends, strict=True):
         away = None if math.isnan(low + high) else [[mean - low], [high - mean]]
         ax.errorbar(place, mean, yerr=away, markersize=5, elinewidth=0.8, **_dot(styles[row]))
-    _front(ax, costs, known["mean"].to_list(), goal, places)
+        leader(ax, true, place, mean, styles[row]["color"])
+    _front(ax, costs, means, goal)
+    return places != costs
 
 
-def _paper_panel(ax: Axes, paper: pd.DataFrame, cost: str, styles: dict[str, Mark]) -> None:
+def _paper_panel(ax: Axes, paper: pd.DataFrame, cost: str, styles: dict[str, Mark]) -> bool:
+    """Draw the paper's points and their front; return whether a mark stands aside."""
     scale, _ = _unit(paper["cost"], cost)
     costs, values = (paper["cost"] / scale).to_list(), paper["value"].to_list()
-    _widen(ax, costs)
-    for row, place, value in zip(paper["row"].astype(str), costs, values, strict=True):
-        ax.plot(place, value, color=styles[row]["color"] if row in styles else INK, **_PAPER)
-    _front(ax, costs, values, "maximize", costs)
+    widen(ax, costs)
+    places = beside(ax, costs)
+    points = zip(paper["row"].astype(str), costs, places, values, strict=True)
+    for row, true, place, value in points:
+        style = styles.get(row, _UNNAMED)
+        ax.plot(place, value, **style | _HOLLOW)
+        leader(ax, true, place, value, style["color"])
+    _front(ax, costs, values, "maximize")
+    return places != costs
 
 
 def _dot(style: Mark) -> Mark:
     return {**style, "linestyle": "none"}
 
 
-def _widen(ax: Axes, costs: Sequence[float]) -> None:
-    """Set the x axis; costs that differ by less than a tenth stay close together.
-
-    Costs of several orders of magnitude get a logarithmic one.
-    """
-    low, high = min(costs, default=0.0), max(costs, default=1.0)
-    if low > 0 and high / low >= _DECADES:
-        margin = (high / low) ** 0.08
-        ax.set(xscale="log", xlim=(low / margin, high * margin))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        return
-    span = max(high - low, 0.2 * high) or 1.0
-    middle = (low + high) / 2
-    ax.set_xlim(middle - 0.58 * span, middle + 0.58 * span)
-
-
-def _side_by_side(ax: Axes, costs: Sequence[float]) -> list[float]:
-    """Return x of every point: those that would cover each other stand side by side."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    logarithmic = ax.get_xscale() == "log"
-    at = [math.log10(cost) for cost in costs] if logarithmic else list(costs)
-    left, right = (math.log10(x) if logarithmic else x for x in ax.get_xlim())
-    inch = (right - left) / (figure.get_figwidth() * ax.get_position().width)
-    groups: list[list[int]] = []
-    for i in sorted(range(len(at)), key=lambda i: (at[i], i)):
-        if groups and at[i] - at[groups[-1][0]] <= _MARK * inch:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    places = list(at)
-    for group in groups:
-        middle = sum(at[i] for i in group) / len(group)
-        step = min(_MARK, _APART / len(group)) * inch
-        for number, i in enumerate(group):
-            places[i] = middle + (number - (len(group) - 1) / 2) * step
-    return [10**place for place in places] if logarithmic else places
-
-
-def _front(
-    ax: Axes,
-    costs: Sequence[float],
-    values: Sequence[float],
-    goal: Goal,
-    places: Sequence[float],
-) -> None:
-    """Draw the staircase through the points that no other beats in both, where they stand."""
-    on = pareto_front(list(zip(costs, values, strict=True)), ["minimize", goal])
-    kept = sorted(pair for *pair, best in zip(places, values, on, strict=True) if best)
+def _front(ax: Axes, costs: Sequence[float], values: Sequence[float], goal: Goal) -> None:
+    """Draw the staircase through the points that no other beats in both, at their costs."""
+    points = list(zip(costs, values, strict=True))
+    on = pareto_front(points, ["minimize", goal])
+    kept = sorted(point for point, best in zip(points, on, strict=True) if best)
     if kept:
-        kept.append([ax.get_xlim()[1], kept[-1][1]])  # more cost buys nothing more
+        kept.append((ax.get_xlim()[1], kept[-1][1]))  # more cost buys nothing more
         ax.step(*zip(*kept, strict=True), where="post", color=QUIET, linestyle="--", lw=1, zorder=0)
 
 
@@ -196,14 +163,16 @@ def erf_against_cache(
     figure = Figure(figsize=(width, 2.5 if width > 5 else 2.2), layout="constrained")
     ax = figure.subplots()
     costs = (seeds.groupby("row", sort=False)["cache_bytes"].mean() / scale).to_list()
-    _widen(ax, costs)
-    places = _side_by_side(ax, costs)
-    for place, (row, style) in zip(places, styles.items(), strict=True):
+    widen(ax, costs)
+    places = beside(ax, costs)
+    for true, place, (row, style) in zip(costs, places, styles.items(), strict=True):
         values = seeds.loc[seeds["row"] == row, "value"]
         ax.plot([place] * len(values), values, ".", color=style["color"], markersize=4, alpha=0.6)
         ax.plot(place, values.mean(), markersize=6, **_dot(style))
+        leader(ax, true, place, values.mean(), style["color"])
     _frame(ax, "cache_bytes", drawn["cache_bytes"], "effective receptive field\n[tokens]")
     ax.set_ylim(bottom=0)
-    handles = [Line2D([], [], markersize=6, **_dot(style)) for style in styles.values()]
-    legend(figure, handles, list(styles))
+    entries = [(Line2D([], [], markersize=6, **_dot(style)), row) for row, style in styles.items()]
+    entries += leader_entry(places != costs)
+    legend(figure, *zip(*entries, strict=True))
     return figure

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from hymba_lab.figures.aside import apart
 from hymba_lab.figures.style import (
     LINE,
     PALETTE,
@@ -84,30 +85,3 @@ def _end_labels(ax: Axes, ends: Sequence[tuple[float, str, str]], room: float) -
         wanted = [float(ax.transData.transform((0, end))[1]) * points for end, _, _ in ends]
         for text, end, place in zip(texts, wanted, apart(wanted, heights), strict=True):
             text.set_position((14, place - end))
-
-
-def apart(centers: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Return centers, given from high to low, moved as little as keeps boxes from overlapping.
-
-    Boxes that touch form a block around the mean of what its members want.
-    """
-    blocks: list[tuple[list[float], float]] = []  # wanted tops of its members, and its height
-    for center, height in zip(centers, heights, strict=True):
-        tops, total = [center + height / 2], height
-        while blocks and _top(blocks[-1]) - blocks[-1][1] < sum(tops) / len(tops):
-            upper, above = blocks.pop()
-            tops, total = [*upper, *(top + above for top in tops)], above + total
-        blocks.append((tops, total))
-    placed: list[float] = []
-    sizes = iter(heights)
-    for block in blocks:
-        top = _top(block)
-        for _ in block[0]:
-            height = next(sizes)
-            placed.append(top - height / 2)
-            top -= height
-    return placed
-
-
-def _top(block: tuple[list[float], float]) -> float:
-    return sum(block[0]) / len(block[0])
