@@ -146,7 +146,7 @@ def _costs(export: Export, table: Table) -> Iterator[Picture]:
         yield Picture(
             f"trade_off_{cost}",
             f"{title} against {words}",
-            f"{shown}; {words} is exact, but rows of about the same stand side by side. "
+            f"{shown}; {words} is exact: at the ring of a row that stands aside. "
             f"Dashed: what no other row beats in both.{beside}",
             f"{what} against {words}; the numbers are in the table.",
             partial(
