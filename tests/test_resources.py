@@ -16,7 +16,8 @@ from hymba_lab.sweep.launchers.base import Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.slurm import Slurm
 from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
-from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
+from hymba_lab.sweep.launchers.slurm_queue import State
+from hymba_lab.sweep.launchers.slurm_refusals import SlurmBusy
 from hymba_lab.sweep.launchers.slurm_script import options
 from hymba_lab.sweep.observers.state import StateFile, new_state_file
 from hymba_lab.sweep.resources import load_resources

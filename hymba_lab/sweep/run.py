@@ -192,7 +192,7 @@ def _train_missing(
     launcher = make_launcher(
         asked.session, asked.resources, asked.workers, asked.threads, state.path
     )
-    state.trouble = lambda: launcher.trouble
+    state.trouble = view.trouble = lambda: launcher.trouble
     coordinator.observers.append(state)
     try:
         with view.live():

@@ -21,7 +21,8 @@ from hymba_lab.sweep.launchers.attempt import Attempt, is_of_another, read_job, 
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
-from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
+from hymba_lab.sweep.launchers.slurm_queue import State
+from hymba_lab.sweep.launchers.slurm_refusals import SlurmBusy, SlurmFull
 from hymba_lab.sweep.launchers.slurm_script import check_needs, options, script
 
 _SAVING_S = 20.0  # how long stopped trials may take to save
@@ -147,9 +148,9 @@ class Slurm(Launcher):
         while not self._stopped.is_set():
             self._wake.clear()
             try:
-                self._submit_waiting()
+                told = self._submit_waiting()
                 self._look()
-                self.trouble = ""
+                self.trouble = told
             except SlurmBusy as busy:
                 self.trouble = str(busy)
             except Exception as error:  # no trial may wait for ever for a thread that is gone
@@ -157,20 +158,31 @@ class Slurm(Launcher):
             self._wake.wait(self._poll_s)
             self._stopped.wait(0.1)  # several that come at once are submitted together
 
-    def _submit_waiting(self) -> None:
+    def _submit_waiting(self) -> str:
+        """Submit what waits; return what Slurm says where it takes no more for now.
+
+        A kind of job that is refused leaves the others alone: each partition has its own limits.
+        """
+        full: dict[Needs, str] = {}
         for job in self._unfinished():
-            if job.id is not None or self._stopped.is_set():
+            if job.id is not None or job.needs in full or self._stopped.is_set():
                 continue
             script = self.script(
                 f"hymba-lab {self.site.name}", job.needs, job.attempt.task_file, job.attempt.log
             )
             try:
                 job.id = slurm_queue.submit(script)
+            except SlurmFull as refused:
+                full[job.needs] = str(refused)
+                continue
+            except SlurmBusy as away:  # asked for every job, it would be waited for every time
+                return str(away)
             except LaunchError as error:
                 job.future.set_exception(error)
                 continue
             by = self.site.state_file
             write_job(job.attempt.folder, "slurm", job.attempt.claim, job.id, by)
+        return "; ".join(dict.fromkeys(full.values()))
 
     def _look(self) -> None:
         jobs = {job.id: job for job in self._unfinished() if job.id is not None}

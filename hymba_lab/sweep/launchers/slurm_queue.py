@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from hymba_lab.errors import LaunchError
 from hymba_lab.runs.store_uri import SECRETS
+from hymba_lab.sweep.launchers.slurm_refusals import SlurmBusy, complaint
 
 ACTIVE = frozenset(
     ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED",
@@ -21,20 +22,7 @@ ACTIVE = frozenset(
      "SPECIAL_EXIT")
 )  # fmt: skip
 
-# what passes by itself: a controller that restarts, a queue that is full for this user
-_PASSING = re.compile(
-    r"temporarily|timed out|unable to contact|connection refused|connect failure|try again|"
-    r"socket|MaxSubmitJob|submit limit|QOSMaxSubmit|AssocMaxSubmit|AssocGrpSubmit|"
-    r"slurm_persist|Communication|standby|zero bytes|receive failure|send failure",
-    re.IGNORECASE,
-)
-
-
 _AGAIN_S = 5.0  # between two tries of a submission
-
-
-class SlurmBusy(Exception):
-    """Slurm does not answer, or takes nothing at the moment; ask again later."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +132,7 @@ def _slurm(command: list[str], text: str | None = None) -> str:
     if done.returncode == 0:
         return done.stdout
     said = " ".join(done.stderr.split())[:300]
-    if _PASSING.search(said):
-        raise SlurmBusy(f"{command[0]}: {said}")
-    raise LaunchError(f"{command[0]}: {said}")
+    raise complaint(command[0], said)
 
 
 def _int(text: str) -> int:
