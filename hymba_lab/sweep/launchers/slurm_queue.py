@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from hymba_lab.errors import LaunchError
@@ -51,12 +51,18 @@ def submit(script: str) -> str:
     return out.strip().partition(";")[0]
 
 
-def patiently(script: str, patience_s: float) -> str:
-    """Submit, asking again for so long where Slurm is busy; raises `LaunchError` after that."""
+def requeue(job: str) -> str:
+    """Have a job that runs begin anew, under its own number; raises as `submit` does."""
+    _slurm(["scontrol", "requeue", job])
+    return job
+
+
+def patiently(ask: Callable[[], str], patience_s: float) -> str:
+    """Return `ask()`, asked again for so long where Slurm is busy; `LaunchError` after that."""
     until = time.monotonic() + patience_s
     while True:
         try:
-            return submit(script)
+            return ask()
         except SlurmBusy as error:
             if time.monotonic() > until:
                 raise LaunchError(f"{error}; it takes no job now: try again later.") from None
