@@ -11,6 +11,7 @@ import pytest
 from sweeping import SWEEP, Lab
 
 from hymba_lab.errors import ConfigError, LaunchError, TrialFailed, TrialInterrupted
+from hymba_lab.sweep.launch_plan import launch_notes
 from hymba_lab.sweep.launchers import slurm_queue
 from hymba_lab.sweep.launchers.attempt import Attempt, is_of_another, read_job, write_job
 from hymba_lab.sweep.launchers.base import Site, launchers
@@ -150,6 +151,19 @@ def test_a_rows_devices_are_held_against_its_own_gpus(
     bad = load_resources(write("bad.yaml", text.replace("GPUS", "4")), None)
     with pytest.raises(ConfigError, match=r"bad\.yaml:3:.*ask for gpus: 2, or train on more"):
         make_launcher(lab.session(), bad, None, 1)
+
+
+def test_hours_on_a_cluster_are_those_of_its_time_limits(tmp_path: Path) -> None:
+    """What a step takes on the machine of the plan was told as GPU-hours of the cluster."""
+    lab = Lab(tmp_path, SWEEP)
+    session, minutes = lab.session(), "defaults: {gpus: 1, minutes: 30}"
+    for said, told in [
+        (minutes, "4 runs to make, 2.00 hours, 2.00 GPU-hours at most if each ends in one job"),
+        ("{}", "4 runs to make, hours not known; give minutes."),
+    ]:
+        resources = load_resources(lab.write("cluster.yaml", said), "slurm")
+        notes = launch_notes(session, resources, Slurm(Site("sweep")), {})
+        assert notes[0].startswith(f"slurm: {told}")
 
 
 def test_a_plugin_adds_a_launcher(write: Callable[[str, str], Path]) -> None:

@@ -71,7 +71,7 @@ def plan(
     notes = plan_notes(session, outcomes, speeds, _workers(session, cluster, workers)) + told
     if cluster.spec.name != "local":
         asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
-        notes += launch_notes(session, cluster, asked, outcomes, speeds)
+        notes += launch_notes(session, cluster, asked, outcomes)
     table, devices = _cell_table(session, outcomes, speeds), None
     if session.sweep.hardware:
         rows = device_rows(session)
