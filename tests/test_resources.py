@@ -226,6 +226,7 @@ def test_a_time_in_which_no_trial_can_save_is_refused(tmp_path: Path) -> None:
         (State("FAILED", exit_code=1), "crash"),
         (State("FAILED", signal=9), "crash"),
         (State("FAILED", exit_code=75), "preempted"),
+        (State("FAILED", exit_code=76), "node_lost"),  # as the local launcher says it
         (State("FAILED", signal=12), "preempted"),  # USR2 before Python stood
         (State("FAILED", exit_code=143), "preempted"),
         (State("FAILED", exit_code=77), "timeout"),

@@ -193,7 +193,7 @@ def _train_missing(
     launcher = make_launcher(
         asked.session, asked.resources, asked.workers, asked.threads, state.path
     )
-    state.trouble = view.trouble = lambda: launcher.trouble
+    state.trouble = view.trouble = launcher.waits_for
     coordinator.observers.append(state)
     try:
         with view.live():

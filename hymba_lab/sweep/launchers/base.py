@@ -36,6 +36,10 @@ class Launcher:
     trouble: str = ""
     """What the launcher waits for at the moment, e.g. a queue that does not answer."""
 
+    def waits_for(self) -> str:
+        """Return `trouble` as it is now, "" where nothing is waited for; asked twice a second."""
+        return self.trouble
+
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
         """Return a future of function(task); its exception is for `why`."""
         raise NotImplementedError
