@@ -20,8 +20,10 @@ from hymba_lab.data.draws import choose_weighted, generator
 from hymba_lab.data.given import GivenTokenizer
 from hymba_lab.data.index import INDEX, read_index
 from hymba_lab.data.prepare.documents import documents
+from hymba_lab.data.prepare.hub import commit_of
 from hymba_lab.data.prepare.inputs import Piece, found
 from hymba_lab.data.prepare.pinned import note
+from hymba_lab.data.prepare.schema import Hub as HubSection
 from hymba_lab.data.prepare.unit import Place
 from hymba_lab.data.token_formats import stretch_of
 from hymba_lab.errors import ConfigError, DataError, UserError
@@ -278,3 +280,25 @@ def test_two_that_begin_with_other_commits_are_not_mixed(
     note(place, pin)
     with pytest.raises(DataError, match="begun with another commit of lab/web; run the same"):
         note(place, {**pin, "commit": "b" * 40})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "revision", "commit"),
+    [("json", None, None), ("lab/web", "c" * 40, "c" * 40), ("lab/web", "main", "a" * 40)],
+)
+def test_a_hub_is_asked_only_for_what_it_alone_knows(
+    dataset: str, revision: str | None, commit: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A builder of the package has no commits; one that is given is taken at its word."""
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "HfApi", Hub)
+    assert commit_of(HubSection(dataset=dataset, revision=revision)) == commit
+
+
+def test_a_hub_that_does_not_say_its_commit_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "HfApi", dict)
+    with pytest.raises(DataError, match=r"hub: lab/web: cannot be read .*is there a network"):
+        commit_of(HubSection(dataset="lab/web"))
