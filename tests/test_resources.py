@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,16 +11,19 @@ import pytest
 from sweeping import SWEEP, Lab
 
 from hymba_lab.errors import ConfigError, LaunchError, TrialFailed, TrialInterrupted
+from hymba_lab.sweep.launch_plan import launch_notes
 from hymba_lab.sweep.launchers import slurm_queue
 from hymba_lab.sweep.launchers.attempt import Attempt, is_of_another, read_job, write_job
 from hymba_lab.sweep.launchers.base import Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.slurm import Slurm
 from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
-from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
+from hymba_lab.sweep.launchers.slurm_queue import State
+from hymba_lab.sweep.launchers.slurm_refusals import SlurmBusy
 from hymba_lab.sweep.launchers.slurm_script import options
 from hymba_lab.sweep.observers.state import StateFile, new_state_file
 from hymba_lab.sweep.resources import load_resources
+from hymba_lab.sweep.run import make_launcher
 
 CLUSTER = """\
 launcher: {name: slurm, leave_s: 60}
@@ -41,8 +45,8 @@ def test_a_row_goes_before_its_scale_and_that_before_the_defaults(
     assert resources.needs("tiny", "mean") == Needs(
         cpus=2, minutes=60, gpus=1, partition="gpu", setup=setup
     )
-    assert resources.needs("tiny", "gate") == Needs(
-        cpus=2, minutes=60, gpus=2, memory_gb=1.5, partition="gpu", setup=setup
+    assert resources.needs("tiny", "gate", 2) == Needs(
+        devices=2, cpus=2, minutes=60, gpus=2, memory_gb=1.5, partition="gpu", setup=setup
     )
     assert load_resources(write("cluster.yaml", CLUSTER), "ray").spec.name == "ray"
     assert load_resources(None, None).spec.name == "local"
@@ -104,17 +108,62 @@ class Mine(Launcher):
 """
 
 
-def test_a_trial_gets_no_fewer_gpus_than_it_trains_on(write: Callable[[str, str], Path]) -> None:
+def test_a_trial_gets_as_many_gpus_as_it_trains_on(write: Callable[[str, str], Path]) -> None:
     resources = load_resources(write("cluster.yaml", CLUSTER), None)
     assert resources.needs("tiny", "gate", 2).devices == 2
-    assert resources.needs("nano", "mean", 2).gpus == 0  # two ranks on cores
     with pytest.raises(ConfigError, match=r"cluster\.yaml:4:.*ask for gpus: 2, or train on fewer"):
         resources.needs("tiny", "mean", 2)
     with pytest.raises(ConfigError, match=r"cluster\.yaml:6:.*ask for gpus: 4"):
         resources.needs("tiny", "gate", 4)
-    shared = load_resources(write("shared.yaml", "defaults: {gpus: 2, trials_per_gpu: 2}"), None)
-    with pytest.raises(ConfigError, match=r"gpus: 2 for 2 trials.*ask for gpus: 4"):
+    with pytest.raises(ConfigError, match=r"cluster\.yaml:6:.*ask for gpus: 1, or train on more"):
+        resources.needs("tiny", "gate", 1)
+    shared = load_resources(write("shared.yaml", "defaults: {gpus: 1, trials_per_gpu: 2}"), "ray")
+    assert shared.needs("tiny", "gate").trials_per_gpu == 2
+    with pytest.raises(ConfigError, match=r"trials_per_gpu: 2.*leave trials_per_gpu away"):
         shared.needs("tiny", "gate", 2)
+
+
+def test_several_devices_under_a_queue_train_on_cores_only_where_that_is_said(
+    write: Callable[[str, str], Path],
+) -> None:
+    """Eight ranks shared one core without a word."""
+    for launcher in ("slurm", "ray"):
+        silent = load_resources(write("cluster.yaml", "defaults: {cpus: 2}"), launcher)
+        with pytest.raises(ConfigError, match=r"gate: training\.devices is 8.*or gpus: 0 to train"):
+            silent.needs("tiny", "gate", 8)
+        assert silent.needs("tiny", "gate", 1).gpus == 0
+    assert load_resources(None, "local").needs("tiny", "gate", 8).devices == 8
+    for said in ("gpus: 0", "gres: gpu:a100:8"):
+        told = load_resources(write("told.yaml", f"defaults: {{{said}}}"), "slurm")
+        assert told.needs("tiny", "gate", 8).devices == 8
+
+
+def test_a_rows_devices_are_held_against_its_own_gpus(
+    tmp_path: Path, write: Callable[[str, str], Path]
+) -> None:
+    """Rows of other devices than the defaults have gpus for were refused with them."""
+    lab = Lab(tmp_path, SWEEP)
+    rows = {"mean": {}, "gate": {"training.devices": 2, "model.fusion": {"name": "gate"}}}
+    lab.edit(axes={"fusion": rows})
+    text = "launcher: {name: slurm}\ndefaults: {gpus: 1}\nrows: {gate: {gpus: GPUS}}"
+    good = load_resources(write("good.yaml", text.replace("GPUS", "2")), None)
+    make_launcher(lab.session(), good, None, 1)
+    bad = load_resources(write("bad.yaml", text.replace("GPUS", "4")), None)
+    with pytest.raises(ConfigError, match=r"bad\.yaml:3:.*ask for gpus: 2, or train on more"):
+        make_launcher(lab.session(), bad, None, 1)
+
+
+def test_hours_on_a_cluster_are_those_of_its_time_limits(tmp_path: Path) -> None:
+    """What a step takes on the machine of the plan was told as GPU-hours of the cluster."""
+    lab = Lab(tmp_path, SWEEP)
+    session, minutes = lab.session(), "defaults: {gpus: 1, minutes: 30}"
+    for said, told in [
+        (minutes, "4 runs to make, 2.00 hours, 2.00 GPU-hours at most if each ends in one job"),
+        ("{}", "4 runs to make, hours not known; give minutes."),
+    ]:
+        resources = load_resources(lab.write("cluster.yaml", said), "slurm")
+        notes = launch_notes(session, resources, Slurm(Site("sweep")), {})
+        assert notes[0].startswith(f"slurm: {told}")
 
 
 def test_a_plugin_adds_a_launcher(write: Callable[[str, str], Path]) -> None:
@@ -133,7 +182,7 @@ def test_resources_change_no_identity(tmp_path: Path) -> None:
     lab.write("cluster.yaml", CLUSTER)
     plain = [job.identity for job in lab.session().planner.jobs({})]
     resources = load_resources(tmp_path / "cluster.yaml", None)
-    assert resources.needs("tiny", "gate").gpus == 2
+    assert resources.asked("tiny", "gate").gpus == 2
     assert [job.identity for job in lab.session().planner.jobs({})] == plain
 
 
@@ -177,6 +226,7 @@ def test_a_time_in_which_no_trial_can_save_is_refused(tmp_path: Path) -> None:
         (State("FAILED", exit_code=1), "crash"),
         (State("FAILED", signal=9), "crash"),
         (State("FAILED", exit_code=75), "preempted"),
+        (State("FAILED", exit_code=76), "node_lost"),  # as the local launcher says it
         (State("FAILED", signal=12), "preempted"),  # USR2 before Python stood
         (State("FAILED", exit_code=143), "preempted"),
         (State("FAILED", exit_code=77), "timeout"),
@@ -230,10 +280,10 @@ def test_a_submission_is_tried_again_and_not_for_ever(monkeypatch: pytest.Monkey
     monkeypatch.setattr(slurm_queue, "_AGAIN_S", 0.01)
     monkeypatch.setattr(slurm_queue.subprocess, "run", answering(1, "Socket timed out"))
     with pytest.raises(LaunchError, match="Socket timed out; it takes no job now: try again"):
-        slurm_queue.patiently("#!/bin/bash", 0.05)
+        slurm_queue.patiently(partial(slurm_queue.submit, "#!/bin/bash"), 0.05)
     tries = iter([answering(1, "Socket timed out"), answering(0, "42")])
     monkeypatch.setattr(slurm_queue.subprocess, "run", lambda *a, **k: next(tries)(*a, **k))
-    assert slurm_queue.patiently("#!/bin/bash", 5.0) == "42"
+    assert slurm_queue.patiently(partial(slurm_queue.submit, "#!/bin/bash"), 5.0) == "42"
 
 
 def test_a_job_belongs_to_the_coordinator_that_asked_for_it_while_that_lives(

@@ -16,7 +16,7 @@ from hymba_lab.commands import status, stop
 from hymba_lab.errors import LaunchError, StoreError, SweepStopped, UserError
 from hymba_lab.sweep.detach import detach
 from hymba_lab.sweep.jobs import Outcome
-from hymba_lab.sweep.launchers import slurm_queue
+from hymba_lab.sweep.launchers.base import Launcher
 from hymba_lab.sweep.launchers.needs import NOTHING_ASKED
 from hymba_lab.sweep.observers.state import StateFile, ask_to_stop, coordinators, last_state
 
@@ -114,35 +114,6 @@ def test_every_coordinator_at_work_hears_the_word_and_a_later_one_does_not(folde
         later.waiting({})
 
 
-def test_a_detached_coordinator_that_is_still_queued_is_told_and_cancelled(
-    tmp_path: Path,
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """`stop` said that none was running, and it began an hour later."""
-    asked: list[list[str]] = []
-    queue = {"sbatch": "42\n", "squeue": "41|RUNNING\n42|PENDING\n", "scancel": ""}
-
-    def slurm(command: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
-        asked.append(command)
-        return subprocess.CompletedProcess(command, 0, queue[command[0]], "")
-
-    monkeypatch.setattr(slurm_queue.subprocess, "run", slurm)
-    told = detach(folder, "fusion-nano", ["fusion"], launcher="slurm", needs=NOTHING_ASKED)
-    assert "Slurm job 42" in told
-    code, out = said(tmp_path, capsys, "fusion")
-    assert (code, "Slurm job 42 waits to begin" in out) == (0, True)
-    assert stop.main(["fusion", "--root", str(tmp_path)]) == 0
-    assert ["scancel", "--quiet", "42"] in asked
-    assert "Slurm job 42, its coordinator that waited, is cancelled" in capsys.readouterr().out
-    queue["squeue"] = "42|RUNNING\n"  # it has begun, and tells of itself by its own file
-    assert stop.main(["fusion", "--root", str(tmp_path)]) == 0
-    assert asked.count(["scancel", "--quiet", "42"]) == 1
-    queue["squeue"] = ""
-    assert "no coordinator is running" in said(tmp_path, capsys, "fusion")[1]
-
-
 def test_failures_of_an_earlier_process_are_told(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,4 +183,4 @@ def test_a_detached_coordinator_that_ends_at_once_says_why(tmp_path: Path, folde
     """It was said to run, and its reason stood in a file that nobody had asked for."""
     argv = [str(tmp_path / "gone.yaml"), "--root", str(tmp_path)]
     with pytest.raises(LaunchError, match=r"(?s)ended at once.*coordinator\.log says:.*gone\.yaml"):
-        detach(folder, "fusion-nano", argv, launcher="local", needs=NOTHING_ASKED)
+        detach(folder, "fusion-nano", argv, launcher=Launcher(), needs=NOTHING_ASKED)

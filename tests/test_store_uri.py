@@ -7,6 +7,7 @@ import pytest
 
 from hymba_lab.errors import StoreError
 from hymba_lab.runs import store_uri
+from hymba_lab.runs.postgres import sole_maker
 from hymba_lab.runs.store_uri import remembered, whole, without_passwords
 
 
@@ -23,6 +24,70 @@ def test_a_password_lives_in_the_process_alone() -> None:
     assert whole("postgresql+psycopg://lab@db.lab/other") == "postgresql+psycopg://lab@db.lab/other"
     said = f"cannot reach {whole(clean)}: password s@cret is wrong"
     assert "cret" not in without_passwords(said)
+
+
+def test_a_password_of_the_query_is_no_less_a_secret() -> None:
+    """It stood in task files, results, the coordinator's script and logs."""
+    given = "postgresql://lab@db/mlflow?sslmode=require&password=ge%26heim&sslpassword=key"
+    clean = remembered(given, "--x")
+    assert clean == "postgresql+psycopg://lab@db/mlflow?sslmode=require"
+    assert whole(clean) == (
+        "postgresql+psycopg://lab@db/mlflow?sslmode=require&password=ge%26heim&sslpassword=key"
+    )
+    assert remembered(whole(clean), "--x") == clean
+    shown = without_passwords(f"connection to {given} failed")
+    assert "heim" not in shown and "key" not in shown
+    hidden = "postgresql://lab@db/mlflow?sslmode=require&password=***&sslpassword=***"
+    assert remembered(hidden, "--x") == clean  # as a detached process is told
+    assert "ge%26heim" in whole(clean)
+    alone = remembered("postgresql://db/mlflow?user=lab&password=two", "--x")
+    assert alone == "postgresql+psycopg://db/mlflow?user=lab"
+    assert whole(alone) == "postgresql+psycopg://db/mlflow?user=lab&password=two"
+
+
+def test_a_password_of_a_query_is_hidden_before_it_is_known() -> None:
+    assert without_passwords("--tracking-uri=postgresql://db/m?password=geheim&user=x") == (
+        "--tracking-uri=postgresql://db/m?password=***&user=x"
+    )
+
+
+@pytest.mark.parametrize("place", ["h/d?foo=bar", "h/%zz"])
+def test_an_address_that_postgresql_cannot_read_is_one_sentence(place: str) -> None:
+    pytest.importorskip("psycopg")
+    with (
+        pytest.raises(StoreError, match=r"write it like postgresql://user@host/database"),
+        sole_maker(f"postgresql+psycopg://{place}", "x"),
+    ):
+        pass
+
+
+def test_a_lock_that_is_refused_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    psycopg = pytest.importorskip("psycopg")
+
+    class Refusing:
+        closed = False
+
+        def execute(self, *_: object) -> None:
+            raise psycopg.errors.AdminShutdown("terminating connection")
+
+        def close(self) -> None:
+            self.closed = True
+
+    connection = Refusing()
+    monkeypatch.setattr(psycopg, "connect", lambda *_, **__: connection)
+    with (
+        pytest.raises(StoreError, match="terminating connection; see that it runs"),
+        sole_maker("postgresql+psycopg://h/d", "x"),
+    ):
+        pass
+    assert connection.closed
+
+
+def test_another_driver_does_not_lock_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With psycopg2 alone the command ended in a ModuleNotFoundError."""
+    monkeypatch.setattr(util, "find_spec", lambda name: True if name == "psycopg2" else None)
+    with pytest.raises(StoreError, match="the driver psycopg for PostgreSQL is not installed"):
+        remembered("postgresql+psycopg2://lab@h/d", "--tracking-uri")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,16 @@ from test_tokenize import TEXTS, config, fresh_cache, jsonl, make
 
 from hymba_lab.commands.tokenize import load_tokenize_config
 from hymba_lab.config import load_config
+from hymba_lab.data import index as index_module
 from hymba_lab.data.draws import choose_weighted, generator
 from hymba_lab.data.given import GivenTokenizer
-from hymba_lab.data.index import INDEX
+from hymba_lab.data.index import INDEX, read_index
 from hymba_lab.data.prepare.documents import documents
+from hymba_lab.data.prepare.hub import commit_of
 from hymba_lab.data.prepare.inputs import Piece, found
+from hymba_lab.data.prepare.pinned import note
+from hymba_lab.data.prepare.schema import Hub as HubSection
+from hymba_lab.data.prepare.unit import Place
 from hymba_lab.data.token_formats import stretch_of
 from hymba_lab.errors import ConfigError, DataError, UserError
 
@@ -192,3 +199,106 @@ def test_a_steep_preference_stays_one() -> None:
     drawn = choose_weighted(generator("a", 0, 0), 400, steep, 1)
     expected = (np.arange(248) * steep).sum() / steep.sum()
     assert drawn.mean() == pytest.approx(expected, abs=3)
+
+
+def test_copies_on_the_disks_of_several_machines_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One cache, one path, other inodes: every start read every copy whole, in turn."""
+    make(config(tmp_path, jsonl(tmp_path / "a.jsonl", TEXTS)))
+    folder, read = tmp_path / "out", []
+    monkeypatch.setattr(index_module, "verify", lambda shards, _: read.extend(shards))
+    for name in ("n1", "n2"):
+        shutil.copytree(folder, tmp_path / name)
+    for _ in range(2):
+        for name in ("n1", "n2"):
+            monkeypatch.setattr(index_module.socket, "gethostname", lambda name=name: name)
+            folder.rename(tmp_path / "before")
+            (tmp_path / name).rename(folder)
+            read_index(folder)
+            folder.rename(tmp_path / name)
+            (tmp_path / "before").rename(folder)
+    assert not [shard for shard in read if shard]
+
+
+class Hub:
+    """A hub whose data set grows between two looks."""
+
+    def __init__(self) -> None:
+        self.commits = ["a" * 40]
+        self.read: list[str | None] = []
+        self.breaks_off = False
+
+    def dataset_info(self, dataset: str, revision: str | None = None) -> Any:
+        return SimpleNamespace(sha=self.commits[-1])
+
+    def load_dataset(self, *_: Any, revision: str | None, **__: Any) -> "Hub":
+        self.read.append(revision)
+        return self
+
+    num_shards = 1
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        grown = self.commits.index(self.read[-1]) if self.read[-1] else len(self.commits) - 1
+        for number, text in enumerate([*TEXTS, *("more " * n for n in range(50 * grown))]):
+            if self.breaks_off and number == 100:
+                raise ConnectionError("the network is gone")
+            yield {"text": text}
+
+
+def test_text_of_a_hub_is_that_of_one_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that changed between a kill and the next start was mixed into the old text."""
+    datasets, huggingface = pytest.importorskip("datasets"), pytest.importorskip("huggingface_hub")
+    hub = Hub()
+    monkeypatch.setattr(datasets, "load_dataset", hub.load_dataset)
+    monkeypatch.setattr(huggingface, "HfApi", lambda: hub)
+    given = config(tmp_path, paths=[], hub={"dataset": "lab/web"})
+    hub.breaks_off = True
+    with pytest.raises(DataError, match="the network is gone"):
+        make(given)
+    hub.breaks_off = False
+    hub.commits.append("b" * 40)
+    first = make(given)
+    noted = {"dataset": "lab/web", "revision": None, "commit": "a" * 40}
+    assert json.loads((tmp_path / "out" / INDEX).read_text())["hub"] == noted
+    assert make(given) == first  # finished: it stays what it was made of
+    assert set(hub.read) == {"a" * 40}
+    elsewhere = config(tmp_path, paths=[], hub={"dataset": "lab/web"}, out=str(tmp_path / "new"))
+    assert make(elsewhere).fingerprint != first.fingerprint
+    assert hub.read[-1] == "b" * 40
+
+
+def test_two_that_begin_with_other_commits_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path)
+    place.work.mkdir()
+    pin: dict[str, str | None] = {"dataset": "lab/web", "revision": None, "commit": "a" * 40}
+    note(place, pin)
+    note(place, pin)
+    with pytest.raises(DataError, match="begun with another commit of lab/web; run the same"):
+        note(place, {**pin, "commit": "b" * 40})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "revision", "commit"),
+    [("json", None, None), ("lab/web", "c" * 40, "c" * 40), ("lab/web", "main", "a" * 40)],
+)
+def test_a_hub_is_asked_only_for_what_it_alone_knows(
+    dataset: str, revision: str | None, commit: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A builder of the package has no commits; one that is given is taken at its word."""
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "HfApi", Hub)
+    assert commit_of(HubSection(dataset=dataset, revision=revision)) == commit
+
+
+def test_a_hub_that_does_not_say_its_commit_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "HfApi", dict)
+    with pytest.raises(DataError, match=r"hub: lab/web: cannot be read .*is there a network"):
+        commit_of(HubSection(dataset="lab/web"))

@@ -95,7 +95,7 @@ def told(name: str, state: dict[str, Any]) -> str:
         if one["trouble"]:
             lines.append(f"  waits: {one['trouble']}")
     if not lines and state["queued"]:
-        lines = [f"coordinator: Slurm job {state['queued']} waits to begin"]
+        lines = [f"coordinator: Slurm job {state['queued']} waits to begin, or is beginning"]
     if not lines:
         ended = state["total"] and not state["left"]
         then = "writes its table anew" if ended else "goes on from here"

@@ -6,11 +6,12 @@
 
 The fingerprint is that of the index, which holds the sha256 of every shard. An opening compares
 each file's size, and on the first one its header, with the index. What the file system says of
-each file (inode, size, times) is remembered; one that changes is read whole and must still have
-the sha256 of the index.
+each file (inode, size, times) is remembered for every machine, whose copy may have its own; one
+that changes is read whole and must still have the sha256 of the index.
 """
 
 import json
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -181,7 +182,7 @@ def _missing(folder: Path) -> str:
 
 
 def _check(index: TokenIndex) -> None:
-    key = ["shards seen", str(index.folder), index.fingerprint]
+    key = ["shards seen", socket.gethostname(), str(index.folder), index.fingerprint]
     seen = recall(key) or {}
     now: dict[str, list[int]] = {}
     for shard in index.shards:

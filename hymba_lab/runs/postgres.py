@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from zlib import crc32
 
 from hymba_lab.errors import StoreError
@@ -20,19 +21,32 @@ def sole_maker(uri: str, what: str) -> Iterator[None]:
     if not is_postgresql(uri):
         yield
         return
+    with _locked(uri, crc32(f"hymba_lab {what}".encode())):
+        yield  # closing the connection gives the lock back
+
+
+def _locked(uri: str, number: int) -> Any:
+    """Return a connection that holds an advisory lock; raises `StoreError` where there is none."""
     import psycopg
 
     try:
         connection = psycopg.connect(
             _plain(whole(uri)), connect_timeout=_CONNECT_S, autocommit=True
         )
-    except psycopg.OperationalError as error:
+        try:
+            connection.execute("SELECT pg_advisory_lock(%s)", [number])
+        except BaseException:
+            connection.close()
+            raise
+    except psycopg.ProgrammingError as error:  # what is asked, not who is asked
+        raise StoreError(
+            f"{uri}: {said(error)}; write it like postgresql://user@host/database."
+        ) from None
+    except psycopg.Error as error:
         raise StoreError(
             f"{uri}: {said(error)}; see that it runs and that you may enter."
         ) from None
-    with connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", [crc32(f"hymba_lab {what}".encode())])
-        yield  # closing the connection gives the lock back
+    return connection
 
 
 def said(error: BaseException) -> str:

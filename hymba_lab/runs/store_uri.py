@@ -8,11 +8,11 @@ store (`~/.pgpass`, an MLflow server); without one its run is mirrored by the co
 import json
 import os
 import re
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from hymba_lab.errors import StoreError
 
-PASSWORDS = "HYMBA_LAB_PASSWORDS"  # address without its password -> password, as JSON
+PASSWORDS = "HYMBA_LAB_PASSWORDS"  # address without its passwords, and name -> password, as JSON
 SECRETS = frozenset((PASSWORDS,))
 """Environment variables that go to no other machine."""
 
@@ -21,6 +21,8 @@ HIDDEN = "***"
 
 _DRIVERS = {"postgresql": "psycopg", "postgres": "psycopg"}
 _IN_TEXT = re.compile(r"(\w[\w+.-]*://[^\s:/@'\"]*):[^\s/@'\"]+@")
+_IN_QUERY = ("password", "sslpassword")  # as libpq names them
+_IN_TEXT_OF_A_QUERY = re.compile(r"([?&](?:ssl)?password=)[^\s&#'\"]+")
 
 
 def remembered(uri: str, option: str) -> str:
@@ -37,22 +39,40 @@ def remembered(uri: str, option: str) -> str:
         return uri
     if kind in _DRIVERS:
         driver = driver or _DRIVERS[kind]
-        _require(driver, option)
+        for one in (driver, "psycopg"):  # the tables are made under psycopg's lock
+            _require(one, option)
         scheme = f"postgresql+{driver}"
     try:
         parts = urlsplit(f"{scheme}://{rest}")
     except ValueError as error:
         raise _no_store(uri, option, f"is no address ({error})") from None
-    if parts.password is None:
+    clean, found = _apart(parts)
+    if clean is None:
         return f"{scheme}://{rest}"
-    user, _, place = parts.netloc.rpartition("@")
-    clean = urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}@{place}"))
     known = _known()
-    if not parts.password:  # user:@host, as where a variable is not set
-        return clean
-    if parts.password != HIDDEN or clean not in known:  # hidden by the process that told us of it
-        os.environ[PASSWORDS] = json.dumps({**known, clean: unquote(parts.password)})
+    for key, password in found.items():
+        if password != HIDDEN or key not in known:  # hidden by the process that told us of it
+            known[key] = unquote(password)
+            os.environ[PASSWORDS] = json.dumps(known)
     return clean
+
+
+def _apart(parts: SplitResult) -> tuple[str | None, dict[str, str]]:
+    """Return an address without its passwords, and those that are not empty by their keys.
+
+    None for an address that has none. One of the query has the name there behind the address.
+    """
+    words = [word.partition("=") for word in parts.query.split("&")]
+    secret = {name: value for name, _, value in words if name in _IN_QUERY}
+    if parts.password is None and not secret:
+        return None, {}
+    user, at, place = parts.netloc.rpartition("@")
+    rest = "&".join("".join(word) for word in words if word[0] not in _IN_QUERY)
+    netloc = f"{user.partition(':')[0]}{at}{place}"
+    clean = urlunsplit(parts._replace(netloc=netloc, query=rest))
+    found = {clean: parts.password or ""}  # user:@host, as where a variable is not set
+    found |= {f"{clean} {name}": value for name, value in secret.items()}
+    return clean, {key: password for key, password in found.items() if password}
 
 
 def _no_store(uri: str, option: str, why: str) -> StoreError:
@@ -63,22 +83,23 @@ def _no_store(uri: str, option: str, why: str) -> StoreError:
 
 
 def whole(uri: str) -> str:
-    """Return an address with its password, where this process was told one."""
-    password = _known().get(uri)
-    if password is None:
+    """Return an address with its passwords, where this process was told some."""
+    known = {key: quote(password, safe="") for key, password in _known().items()}
+    query = [f"{name}={known[key]}" for name in _IN_QUERY if (key := f"{uri} {name}") in known]
+    if uri not in known and not query:
         return uri
-    from urllib.parse import quote
-
     parts = urlsplit(uri)
-    user, _, place = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))
+    if uri in known:
+        user, _, place = parts.netloc.rpartition("@")
+        parts = parts._replace(netloc=f"{user}:{known[uri]}@{place}")
+    return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, *query]))))
 
 
 def without_passwords(text: str) -> str:
     """Return a text with every password in it hidden."""
     for password in filter(None, _known().values()):
         text = text.replace(password, HIDDEN)
-    return _IN_TEXT.sub(rf"\1:{HIDDEN}@", text)
+    return _IN_TEXT_OF_A_QUERY.sub(rf"\1{HIDDEN}", _IN_TEXT.sub(rf"\1:{HIDDEN}@", text))
 
 
 def is_postgresql(uri: str) -> bool:

@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _detach(options: argparse.Namespace, argv: list[str]) -> int:
     from hymba_lab.sweep.detach import detach
     from hymba_lab.sweep.resources import load_resources
+    from hymba_lab.sweep.run import make_launcher
     from hymba_lab.sweep.session import open_session
 
     resources = load_resources(options.resources, options.launcher)
@@ -115,8 +116,9 @@ def _detach(options: argparse.Namespace, argv: list[str]) -> int:
     for name in ("tracking_uri", "study_uri"):
         if uri := getattr(options, name):
             remembered(uri, f"--{name.replace('_', '-')}")
-    name, needs = resources.spec.name, resources.coordinator
-    print(detach(session.folder, session.name, argv, launcher=name, needs=needs))
+    launcher = make_launcher(session, resources, options.workers, options.threads)
+    needs = resources.coordinator
+    print(detach(session.folder, session.name, argv, launcher=launcher, needs=needs))
     print(f"State: hymba-lab status {session.name}    End: hymba-lab stop {session.name}")
     return 0
 

@@ -71,7 +71,7 @@ def plan(
     notes = plan_notes(session, outcomes, speeds, _workers(session, cluster, workers)) + told
     if cluster.spec.name != "local":
         asked = launchers.build(cluster.spec, Site(session.name, threads, n_workers=workers))
-        notes += launch_notes(session, cluster, asked, outcomes, speeds)
+        notes += launch_notes(session, cluster, asked, outcomes)
     table, devices = _cell_table(session, outcomes, speeds), None
     if session.sweep.hardware:
         rows = device_rows(session)
@@ -83,7 +83,7 @@ def _workers(session: Session, cluster: Resources, asked: int | None) -> int:
     """Return how many trials would run at a time on this machine."""
     devices = max(cell.config.training.devices for cell in session.cells)
     options = cluster.spec.options() if cluster.spec.name == "local" else {}
-    per_gpu = cluster.needs(session.sweep.base.scale, "", devices).trials_per_gpu
+    per_gpu = cluster.asked(session.sweep.base.scale).trials_per_gpu
     return trials_at_once(
         len(visible_gpus()), devices, options.get("trials_per_gpu") or per_gpu, asked
     )

@@ -30,8 +30,11 @@ def leaving_on_signals(wanted: bool) -> Iterator[None]:
     except CoordinatorLeaves as left:
         from hymba_lab.sweep.detach import again
 
-        if left.number == signal.SIGUSR2:  # Slurm ends this job soon, and starts no other one
-            again()
+        for number in before:  # it goes already: nothing is to break off its last words
+            signal.signal(number, signal.SIG_IGN)
+        before = {}
+        if left.number == signal.SIGUSR2 and (job := again()):  # its time is up
+            print(f"The time of this job is up; Slurm job {job} goes on.", flush=True)
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         for number, handler in before.items():

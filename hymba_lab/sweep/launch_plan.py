@@ -1,6 +1,4 @@
-"""What a sweep asks of a cluster before it asks: jobs, GPU-hours, and the script of each kind."""
-
-from collections.abc import Mapping
+"""What a sweep asks of a cluster before it asks: runs, GPU-hours, and the script of each kind."""
 
 from hymba_lab.runs.folder import run_path
 from hymba_lab.sweep.jobs import Outcomes
@@ -28,31 +26,26 @@ def launch_notes(
     resources: Resources,
     launcher: Launcher,
     outcomes: Outcomes,
-    speeds: Mapping[str, float],
 ) -> list[str]:
-    """Return the jobs and GPU-hours of what is left, then what each kind of row is asked for.
+    """Return the runs and GPU-hours of what is left, then what each kind of row is asked for.
 
-    Hours come from measured speeds where every row has one, else from the time limits.
+    Hours are those of the time limits: how fast this machine is says nothing of another one.
     """
-    scale, n_steps = session.sweep.base.scale, session.sweep.base.n_steps
-    left = jobs_left(session, outcomes)
+    base, left = session.sweep.base, jobs_left(session, outcomes)
     devices = {cell.label: cell.config.training.devices for cell in session.cells}
-    needs = {row: resources.needs(scale, row, devices.get(row, 1)) for row in left}
-    measured = all(row in speeds for row in left)
-    limits = all(one.minutes is not None for one in needs.values())
-    hours = {
-        row: speeds[row] * n_steps / 3600 if measured else (one.minutes or 0) / 60
-        for row, one in needs.items()
+    needs = {
+        row: resources.needs(base.scale, row, devices.get(row, base.training.devices))
+        for row in left
     }
-    total = sum(n * hours[row] for row, n in left.items())
-    on_gpus = sum(
-        n * hours[row] * needs[row].gpus / needs[row].trials_per_gpu for row, n in left.items()
-    )
-    by = "by the measured speeds" if measured else "by the time limits, at most"
-    known = f"{total:.2f} hours, {on_gpus:.2f} GPU-hours {by}"
-    if not measured and not limits:
-        known = "hours not known; give minutes, or measure with --calibrate"
-    notes = [f"{resources.spec.name}: {sum(left.values())} jobs to run, {known}."]
+    known = "hours not known; give minutes"
+    if all(one.minutes is not None for one in needs.values()):
+        hours = {row: n * (needs[row].minutes or 0) / 60 for row, n in left.items()}
+        on_gpus = sum(hours[row] * one.gpus / one.trials_per_gpu for row, one in needs.items())
+        known = (
+            f"{sum(hours.values()):.2f} hours, {on_gpus:.2f} GPU-hours at most if each ends in one "
+            "job: by the time limit of a job"
+        )
+    notes = [f"{resources.spec.name}: {sum(left.values())} runs to make, {known}."]
     kinds: dict[Needs, list[str]] = {}
     for row, one in needs.items():
         kinds.setdefault(one, []).append(row)

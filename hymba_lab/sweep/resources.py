@@ -75,33 +75,55 @@ class Resources:
 
     @property
     def coordinator(self) -> Needs:
-        """What the process that decides asks for, where it is a job itself (`--detach`)."""
-        return _needs(self.file.defaults.model_copy(update={"gpus": 0}), self.file.coordinator)
+        """What the process that decides asks for, where it is a job itself (`--detach`): no GPU."""
+        none = {"gpus": 0, "gres": None, "trials_per_gpu": None}
+        return _needs(self.file.defaults.model_copy(update=none), self.file.coordinator)
+
+    def asked(self, scale: str, row: str = "") -> Needs:
+        """Return what the file says of a row's trials, whatever they train on."""
+        return _needs(*(level for _, level in reversed(self._levels(scale, row))))
 
     def needs(self, scale: str, row: str, devices: int = 1) -> Needs:
         """Return what the trials of a row ask for, each on so many `devices`.
 
-        Raises `ConfigError` where they are given fewer GPUs than they train on.
+        Raises `ConfigError` where they are not given as many GPUs as they train on. Without any
+        they train on cores; several devices under a queue do so only where the file says it.
         """
-        nothing = Asked()
-        levels = (self.file.scales.get(scale, nothing), self.file.rows.get(row, nothing))
-        found = _needs(self.file.defaults, *levels)
-        if found.gpus and devices > found.gpus / found.trials_per_gpu:
-            shared = f" for {found.trials_per_gpu} trials" if found.trials_per_gpu > 1 else ""
+        found, place = self.asked(scale, row), self._place(scale, row)
+        if devices > 1 and found.trials_per_gpu > 1:
             raise ConfigError(
-                f"{self._place(scale, row)}: gpus: {found.gpus}{shared}, but training.devices is "
-                f"{devices}; ask for gpus: {devices * found.trials_per_gpu}, or train on fewer."
+                f"{place or 'resources'}: trials_per_gpu: {found.trials_per_gpu}, but "
+                f"training.devices is {devices}: such a trial has GPUs of its own; leave "
+                "trials_per_gpu away."
+            )
+        if found.gpus not in (0, devices):
+            other = "fewer" if found.gpus < devices else "more"
+            raise ConfigError(
+                f"{place}: gpus: {found.gpus}, but training.devices is {devices}: a trial uses as "
+                f"many as it has devices; ask for gpus: {devices}, or train on {other}."
+            )
+        if devices > 1 and not place and not found.gres and self.spec.name != "local":
+            raise ConfigError(
+                f"{row or scale}: training.devices is {devices}, and no GPU is asked for; say "
+                f"gpus: {devices} in the file of --resources, or gpus: 0 to train on cores."
             )
         return replace(found, devices=devices)
 
+    def _levels(self, scale: str, row: str) -> list[tuple[list[str | int], Asked]]:
+        """Return what is said of a row and where, what goes before other words first."""
+        nothing = Asked()
+        return [
+            (["rows", row], self.file.rows.get(row, nothing)),
+            (["scales", scale], self.file.scales.get(scale, nothing)),
+            (["defaults"], self.file.defaults),
+        ]
+
     def _place(self, scale: str, row: str) -> str:
-        """Return the line that says how many GPUs a row's trials get."""
-        levels = (["rows", row], ["scales", scale], ["defaults"])
-        asked = (self.file.rows.get(row), self.file.scales.get(scale), self.file.defaults)
-        for path, level in zip(levels, asked, strict=True):
-            if self.document is not None and level is not None and level.gpus is not None:
-                return self.document.where([*path, "gpus"])
-        return "resources"
+        """Return the line that says how many GPUs a row's trials get, "" where none does."""
+        for path, level in self._levels(scale, row):
+            if level.gpus is not None:
+                return self.document.where([*path, "gpus"]) if self.document else "resources"
+        return ""
 
     def check(self, labels: Collection[str], sweep: Sweep) -> None:
         """Refuse a row that the sweep has not, and its scale under another name than the base's."""

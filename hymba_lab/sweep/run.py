@@ -20,6 +20,7 @@ from hymba_lab.runs.store_uri import remembered
 from hymba_lab.sweep.coordinator import Coordinator
 from hymba_lab.sweep.interrupts import CoordinatorLeaves, CtrlC, leaving_on_signals
 from hymba_lab.sweep.jobs import Job
+from hymba_lab.sweep.launchers.attempt import job_name
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.observers.base import Observer
 from hymba_lab.sweep.observers.mirror import Mirror
@@ -93,7 +94,7 @@ def run_sweep(
         retry_failed,
     )
     make_folder(session.folder)
-    state = StateFile(session.folder, session.planner.total, cluster.spec.name)
+    state = StateFile(session.folder, session.planner.total, cluster.spec.name, job=job_name())
     with (
         closing(state),
         asked.ctrl_c.heard(),
@@ -192,7 +193,7 @@ def _train_missing(
     launcher = make_launcher(
         asked.session, asked.resources, asked.workers, asked.threads, state.path
     )
-    state.trouble = lambda: launcher.trouble
+    state.trouble = view.trouble = launcher.waits_for
     coordinator.observers.append(state)
     try:
         with view.live():
@@ -214,11 +215,18 @@ def make_launcher(
     n_threads: int,
     state_file: Path | None = None,
 ) -> Launcher:
-    """Return the launcher that the command line and `cluster.yaml` name."""
-    devices = max(cell.config.training.devices for cell in session.cells)
-    needs = resources.needs(session.sweep.base.scale, "", devices)
+    """Return the launcher that the command line and `cluster.yaml` name.
+
+    Raises `ConfigError` where it could not give a row's trials what they ask for.
+    """
+    scale = session.sweep.base.scale
+    devices = {cell.label: cell.config.training.devices for cell in session.cells}
+    needs = replace(resources.asked(scale), devices=max(devices.values()))
     site = Site(session.name, n_threads, timeout_s(session.sweep), n_workers, needs, state_file)
-    return launchers.build(resources.spec, site)
+    launcher = launchers.build(resources.spec, site)
+    for row, n in devices.items():
+        launcher.check(resources.needs(scale, row, n))
+    return launcher
 
 
 def timeout_s(sweep: Sweep) -> float | None:

@@ -29,6 +29,7 @@ from hymba_lab.runs.outbox import Outbox
 from hymba_lab.runs.provenance import CODE_VERSION, commit
 from hymba_lab.runs.record import record_of
 from hymba_lab.runs.tracking import PATIENCE_S, Store, preload, record_tags
+from hymba_lab.sweep.launchers.attempt import job_name
 from hymba_lab.sweep.launchers.worker import SUPERSEDED
 from hymba_lab.sweep.solving import reached, watcher
 from hymba_lab.sweep.staged import run_task
@@ -57,7 +58,7 @@ def run_trial(task: Task) -> str:
     failed_before = folder.failure
     with ExitStack() as stack:
         if task.claim:
-            leaves = multiprocessing.parent_process() or _is_job()
+            leaves = multiprocessing.parent_process() or job_name()
             lost = partial(_leave_lost, folder.path) if leaves else None
             lease = stack.enter_context(folder.claimed(task.claim, job_name(), lost))
             if lease is None:
@@ -112,15 +113,6 @@ def _record(
         ended_by=solved,
         outside_s=outside,
     )
-
-
-def job_name() -> str:
-    """Return what a queue calls this process, "" where none started it."""
-    return f"Slurm job {os.environ['SLURM_JOB_ID']}" if _is_job() else ""
-
-
-def _is_job() -> bool:
-    return "SLURM_JOB_ID" in os.environ
 
 
 def _leave_lost(folder: Path) -> None:

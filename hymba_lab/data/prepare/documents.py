@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from hymba_lab.data.documents import check_no_pointer, json_text, parquet_texts, unreadable
-from hymba_lab.data.prepare.inputs import JSON_LINES, Piece, opened_hub
+from hymba_lab.data.prepare.hub import opened_hub
+from hymba_lab.data.prepare.inputs import JSON_LINES, Piece
 from hymba_lab.data.prepare.schema import TokenizeConfig
 from hymba_lab.errors import DataError
 

@@ -15,9 +15,10 @@ from hymba_lab.data.streams import unigram_entropy
 from hymba_lab.errors import DataError
 
 
-def finish(config: TokenizeConfig, n_units: int, recipe: str, text: str) -> TokenIndex:
-    """Write what is left once all units are made, and return the index; `text` is its sha256.
+def finish(config: TokenizeConfig, n_units: int, told: dict[str, Any]) -> TokenIndex:
+    """Write what is left once all units are made, and return the index.
 
+    `told` goes into it as it is: the recipe, the sha256 of the text, the commit of a hub's.
     Everything is written before the index, and the index before the working folder goes: a kill
     in between leaves a tokenization that goes on, or a whole one.
     """
@@ -35,8 +36,7 @@ def finish(config: TokenizeConfig, n_units: int, recipe: str, text: str) -> Toke
     draft = place.work / INDEX
     facts = {
         "description": config.description,
-        "recipe": recipe,
-        "text": text,
+        **told,
         "undecodable_left_out": sum(unit["undecodable"] for unit in made),
         **_copies(config, place, n_units),
     }

@@ -9,10 +9,10 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from hymba_lab.atomic import give_datasets_a_home
 from hymba_lab.data.documents import TEXT, check_is_there, opened_parquet, unreadable
+from hymba_lab.data.prepare.hub import opened_hub
 from hymba_lab.data.prepare.schema import Hub, TokenizeConfig
 from hymba_lab.errors import DataError
 from hymba_lab.registry import at
@@ -129,29 +129,3 @@ def _length(path: Path, column: str, n_bytes: int) -> int:
 def _hub_pieces(hub: Hub) -> list[Piece]:
     n_shards = opened_hub(hub).num_shards
     return [Piece("", number, number + 1, 0) for number in range(n_shards)]
-
-
-def opened_hub(hub: Hub) -> Any:
-    """Return the streamed data set; raises DataError where it, or its package, is not there."""
-    give_datasets_a_home()
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise DataError(
-            f"hub: {hub.dataset}: takes the package datasets: pip install 'hymba-lab[corpora]'"
-        ) from error
-    try:
-        return load_dataset(
-            hub.dataset,
-            hub.config,
-            split=hub.split,
-            revision=hub.revision,
-            data_files=hub.data_files,
-            streaming=True,
-        )
-    except Exception as error:  # of many kinds: no network, no such name, no such split
-        said = " ".join(str(error).split())[:300]
-        raise DataError(
-            f"hub: {hub.dataset}: cannot be read ({type(error).__name__}: {said}); is there a "
-            "network, and are dataset, config, split and revision right?"
-        ) from error

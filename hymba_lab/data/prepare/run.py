@@ -22,6 +22,7 @@ from hymba_lab.data.index import INDEX, TokenIndex, read_index
 from hymba_lab.data.prepare.finish import clear, finish
 from hymba_lab.data.prepare.inputs import Unit, cut
 from hymba_lab.data.prepare.marks import copies, save_marks
+from hymba_lab.data.prepare.pinned import note, pinned
 from hymba_lab.data.prepare.schema import TokenizeConfig, contradiction
 from hymba_lab.data.prepare.tokenizer import make_tokenizer
 from hymba_lab.data.prepare.unit import Place, make_unit
@@ -43,15 +44,18 @@ def tokenize(config: TokenizeConfig, *, workers: int, report: Report) -> TokenIn
     """
     if wrong := contradiction(config):
         raise DataError(": ".join(wrong))
+    settings, place = _settings(config), Place(Path(config.out))
+    config, pin = pinned(config)  # as it is from here on; what was asked for is the recipe
     units = cut(config)
-    place = Place(Path(config.out))
     text = [[os.path.basename(piece.path), *piece[1:]] for unit in units for piece in unit]
-    recipe = digest(_settings(config), text)
+    recipe = digest(settings, text)
     inputs = _inputs(config, units)
     if (place.out / INDEX).exists():
         with _explained(place):
             return _finished(place, recipe, inputs)
     with _explained(place), _held(place):
+        if pin is not None:
+            note(place, pin)
         _begin(place, digest(recipe, _seen(inputs)))
         if not place.tokenizer.exists():
             report("tokenizer", 0, 1)
@@ -62,7 +66,8 @@ def tokenize(config: TokenizeConfig, *, workers: int, report: Report) -> TokenIn
         jobs = [n for n in range(len(units)) if not place.done(n).exists()]
         tell = _counted("tokens", units, jobs, report)
         _side_by_side([(make_unit, config, units[n], n) for n in jobs], workers, tell)
-        made = finish(config, len(units), recipe, _contents(inputs))
+        facts = {"recipe": recipe, "text": _contents(inputs), **({"hub": pin} if pin else {})}
+        made = finish(config, len(units), facts)
         remember(_noted(place), {"files": _seen(inputs)})
         return made
 

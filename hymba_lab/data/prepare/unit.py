@@ -34,6 +34,11 @@ class Place:
         """The tokenizer.json that makes the ids."""
         return self.out / TOKENIZER
 
+    @property
+    def pin(self) -> Path:
+        """Which commit of a hub's data set is read."""
+        return self.work / "hub.json"
+
     def marks(self, number: int) -> Path:
         """The marks of the documents of a unit."""
         return self.work / f"marks-{number:05d}"

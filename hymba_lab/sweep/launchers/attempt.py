@@ -57,6 +57,11 @@ class Attempt:
                 file.unlink(missing_ok=True)
 
 
+def job_name() -> str:
+    """Return what a queue calls this process, "" where none started it."""
+    return f"Slurm job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+
+
 def write_job(folder: Path, launcher: str, claim: str, job: str, by: Path | None) -> None:
     """Note which job a queue has given a claim, for a coordinator that begins later.
 

@@ -4,7 +4,7 @@ A launcher is a component: its keyword-only parameters are options of `launcher:
 `--resources` names, and a plugin can add one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,10 @@ class Launcher:
     trouble: str = ""
     """What the launcher waits for at the moment, e.g. a queue that does not answer."""
 
+    def waits_for(self) -> str:
+        """Return `trouble` as it is now, "" where nothing is waited for; asked twice a second."""
+        return self.trouble
+
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
         """Return a future of function(task); its exception is for `why`."""
         raise NotImplementedError
@@ -51,6 +55,24 @@ class Launcher:
     def plan(self, name: str, needs: Needs, folder: Path) -> str:
         """Return what `--plan` shows of one row's trials."""
         return ""
+
+    def check(self, needs: Needs) -> None:
+        """Raise `ConfigError` for what no trial can be given here."""
+
+    def coordinator_script(
+        self,
+        name: str,
+        needs: Needs,
+        log: Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> str | None:
+        """Return the script of a job that runs the sweep with these arguments (`--detach`).
+
+        None where no queue could: a process on this machine does. Raises `ConfigError` for needs
+        that such a job cannot have.
+        """
+        return None
 
     def stop(self) -> None:
         """End what is running; unfinished runs keep their checkpoints."""

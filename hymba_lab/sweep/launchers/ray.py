@@ -8,9 +8,11 @@ may be killed and continued anywhere; Tune keeps a second state of its own.
 """
 
 import functools
+import math
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Annotated, Any
@@ -23,6 +25,8 @@ from hymba_lab.sweep.launchers.base import Launcher, Site, failure_of, launchers
 from hymba_lab.sweep.launchers.forked import ForkedTrials
 from hymba_lab.sweep.launchers.needs import Needs
 
+_LOOK_S = 10.0  # how often the nodes of the cluster are asked for
+
 
 @launchers.register("ray")
 class Ray(Launcher):
@@ -33,9 +37,10 @@ class Ray(Launcher):
     ) -> None:
         self.site, self.capacity, self._address = site, max_tasks, address
         self._tasks: dict[Future[str], Any] = {}
+        self._asked: dict[Future[str], Needs] = {}  # of the tasks that have not ended
         self._remote: dict[Needs, Any] = {}
         self._ray: Any = None
-        self.trouble = ""
+        self._looked = -math.inf
 
     def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
         """Run function(task) in a process of its own, on a node that has what the task needs."""
@@ -46,13 +51,14 @@ class Ray(Launcher):
         reference = self._remote[task.needs].remote(function, task, timeout_s)
         future: Future[str] = Future()
         future.set_running_or_notify_cancel()
-        self._tasks[future] = reference
+        self._tasks[future], self._asked[future] = reference, task.needs
         reference.future().add_done_callback(lambda done: self._settle(future, done))
         return future
 
     def _settle(self, future: "Future[str]", done: "Future[str]") -> None:
         """Hand on how a task ended."""
         self._tasks.pop(future, None)
+        self._asked.pop(future, None)
         error = done.exception()
         if error is None:
             future.set_result(done.result())
@@ -66,6 +72,14 @@ class Ray(Launcher):
     def why(self, error: BaseException) -> TrialFailed | TrialInterrupted:
         """Return why an attempt ended, by the class of Ray's exception."""
         return failure_of(error)
+
+    def waits_for(self) -> str:
+        """Return which tasks no node of the cluster could hold; one that can may still join."""
+        if self._ray is not None and time.monotonic() - self._looked > _LOOK_S:
+            self._looked = time.monotonic()
+            with suppress(Exception):  # a cluster that is gone is told by its tasks
+                self.trouble = held_by_none(self._ray.nodes(), set(self._asked.copy().values()))
+        return self.trouble
 
     def plan(self, name: str, needs: Needs, folder: Any) -> str:
         """Return what `--plan` shows for a row: the task's options."""
@@ -129,6 +143,21 @@ def options(needs: Needs) -> dict[str, Any]:
     if needs.memory_gb is not None:
         asked["memory"] = round(needs.memory_gb * 1e9)
     return asked
+
+
+def held_by_none(nodes: Sequence[Mapping[str, Any]], asked: Collection[Needs]) -> str:
+    """Return what a task waits for that none of these nodes (`ray.nodes()`) could hold, else ""."""
+    there = [node["Resources"] for node in nodes if node["Alive"]]
+    for needs in asked:
+        told = options(needs)
+        wanted = {"CPU": told["num_cpus"], "GPU": told["num_gpus"], "memory": told.get("memory", 0)}
+        if not any(all(node.get(k, 0) >= n for k, n in wanted.items()) for node in there):
+            memory = f", {needs.memory_gb:g} GB" if needs.memory_gb else ""
+            return (
+                f"no node of the Ray cluster has {wanted['CPU']} CPUs, {wanted['GPU']:g} GPUs"
+                f"{memory}; ask for less in --resources, or add such a node"
+            )
+    return ""
 
 
 @functools.cache

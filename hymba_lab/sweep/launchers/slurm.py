@@ -6,8 +6,7 @@ A job that is requeued all the same goes on from its checkpoint.
 
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,15 @@ from hymba_lab.sweep.launchers.attempt import Attempt, is_of_another, read_job, 
 from hymba_lab.sweep.launchers.base import Launcher, Site, launchers
 from hymba_lab.sweep.launchers.needs import Needs
 from hymba_lab.sweep.launchers.slurm_endings import how_it_ended
-from hymba_lab.sweep.launchers.slurm_queue import SlurmBusy, State
-from hymba_lab.sweep.launchers.slurm_script import check_needs, options, script
-
-_SAVING_S = 20.0  # how long stopped trials may take to save
+from hymba_lab.sweep.launchers.slurm_leaving import end_jobs
+from hymba_lab.sweep.launchers.slurm_queue import State
+from hymba_lab.sweep.launchers.slurm_refusals import SlurmBusy, SlurmFull
+from hymba_lab.sweep.launchers.slurm_script import (
+    check_needs,
+    coordinator_script,
+    options,
+    script,
+)
 
 
 @dataclass
@@ -95,19 +99,8 @@ class Slurm(Launcher):
         self.leave()
         with self._lock:
             ids = [job.id for job in self._jobs if job.id and not job.future.done()]
-        if not ids:
-            return
         try:
-            states = slurm_queue.listed(ids)
-            running = [job for job, state in states.items() if state.name == "RUNNING"]
-            slurm_queue.cancel([job for job in ids if job not in running])
-            slurm_queue.cancel(running, "USR2")
-            end = time.monotonic() + _SAVING_S
-            while running and time.monotonic() < end:
-                time.sleep(0.5)
-                states = slurm_queue.listed(running)
-                running = [job for job, state in states.items() if state.is_active]
-            slurm_queue.cancel(running)
+            end_jobs(ids)
         except SlurmBusy:
             slurm_queue.cancel(ids)
 
@@ -129,12 +122,28 @@ class Slurm(Launcher):
 
     def plan(self, name: str, needs: Needs, folder: Path) -> str:
         """Return what `--plan` shows for a row: the script of its jobs."""
-        check_needs(needs, self._leave_s)
+        self.check(needs)
         attempt = Attempt(folder, "CLAIM")
         return self.script(name, needs, attempt.task_file, attempt.log)
 
+    def check(self, needs: Needs) -> None:
+        """Refuse a job that no trial could end in."""
+        check_needs(needs, self._leave_s)
+
+    def coordinator_script(
+        self,
+        name: str,
+        needs: Needs,
+        log: Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> str:
+        """Return the script of the job that decides what runs: our interpreter and options."""
+        command = [self._python, "-m", "hymba_lab.sweep", *arguments]
+        return coordinator_script(name, needs, log, command, environment, self._sbatch)
+
     def _watch(self, job: _Job) -> "Future[str]":
-        check_needs(job.needs, self._leave_s)
+        self.check(job.needs)
         with self._lock:
             self._jobs.append(job)
         if self._thread is None:
@@ -147,9 +156,9 @@ class Slurm(Launcher):
         while not self._stopped.is_set():
             self._wake.clear()
             try:
-                self._submit_waiting()
+                told = self._submit_waiting()
                 self._look()
-                self.trouble = ""
+                self.trouble = told
             except SlurmBusy as busy:
                 self.trouble = str(busy)
             except Exception as error:  # no trial may wait for ever for a thread that is gone
@@ -157,20 +166,31 @@ class Slurm(Launcher):
             self._wake.wait(self._poll_s)
             self._stopped.wait(0.1)  # several that come at once are submitted together
 
-    def _submit_waiting(self) -> None:
+    def _submit_waiting(self) -> str:
+        """Submit what waits; return what Slurm says where it takes no more for now.
+
+        A kind of job that is refused leaves the others alone: each partition has its own limits.
+        """
+        full: dict[Needs, str] = {}
         for job in self._unfinished():
-            if job.id is not None or self._stopped.is_set():
+            if job.id is not None or job.needs in full or self._stopped.is_set():
                 continue
             script = self.script(
                 f"hymba-lab {self.site.name}", job.needs, job.attempt.task_file, job.attempt.log
             )
             try:
                 job.id = slurm_queue.submit(script)
+            except SlurmFull as refused:
+                full[job.needs] = str(refused)
+                continue
+            except SlurmBusy as away:  # asked for every job, it would be waited for every time
+                return str(away)
             except LaunchError as error:
                 job.future.set_exception(error)
                 continue
             by = self.site.state_file
             write_job(job.attempt.folder, "slurm", job.attempt.claim, job.id, by)
+        return "; ".join(dict.fromkeys(full.values()))
 
     def _look(self) -> None:
         jobs = {job.id: job for job in self._unfinished() if job.id is not None}

@@ -25,7 +25,9 @@ def how_it_ended(
     if found is not None:
         return found(f"Slurm: job {job} ended as {state.name}{said}")
     code = state.exit_code
-    if code in (LEFT, SUPERSEDED, 128 + signal.SIGTERM) or state.signal in _ASKED_TO_LEAVE:
+    if code == SUPERSEDED:
+        return TrialInterrupted("node_lost", f"job {job}: another process has taken the run over")
+    if code in (LEFT, 128 + signal.SIGTERM) or state.signal in _ASKED_TO_LEAVE:
         return TrialInterrupted("preempted", f"job {job} was asked to leave and has saved")
     if code == TIMED_OUT:
         return TrialFailed("timeout", "the trial's time limit passed; raise trial_timeout_minutes")

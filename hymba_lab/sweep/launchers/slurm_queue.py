@@ -9,11 +9,12 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from hymba_lab.errors import LaunchError
 from hymba_lab.runs.store_uri import SECRETS
+from hymba_lab.sweep.launchers.slurm_refusals import SlurmBusy, complaint
 
 ACTIVE = frozenset(
     ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED",
@@ -21,20 +22,7 @@ ACTIVE = frozenset(
      "SPECIAL_EXIT")
 )  # fmt: skip
 
-# what passes by itself: a controller that restarts, a queue that is full for this user
-_PASSING = re.compile(
-    r"temporarily|timed out|unable to contact|connection refused|connect failure|try again|"
-    r"socket|MaxSubmitJob|submit limit|QOSMaxSubmit|AssocMaxSubmit|AssocGrpSubmit|"
-    r"slurm_persist|Communication|standby|zero bytes|receive failure|send failure",
-    re.IGNORECASE,
-)
-
-
 _AGAIN_S = 5.0  # between two tries of a submission
-
-
-class SlurmBusy(Exception):
-    """Slurm does not answer, or takes nothing at the moment; ask again later."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +51,18 @@ def submit(script: str) -> str:
     return out.strip().partition(";")[0]
 
 
-def patiently(script: str, patience_s: float) -> str:
-    """Submit, asking again for so long where Slurm is busy; raises `LaunchError` after that."""
+def requeue(job: str) -> str:
+    """Have a job that runs begin anew, under its own number; raises as `submit` does."""
+    _slurm(["scontrol", "requeue", job])
+    return job
+
+
+def patiently(ask: Callable[[], str], patience_s: float) -> str:
+    """Return `ask()`, asked again for so long where Slurm is busy; `LaunchError` after that."""
     until = time.monotonic() + patience_s
     while True:
         try:
-            return submit(script)
+            return ask()
         except SlurmBusy as error:
             if time.monotonic() > until:
                 raise LaunchError(f"{error}; it takes no job now: try again later.") from None
@@ -144,9 +138,7 @@ def _slurm(command: list[str], text: str | None = None) -> str:
     if done.returncode == 0:
         return done.stdout
     said = " ".join(done.stderr.split())[:300]
-    if _PASSING.search(said):
-        raise SlurmBusy(f"{command[0]}: {said}")
-    raise LaunchError(f"{command[0]}: {said}")
+    raise complaint(command[0], said)
 
 
 def _int(text: str) -> int:

@@ -1,6 +1,7 @@
 """What `sbatch` is given: the options of a job and its script."""
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from hymba_lab.sweep.launchers.worker import LEFT
 
 _EARLY_S = 60  # Slurm may send its signal so much earlier than asked
 _START_S = 60  # until a trial makes its first step
+_GOING_S = 60  # in which a coordinator leaves
+_LEAST_MINUTES = 5  # of a coordinator: to begin, to do something, to hear that it must go
 
 
 def check_needs(needs: Needs, leave_s: int) -> None:
@@ -69,13 +72,27 @@ def coordinator_script(
     needs: Needs,
     log: Path,
     command: Sequence[str],
-    n_threads: int,
     environment: Mapping[str, str],
+    further: Sequence[str],
 ) -> str:
-    """Return the script of a coordinator that is a job itself; Slurm starts it again if need be."""
-    asked = options(name, needs, log, 60, [], requeue=True)
+    """Return the script of a coordinator that is a job itself; Slurm starts it again if need be.
+
+    Of the `further` options of every job it gets those that ask for no GPU; what it is given
+    itself goes before them. Raises `ConfigError` for a time in which it could do nothing.
+    """
+    if needs.minutes is not None and needs.minutes < _LEAST_MINUTES:
+        raise ConfigError(
+            f"coordinator: minutes: {needs.minutes} is too short: Slurm may tell it to go "
+            f"{_GOING_S + _EARLY_S} s before the end, and it takes as long to begin; give "
+            f"coordinator.minutes, at least {_LEAST_MINUTES}."
+        )
+    plain = [option for option in further if not _OF_GPUS.match(option)]
+    asked = [*plain, *options(name, needs, log, _GOING_S, [], requeue=True)]
     exports = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
-    return script(asked, [*needs.setup, *exports], n_threads, command)
+    return script(asked, [*needs.setup, *exports], 1, command)
+
+
+_OF_GPUS = re.compile(r"--(tres-per-|[\w-]*(gpu|gres))")
 
 
 def _quoted(value: str) -> str:

@@ -170,7 +170,7 @@ def state_of_one(path: Path) -> dict[str, Any] | None:
     alive, age = is_alive(state["holder"]), age_s(path)
     if alive is False or (alive is None and abs(age) > SILENT_S):
         return None
-    return {**state, "age_s": age}
+    return {**state, "file": path.name, "age_s": age}
 
 
 def last_state(folder: Path) -> dict[str, Any] | None:

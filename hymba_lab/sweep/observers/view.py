@@ -4,7 +4,7 @@ import math
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class View:
     def __init__(self, session: Session, console: Console) -> None:
         self.session, self.console = session, console
         self.metric = session.sweep.file.metric
+        self.trouble: Callable[[], str] = lambda: ""  # what the launcher waits for
         self.done: list[tuple[Job, Outcome]] = []
         self.trained_s: list[float] = []
         self._since: dict[str, tuple[float, float]] = {}  # run -> when it was asked for, its start
@@ -91,9 +92,12 @@ class View:
         outcomes = {job.identity: outcome for job, outcome in self.done}
         warnings = edge_notes(self.session.sweep, self.session.planner.jobs(outcomes))
         for line in warnings:
-            if line not in self._warned:
-                self._warned.add(line)
-                self._print(line)
+            self._print_once(line)
+
+    def _print_once(self, line: str) -> None:
+        if line not in self._warned:
+            self._warned.add(line)
+            self._print(line)
 
     def broke_off(self, job: Job, why: TrialInterrupted | TrialFailed) -> None:
         """Say why an attempt ended early."""
@@ -111,6 +115,8 @@ class View:
     def waiting(self, running: Mapping[str, Job]) -> None:
         """Refresh the live table; in a log, say now and then how far the sweep is."""
         self._running, self._n_running = running, max(1, len(running))
+        if trouble := self.trouble():
+            self._print_once(f"waits: {trouble}")
         if self._live is not None:
             self._live.update(self._picture(running))
         elif running and time.monotonic() - self._spoke > _SILENT_S:
