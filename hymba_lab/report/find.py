@@ -40,7 +40,7 @@ def chosen(results: Path, names: Sequence[str]) -> list[Export]:
 
 def _require_place(given: Path, results: Path) -> None:
     """Raise `UserError` for a path to an export that is not there: its name may be elsewhere."""
-    named = given.suffix == ".yaml" or given.parent in (Path(), results)
+    named = given.suffix == ".yaml" or given.parent in (Path(), Path("results"), results)
     if not named and not (given / FILES[0]).is_file():
         raise UserError(f"{given}: no export ({FILES[0]}) stands there; see what is in {results}.")
 
