@@ -75,11 +75,17 @@ class TensorFolder:
             raise CheckpointError(f"{self.folder}: {name} cannot be read: {error}.") from error
 
 
-def write_safetensors(path: Path, shapes: Mapping[str, Tensor], tensors: Iterable[Tensor]) -> None:
+def write_safetensors(
+    path: Path,
+    shapes: Mapping[str, Tensor],
+    tensors: Iterable[Tensor],
+    before: Callable[[], None] = lambda: None,
+) -> None:
     """Write tensors in the order of `shapes`, which holds their shapes (meta tensors will do).
 
     One tensor at a time is in memory beside the model. The file is written beside its place and
-    moved in, so that a model may be saved over the file that it is mapped from.
+    moved in, so that a model may be saved over the file that it is mapped from; `before` is called
+    when it is whole, right before the move.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
     end = 0
@@ -102,6 +108,7 @@ def write_safetensors(path: Path, shapes: Mapping[str, Tensor], tensors: Iterabl
                 )
             file.flush()
             os.fsync(file.fileno())
+        before()
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
