@@ -193,10 +193,34 @@ def test_packed_rows_of_a_batch_with_padding_behind() -> None:
     torch.testing.assert_close(logits[batch["attention_mask"].bool()], alone)
 
 
-def test_positions_that_are_no_documents() -> None:
-    model = lab_model()
-    with pytest.raises(UserError, match="position_ids holds 7 where token 1 of a document stands"):
-        model(torch.tensor([[1, 2, 3]]), position_ids=torch.tensor([[0, 7, 0]]))
+@torch.no_grad()
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([0, 7, 0], "holds 7 where token 1"),
+        ([0, 7, 1], "holds 7 where token 1"),
+        ([7, 8, 9], "holds 7 where token 0"),
+        ([3, 1, 1], "holds 3 where token 0"),
+        ([0, 1, 3], "holds 3 where token 2"),
+    ],
+)
+def test_positions_that_are_no_documents(given: list[int], said: str, use_cache: bool) -> None:
+    with pytest.raises(UserError, match=f"position_ids {said} of a document stands"):
+        lab_model()(
+            torch.tensor([[1, 2, 3]]), position_ids=torch.tensor([given]), use_cache=use_cache
+        )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_positions_that_say_what_the_mask_says_change_nothing(side: str, use_cache: bool) -> None:
+    """As `generate` makes them: 0 at padding, and rows of one document from their first token."""
+    model, batch = lab_model(**HYMBA), padded(prompts(5), side)
+    places = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    given = model(**batch, position_ids=places, use_cache=use_cache).logits
+    assert torch.equal(given, model(**batch, use_cache=use_cache).logits)
 
 
 @pytest.mark.parametrize(

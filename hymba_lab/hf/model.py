@@ -106,6 +106,8 @@ class HymbaModel(HymbaPreTrainedModel):
         starts = None
         if cache is None or cache.seen == 0:
             starts = starts_of(position_ids, seq_idx, cu_seq_lens_q, input_ids)
+            if position_ids is not None:
+                check_positions(position_ids, split(input_ids, attention_mask, starts))
         packed = several(attention_mask, starts)
         if cache is None and not (packed and use_cache is None) and self._keeps(use_cache):
             cache = new_cache(self.net, input_ids)
@@ -117,7 +119,7 @@ class HymbaModel(HymbaPreTrainedModel):
                 )
             features = self._continued(input_ids, attention_mask, cache)
         else:
-            features = self._whole(input_ids, attention_mask, starts, position_ids)
+            features = self._whole(input_ids, attention_mask, starts)
         return BaseModelOutputWithPast(last_hidden_state=features, cache=cache)
 
     def _keeps(self, use_cache: bool | None) -> bool:
@@ -127,18 +129,10 @@ class HymbaModel(HymbaPreTrainedModel):
             use_cache = bool(self.config.use_cache) and not torch.is_grad_enabled() and on_one
         return use_cache and not self.training
 
-    def _whole(
-        self,
-        ids: Tensor,
-        mask: Tensor | None,
-        starts: Tensor | None,
-        position_ids: Tensor | None,
-    ) -> Tensor:
+    def _whole(self, ids: Tensor, mask: Tensor | None, starts: Tensor | None) -> Tensor:
         if not needs_care(mask, starts):
             return self.net.features(ids)
         documents = split(ids, mask, starts)
-        if position_ids is not None:
-            check_positions(position_ids, documents)
         return documents.back(self.net.features(documents.tokens))
 
     @torch.no_grad()
