@@ -14,11 +14,12 @@ from test_cache import architectures
 from test_generate_bad_input import FOLDERS
 from test_hf_checkpoint import CONFIG, bits, configurations, random_weights, write_folder
 from test_parity import DATA
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 import hymba_lab
+from hymba_lab.components.fusion import fusions
 from hymba_lab.errors import CheckpointError, UserError
 from hymba_lab.hf import HymbaConfig, HymbaForCausalLM, HymbaLabForCausalLM
 
@@ -132,6 +133,34 @@ def test_a_larger_vocabulary_stays_tied(tmp_path: Path) -> None:
         assert model.lm_head.weight[97:].std().item() == pytest.approx(start, rel=0.3)
         model.save_pretrained(tmp_path)
         assert load(tmp_path).lm_head.weight.shape[0] == 100
+
+
+class Toned(nn.Module):
+    """A fusion of somebody's, with a buffer that no file holds."""
+
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(d_attn, d_model, bias=False)
+        self.tone: Tensor
+        self.register_buffer("tone", torch.linspace(0.5, 1.5, d_attn), persistent=False)
+
+    def forward(self, a: Tensor, s: Tensor) -> Tensor:
+        y: Tensor = self.out(self.tone * (a + s))
+        return y
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("no_plugin_stays")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_buffer_that_no_file_holds_is_as_it_was_made(dtype: torch.dtype, tmp_path: Path) -> None:
+    fusions.register("toned")(Toned)
+    model = lab_model(**HYMBA | {"fusion": {"name": "toned"}}).to(dtype)
+    model.save_pretrained(tmp_path)
+    again, backbone = load(tmp_path), AutoModel.from_pretrained(tmp_path)
+    for net in (again.model.net, backbone.net):
+        for name, buffer in model.model.net.named_buffers():
+            assert torch.equal(net.get_buffer(name), buffer)
+    assert torch.equal(again(TOKENS % 13).logits, model(TOKENS % 13).logits)
 
 
 # --- padded and packed rows

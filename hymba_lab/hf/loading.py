@@ -1,13 +1,17 @@
 """Strict loading: a folder's tensors are those of its configuration, or nothing is loaded."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from hymba_lab.checkpoints.hf_checkpoint import check_tensors, meta_model
 from hymba_lab.checkpoints.hf_config import read_released
 from hymba_lab.checkpoints.tensor_files import TensorFolder
 from hymba_lab.errors import CheckpointError
 from hymba_lab.hf.config import HymbaConfig
+from hymba_lab.model import LanguageModel
 
 _ELSEWHERE = ("state_dict", "gguf_file", "subfolder", "variant", "key_mapping")
 
@@ -36,3 +40,15 @@ def check_loaded(source: Any, info: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{source}: the tensors are not those of its configuration:\n  " + "\n  ".join(faults)
         )
+
+
+@torch.no_grad()
+def fill_buffers(net: LanguageModel, build: Callable[[], LanguageModel]) -> None:
+    """Give buffers that no file holds (`persistent=False`) the values that `build` makes, in place.
+
+    transformers makes a model without memory, and these buffers of whatever the memory held before.
+    """
+    left = dict(net.named_buffers()).keys() - net.state_dict().keys()
+    made = dict(build().named_buffers()) if left else {}
+    for name in left:
+        net.get_buffer(name).copy_(made[name])

@@ -16,7 +16,7 @@ from hymba_lab.hf.blocks import NAMES, recomputable
 from hymba_lab.hf.cache import GenerationCache, new_cache
 from hymba_lab.hf.config import HymbaConfig, HymbaLabConfig
 from hymba_lab.hf.documents import check_positions, needs_care, several, split, starts_of
-from hymba_lab.hf.loading import check_folder, check_loaded
+from hymba_lab.hf.loading import check_folder, check_loaded, fill_buffers
 from hymba_lab.hf.names import accept_released
 from hymba_lab.model import LanguageModel
 from hymba_lab.model.generate import row_products
@@ -50,6 +50,7 @@ class HymbaPreTrainedModel(PreTrainedModel):
         check_folder(source, kwargs)
         model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         check_loaded(source, info)
+        fill_buffers(getattr(model, cls.base_model_prefix, model).net, model.config.build)
         return (model, info) if wants_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
