@@ -21,7 +21,13 @@ from transformers.core_model_loading import revert_weight_conversion
 import hymba_lab
 from hymba_lab.components.fusion import fusions
 from hymba_lab.errors import CheckpointError, UserError
-from hymba_lab.hf import HymbaConfig, HymbaForCausalLM, HymbaLabForCausalLM
+from hymba_lab.hf import (
+    HymbaConfig,
+    HymbaForCausalLM,
+    HymbaLabForCausalLM,
+    HymbaLabModel,
+    HymbaModel,
+)
 
 TOKENS = torch.randint(0, 97, (2, 20), generator=torch.Generator().manual_seed(0))
 
@@ -161,6 +167,24 @@ def test_a_buffer_that_no_file_holds_is_as_it_was_made(dtype: torch.dtype, tmp_p
         for name, buffer in model.model.net.named_buffers():
             assert torch.equal(net.get_buffer(name), buffer)
     assert torch.equal(again(TOKENS % 13).logits, model(TOKENS % 13).logits)
+
+
+@torch.no_grad()
+def test_a_class_by_its_name_loads_the_folders_of_its_kind_alone(tmp_path: Path) -> None:
+    model = lab_model(**HYMBA)
+    model.save_pretrained(tmp_path)
+    again = HymbaLabForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(again(TOKENS % 13).logits, model(TOKENS % 13).logits)
+    features = HymbaLabModel.from_pretrained(str(tmp_path))(TOKENS % 13).last_hidden_state
+    assert torch.equal(features, model.model(TOKENS % 13).last_hidden_state)
+    given = HymbaLabForCausalLM.from_pretrained(tmp_path, config=model.config)
+    assert torch.equal(given.lm_head.weight, model.lm_head.weight)
+    for kind in (HymbaLabForCausalLM, HymbaLabModel):
+        with pytest.raises(CheckpointError, match=r"model_type is not 'hymba_lab'.*AutoModel"):
+            kind.from_pretrained(FOLDER)
+    for released in (HymbaForCausalLM, HymbaModel):
+        with pytest.raises(CheckpointError, match="model_type is 'hymba_lab'; this loads 'hymba'"):
+            released.from_pretrained(tmp_path)
 
 
 # --- padded and packed rows

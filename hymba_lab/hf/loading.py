@@ -8,6 +8,7 @@ import torch
 
 from hymba_lab.checkpoints.hf_checkpoint import check_tensors, meta_model
 from hymba_lab.checkpoints.hf_config import read_released
+from hymba_lab.checkpoints.lab_folder import MODEL_TYPE, is_lab_folder
 from hymba_lab.checkpoints.tensor_files import TensorFolder
 from hymba_lab.errors import CheckpointError
 from hymba_lab.hf.config import HymbaConfig
@@ -16,16 +17,21 @@ from hymba_lab.model import LanguageModel
 _ELSEWHERE = ("state_dict", "gguf_file", "subfolder", "variant", "key_mapping")
 
 
-def check_folder(source: Any, options: dict[str, Any]) -> None:
+def check_folder(source: Any, kind: type[HymbaConfig], options: dict[str, Any]) -> None:
     """Compare a local folder in the released format with its configuration, before it is read.
 
-    Only headers are read. What transformers finds elsewhere is judged after loading.
+    Only headers are read. What transformers finds elsewhere, and folders of the lab's own `kind`,
+    are judged after loading.
     """
     folder = Path(source) if isinstance(source, str | Path) else Path()
-    config = options.get("config")
-    if isinstance(config, HymbaConfig) and config.model_type != HymbaConfig.model_type:
-        return
     if any(options.get(key) for key in _ELSEWHERE) or not (folder / "config.json").is_file():
+        return
+    if kind.model_type == MODEL_TYPE:
+        if options.get("config") is None and not is_lab_folder(folder):
+            raise CheckpointError(
+                f"{folder / 'config.json'}: model_type is not {MODEL_TYPE!r}, which this class "
+                "loads; load the folder with AutoModel or AutoModelForCausalLM."
+            )
         return
     released, _ = read_released(folder / "config.json")
     check_tensors(TensorFolder(folder), meta_model(released, folder / "config.json"))

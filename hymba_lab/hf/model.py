@@ -47,7 +47,7 @@ class HymbaPreTrainedModel(PreTrainedModel):
         transformers would go on with fresh memory for a missing tensor.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        check_folder(source, kwargs)
+        check_folder(source, cls.config_class, kwargs)
         model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         check_loaded(source, info)
         fill_buffers(getattr(model, cls.base_model_prefix, model).net, model.config.build)
