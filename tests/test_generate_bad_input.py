@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_cache import HYMBA, VOCAB, model_of
 from test_parity import FOLDER
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from hymba_lab import load_pretrained
+from hymba_lab.checkpoints.load import ends_of, load
 from hymba_lab.commands.generate import main
 from hymba_lab.errors import CheckpointError, UserError
 
@@ -197,6 +201,40 @@ def test_a_folder_that_cannot_be_loaded(case: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         load_pretrained(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def talking_folder(folder: Path, **values: Any) -> Path:
+    """The tiny checkpoint with a tokenizer of one word; `values` go into its config.json."""
+    shutil.copyfile(FOLDER / "model.safetensors", folder / "model.safetensors")
+    config = json.loads((FOLDER / "config.json").read_text()) | values
+    (folder / "config.json").write_text(json.dumps(config))
+    Tokenizer(WordLevel({"a": 3}, "a")).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("key", ["eos_token_id", "bos_token_id"])
+@pytest.mark.parametrize("given", ["2", [2, None], [[2]], {"a": 1}, 2.0, True, [True]], ids=str)
+def test_what_ends_a_text_is_ids(given: Any, key: str, file: str, tmp_path: Path) -> None:
+    folder = talking_folder(tmp_path)
+    content = json.loads((folder / "config.json").read_text()) if file == "config.json" else {}
+    (folder / file).write_text(json.dumps(content | {key: given}))
+    said = re.escape(f"{folder / file}: {key} is {json.dumps(given)}; give the id of a token")
+    with pytest.raises(CheckpointError, match=said):
+        main([str(folder), "--prompt", "a", "--max-new-tokens", "1"])
+    if key == "eos_token_id":
+        with pytest.raises(CheckpointError, match=said):
+            main([str(folder), "--ids", "1", "--max-new-tokens", "1"])
+
+
+def test_the_ids_of_generation_go_before(tmp_path: Path) -> None:
+    folder = talking_folder(tmp_path, eos_token_id=[2, 5, 10**30], bos_token_id=1)
+    assert ends_of(folder) == [2, 5, 10**30]
+    codec = load(folder, None, texts=True)[1]
+    assert codec and codec.eos == [2, 5] and codec.bos == 1
+    (folder / "generation_config.json").write_text('{"eos_token_id": 7, "bos_token_id": null}')
+    codec = load(folder, None, texts=True)[1]
+    assert codec and codec.eos == [7] and codec.bos is None
 
 
 def test_shards_in_a_subfolder_and_a_leftover_buffer(tmp_path: Path) -> None:
