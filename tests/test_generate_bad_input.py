@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from surroundings import somebody
 from test_cache import HYMBA, VOCAB, model_of
 from test_parity import FOLDER
 from tokenizers import Tokenizer
@@ -84,6 +85,19 @@ def test_a_prompt_longer_than_the_positions(n_prompt: int, n_new: int) -> None:
 # --- checkpoints
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "weights.safetensors"])
+def test_a_file_without_the_right_to_read_it_is_not_called_damaged(
+    name: str, open_place: Path
+) -> None:
+    shutil.copyfile(FOLDER / "config.json", open_place / "config.json")
+    file = open_place / name
+    (torch.save if name.endswith("bin") else save_file)({"a": torch.zeros(2)}, file)
+    (open_place / "config.json").chmod(0o644)
+    file.chmod(0)
+    with somebody(65534), pytest.raises(CheckpointError, match=f"{name}: cannot be read: Permis"):
+        load(file if name.startswith("weights") else open_place, None, texts=False)
+
+
 def config_with(**values: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
@@ -122,6 +136,38 @@ def pickle_damaged(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def pickle_with(old: bytes, new: bytes) -> Callable[[Path], None]:
+    """A torch file of two tensors with some bytes changed; torch looks at no checksum."""
+
+    def change(folder: Path) -> None:
+        place = folder / "pytorch_model.bin"
+        torch.save({"a": torch.ones(3), "b": torch.ones(2)}, place)
+        content = place.read_bytes()
+        assert old in content
+        place.write_bytes(content.replace(old, new, 1))
+        (folder / "model.safetensors").unlink()
+
+    return change
+
+
+def pickle_empty(folder: Path) -> None:
+    (folder / "pytorch_model.bin").touch()
+    (folder / "model.safetensors").unlink()
+
+
+def older_pickle_cut(folder: Path) -> None:
+    place = folder / "pytorch_model.bin"
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, place, _use_new_zipfile_serialization=False)
+    place.write_bytes(place.read_bytes()[:-1000])
+    (folder / "model.safetensors").unlink()
+
+
+def pickle_without_names(folder: Path) -> None:
+    torch.save({1: torch.zeros(2), None: torch.zeros(2)}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
 def pickle_of_code(folder: Path) -> None:
     torch.save({"model.memory_tokens": Path("x")}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -153,6 +199,12 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut in the header": (weights_cut(0.001), "not a whole safetensors file"),
     "header damaged": (header_damaged, "not a whole safetensors file"),
     "pickle truncated": (pickle_damaged, "not a whole torch file"),
+    "pickle empty": (pickle_empty, r"not a whole torch file of tensors \(EOFError\)"),
+    "pickle of no letters": (pickle_with(b"\1\0\0\0a", b"\1\0\0\0\xff"), "not a whole torch file"),
+    "pickle of an unknown part": (pickle_with(b"h\2", b"h\xee"), "not a whole torch file"),
+    "pickle that takes from nothing": (pickle_with(b"QK", b"RK"), "not a whole torch file"),
+    "older pickle truncated": (older_pickle_cut, "not a whole torch file"),
+    "pickle without names": (pickle_without_names, "not a mapping from names to tensors"),
     "pickle of more than tensors": (pickle_of_code, "not a whole torch file of tensors"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no weights; expected"),
     "shard missing": (shard_missing, "missing are model-00002-of-00002.safetensors"),

@@ -82,7 +82,7 @@ def test_saved_and_loaded_again_is_the_same(tmp_path: Path, weights: Weights) ->
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["shards", "pickle", "pickle shards"])
+@pytest.mark.parametrize("kind", ["shards", "pickle", "pickle shards", "older pickle shards"])
 def test_every_layout_of_files(
     kind: str, tmp_path: Path, weights: Weights, expected: Weights
 ) -> None:
@@ -94,7 +94,10 @@ def test_every_layout_of_files(
     for cut in range(cuts):
         part = {name: weights[name] for name in names[cut::cuts]}
         file = f"{name}-{cut + 1:05}-of-{cuts:05}.{suffix}" if cuts > 1 else f"{name}.{suffix}"
-        (torch.save if suffix == "bin" else save_file)(part, folder / file)
+        if "older" in kind:
+            torch.save(part, folder / file, _use_new_zipfile_serialization=False)
+        else:
+            (torch.save if suffix == "bin" else save_file)(part, folder / file)
         index |= dict.fromkeys(part, file)
     if cuts > 1:
         (folder / f"{name}.{suffix}.index.json").write_text(json.dumps({"weight_map": index}))

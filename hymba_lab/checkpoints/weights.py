@@ -32,8 +32,25 @@ def save_weights(
         save_file(tensors, partial, {HEADER: json.dumps(facts, sort_keys=True)})
 
 
+def check_readable(path: Path) -> None:
+    """Raise `CheckpointError` for a file without the right to read it.
+
+    Asked first: safetensors says of such a file that there is none.
+    """
+    try:
+        path.open("rb").close()
+    except PermissionError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read: {error.strerror}; ask its owner for the right to, or give a "
+            "copy of your own."
+        ) from None
+    except OSError:
+        pass  # told by who reads it
+
+
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the facts that `save_weights` wrote."""
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             facts = parsed_json((file.metadata() or {}).get(HEADER, "{}"))
