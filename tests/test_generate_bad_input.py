@@ -219,6 +219,16 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         config_with(kq_norm="rms", num_experts=4, mamba_d_state="16"),
         r"(?s)num_experts: 4 given.*kq_norm: 'rms' given.*mamba_d_state: '16' given",
     ),
+    "numbers beyond any model": (
+        config_with(
+            max_position_embeddings=10**400,
+            orig_max_position_embeddings=10**400,
+            hidden_size=10**400,
+            num_hidden_layers=10**9,  # every list of layers would fill the memory
+        ),
+        r"(?s)hidden_size: 10+ given; .* less than or equal to 2147483648.*num_hidden_layers: 10+ "
+        r"given; .* equal to 2000.*max_position_embeddings: 10+ given.*orig_max_position_emb",
+    ),
     "dynamic rope": (config_with(rope_type="dynamic_ntk"), "rope_type: 'dynamic_ntk' given"),
     "ntk without its start": (
         config_with(orig_max_position_embeddings=None),

@@ -19,11 +19,13 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 import hymba_lab
+from hymba_lab.checkpoints.load import load as lab_load
 from hymba_lab.components.fusion import fusions
 from hymba_lab.errors import CheckpointError, UserError
 from hymba_lab.hf import (
     HymbaConfig,
     HymbaForCausalLM,
+    HymbaLabConfig,
     HymbaLabForCausalLM,
     HymbaLabModel,
     HymbaModel,
@@ -324,11 +326,42 @@ def test_a_state_that_lacks_a_tensor_is_an_error() -> None:
         )
 
 
-def test_a_lab_configuration_without_its_architecture() -> None:
-    from hymba_lab.hf import HymbaLabConfig
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_experts": 16, "kq_norm": "rms"},
+        {"vocab_size": -1},
+        {"hidden_size": 48.5},
+        {"max_position_embeddings": 10**400},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_a_configuration_of_values_not_covered(values: dict[str, Any]) -> None:
+    config = AutoConfig.from_pretrained(FOLDER)
+    for key, value in values.items():
+        (config.aside if key in config.aside else vars(config))[key] = value
+    said = ".*".join(f"{key}: {value!r} given; input should" for key, value in values.items())
+    with pytest.raises(CheckpointError, match=rf"(?s)config\.json: not covered:.*{said}"):
+        HymbaForCausalLM(config)
 
+
+@pytest.mark.parametrize("lab", [None, [1], "x"], ids=str)
+def test_a_lab_configuration_without_its_architecture(lab: Any) -> None:
     with pytest.raises(CheckpointError, match="hymba_lab without `lab`"):
-        HymbaLabForCausalLM(HymbaLabConfig())
+        HymbaLabForCausalLM(HymbaLabConfig(lab=lab))
+
+
+@pytest.mark.parametrize("vocab", [True, -3, 0, 10**19, 2.5, "13", None], ids=str)
+def test_a_lab_vocabulary_that_is_none(vocab: Any, tmp_path: Path) -> None:
+    model = lab_model()
+    model.save_pretrained(tmp_path)
+    place = tmp_path / "config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"vocab_size": vocab}))
+    with pytest.raises(CheckpointError, match=rf"config\.json: vocab_size is {vocab!r}; it is the"):
+        lab_load(tmp_path, None, texts=False)
+    model.config.vocab_size = vocab
+    with pytest.raises(CheckpointError, match=f"vocab_size is {vocab!r}; it is the number of"):
+        HymbaLabForCausalLM(model.config)
 
 
 def test_defaults_are_the_released_ones() -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,6 +14,7 @@ from hymba_lab.errors import CheckpointError
 
 FORMAT = 1
 HEADER = "hymba_lab"
+MOST_IDS = 2**31 - 1
 
 
 def save_weights(
@@ -63,6 +64,11 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path}: not a whole safetensors file: {error}.") from error
 
 
+def is_vocab(given: Any) -> TypeGuard[int]:
+    """Return whether this is a number of ids; true and a fraction are none."""
+    return type(given) is int and 0 < given <= MOST_IDS
+
+
 def described(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Return the configuration and the vocabulary that a run's weights name.
 
@@ -74,7 +80,7 @@ def described(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Any], int
             f"{path}: format {found}, this version reads {FORMAT}; use the version that wrote it."
         )
     config, vocab = facts.get("config"), facts.get("vocab")
-    if isinstance(config, dict) and type(vocab) is int and 0 < vocab < 2**31:
+    if isinstance(config, dict) and is_vocab(vocab):
         return config, vocab
     raise CheckpointError(
         f"{path}: holds no configuration; give the weights.safetensors of a run, or a folder "
