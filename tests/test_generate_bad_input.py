@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from surroundings import somebody
 from test_cache import HYMBA, VOCAB, model_of
 from test_parity import FOLDER
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from hymba_lab import load_pretrained
+from hymba_lab.checkpoints.load import ends_of, load
 from hymba_lab.commands.generate import main
 from hymba_lab.errors import CheckpointError, UserError
 
@@ -80,6 +85,19 @@ def test_a_prompt_longer_than_the_positions(n_prompt: int, n_new: int) -> None:
 # --- checkpoints
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "weights.safetensors"])
+def test_a_file_without_the_right_to_read_it_is_not_called_damaged(
+    name: str, open_place: Path
+) -> None:
+    shutil.copyfile(FOLDER / "config.json", open_place / "config.json")
+    file = open_place / name
+    (torch.save if name.endswith("bin") else save_file)({"a": torch.zeros(2)}, file)
+    (open_place / "config.json").chmod(0o644)
+    file.chmod(0)
+    with somebody(65534), pytest.raises(CheckpointError, match=f"{name}: cannot be read: Permis"):
+        load(file if name.startswith("weights") else open_place, None, texts=False)
+
+
 def config_with(**values: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
@@ -118,6 +136,38 @@ def pickle_damaged(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def pickle_with(old: bytes, new: bytes) -> Callable[[Path], None]:
+    """A torch file of two tensors with some bytes changed; torch looks at no checksum."""
+
+    def change(folder: Path) -> None:
+        place = folder / "pytorch_model.bin"
+        torch.save({"a": torch.ones(3), "b": torch.ones(2)}, place)
+        content = place.read_bytes()
+        assert old in content
+        place.write_bytes(content.replace(old, new, 1))
+        (folder / "model.safetensors").unlink()
+
+    return change
+
+
+def pickle_empty(folder: Path) -> None:
+    (folder / "pytorch_model.bin").touch()
+    (folder / "model.safetensors").unlink()
+
+
+def older_pickle_cut(folder: Path) -> None:
+    place = folder / "pytorch_model.bin"
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, place, _use_new_zipfile_serialization=False)
+    place.write_bytes(place.read_bytes()[:-1000])
+    (folder / "model.safetensors").unlink()
+
+
+def pickle_without_names(folder: Path) -> None:
+    torch.save({1: torch.zeros(2), None: torch.zeros(2)}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
 def pickle_of_code(folder: Path) -> None:
     torch.save({"model.memory_tokens": Path("x")}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -149,6 +199,12 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut in the header": (weights_cut(0.001), "not a whole safetensors file"),
     "header damaged": (header_damaged, "not a whole safetensors file"),
     "pickle truncated": (pickle_damaged, "not a whole torch file"),
+    "pickle empty": (pickle_empty, r"not a whole torch file of tensors \(EOFError\)"),
+    "pickle of no letters": (pickle_with(b"\1\0\0\0a", b"\1\0\0\0\xff"), "not a whole torch file"),
+    "pickle of an unknown part": (pickle_with(b"h\2", b"h\xee"), "not a whole torch file"),
+    "pickle that takes from nothing": (pickle_with(b"QK", b"RK"), "not a whole torch file"),
+    "older pickle truncated": (older_pickle_cut, "not a whole torch file"),
+    "pickle without names": (pickle_without_names, "not a mapping from names to tensors"),
     "pickle of more than tensors": (pickle_of_code, "not a whole torch file of tensors"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no weights; expected"),
     "shard missing": (shard_missing, "missing are model-00002-of-00002.safetensors"),
@@ -162,6 +218,16 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "values not covered": (
         config_with(kq_norm="rms", num_experts=4, mamba_d_state="16"),
         r"(?s)num_experts: 4 given.*kq_norm: 'rms' given.*mamba_d_state: '16' given",
+    ),
+    "numbers beyond any model": (
+        config_with(
+            max_position_embeddings=10**400,
+            orig_max_position_embeddings=10**400,
+            hidden_size=10**400,
+            num_hidden_layers=10**9,  # every list of layers would fill the memory
+        ),
+        r"(?s)hidden_size: 10+ given; .* less than or equal to 2147483648.*num_hidden_layers: 10+ "
+        r"given; .* equal to 2000.*max_position_embeddings: 10+ given.*orig_max_position_emb",
     ),
     "dynamic rope": (config_with(rope_type="dynamic_ntk"), "rope_type: 'dynamic_ntk' given"),
     "ntk without its start": (
@@ -197,6 +263,40 @@ def test_a_folder_that_cannot_be_loaded(case: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         load_pretrained(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def talking_folder(folder: Path, **values: Any) -> Path:
+    """The tiny checkpoint with a tokenizer of one word; `values` go into its config.json."""
+    shutil.copyfile(FOLDER / "model.safetensors", folder / "model.safetensors")
+    config = json.loads((FOLDER / "config.json").read_text()) | values
+    (folder / "config.json").write_text(json.dumps(config))
+    Tokenizer(WordLevel({"a": 3}, "a")).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("key", ["eos_token_id", "bos_token_id"])
+@pytest.mark.parametrize("given", ["2", [2, None], [[2]], {"a": 1}, 2.0, True, [True]], ids=str)
+def test_what_ends_a_text_is_ids(given: Any, key: str, file: str, tmp_path: Path) -> None:
+    folder = talking_folder(tmp_path)
+    content = json.loads((folder / "config.json").read_text()) if file == "config.json" else {}
+    (folder / file).write_text(json.dumps(content | {key: given}))
+    said = re.escape(f"{folder / file}: {key} is {json.dumps(given)}; give the id of a token")
+    with pytest.raises(CheckpointError, match=said):
+        main([str(folder), "--prompt", "a", "--max-new-tokens", "1"])
+    if key == "eos_token_id":
+        with pytest.raises(CheckpointError, match=said):
+            main([str(folder), "--ids", "1", "--max-new-tokens", "1"])
+
+
+def test_the_ids_of_generation_go_before(tmp_path: Path) -> None:
+    folder = talking_folder(tmp_path, eos_token_id=[2, 5, 10**30], bos_token_id=1)
+    assert ends_of(folder) == [2, 5, 10**30]
+    codec = load(folder, None, texts=True)[1]
+    assert codec and codec.eos == [2, 5] and codec.bos == 1
+    (folder / "generation_config.json").write_text('{"eos_token_id": 7, "bos_token_id": null}')
+    codec = load(folder, None, texts=True)[1]
+    assert codec and codec.eos == [7] and codec.bos is None
 
 
 def test_shards_in_a_subfolder_and_a_leftover_buffer(tmp_path: Path) -> None:

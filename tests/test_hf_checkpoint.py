@@ -82,7 +82,7 @@ def test_saved_and_loaded_again_is_the_same(tmp_path: Path, weights: Weights) ->
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["shards", "pickle", "pickle shards"])
+@pytest.mark.parametrize("kind", ["shards", "pickle", "pickle shards", "older pickle shards"])
 def test_every_layout_of_files(
     kind: str, tmp_path: Path, weights: Weights, expected: Weights
 ) -> None:
@@ -94,7 +94,10 @@ def test_every_layout_of_files(
     for cut in range(cuts):
         part = {name: weights[name] for name in names[cut::cuts]}
         file = f"{name}-{cut + 1:05}-of-{cuts:05}.{suffix}" if cuts > 1 else f"{name}.{suffix}"
-        (torch.save if suffix == "bin" else save_file)(part, folder / file)
+        if "older" in kind:
+            torch.save(part, folder / file, _use_new_zipfile_serialization=False)
+        else:
+            (torch.save if suffix == "bin" else save_file)(part, folder / file)
         index |= dict.fromkeys(part, file)
     if cuts > 1:
         (folder / f"{name}.{suffix}.index.json").write_text(json.dumps({"weight_map": index}))
@@ -146,6 +149,64 @@ def test_another_precision(
     assert bits(again) == bits({name: tensor.to(wanted) for name, tensor in weights.items()})
     named = CONFIG | {"torch_dtype": str(wanted).removeprefix("torch.")}
     assert json.loads((tmp_path / "config.json").read_text()) == named
+
+
+@pytest.mark.parametrize("names", [("torch_dtype",), ("dtype",), ("torch_dtype", "dtype"), ()])
+def test_the_precision_of_the_weights_stands_in_the_configuration(
+    names: tuple[str, ...], tmp_path: Path, weights: Weights
+) -> None:
+    """Under each name that the file has for it, however the weights came by it."""
+    config = {key: value for key, value in CONFIG.items() if key != "torch_dtype"}
+    halves = {name: tensor.bfloat16() for name, tensor in weights.items()}
+    folder = write_folder(tmp_path / "a", config | dict.fromkeys(names, "bfloat16"), halves)
+    partly = load_pretrained(folder)
+    partly.norm.float()  # transformers would round it if the file said bfloat16
+    kept, wide = load_pretrained(folder), load_pretrained(folder, "float32")
+    half = load_pretrained(folder, "float32").to(torch.float16)
+    for model, wanted in ((wide, "float32"), (half, "float16"), (partly, "float32")):
+        save_pretrained(model, tmp_path / "b")
+        said = json.loads((tmp_path / "b/config.json").read_text())
+        assert said == config | dict.fromkeys(names, wanted)
+    save_pretrained(kept, tmp_path / "b")
+    assert json.loads((tmp_path / "b/config.json").read_text()) == json.loads(
+        (folder / "config.json").read_text()
+    )
+
+
+@pytest.mark.parametrize("step", ["weights", "configuration"])
+def test_a_save_that_is_cut_off_leaves_no_old_configuration_beside_new_weights(
+    step: str, tmp_path: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration says "rope": false: with the new weights it would be another model."""
+    folder = write_folder(tmp_path, CONFIG | {"rope": False}, weights)
+
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if step == "weights":
+        monkeypatch.setattr("hymba_lab.checkpoints.tensor_files.os.fsync", cut)
+    else:
+        monkeypatch.setattr("hymba_lab.checkpoints.hf_checkpoint.write_atomically", cut)
+    with pytest.raises(KeyboardInterrupt):
+        save_pretrained(load_pretrained(FOLDER, "float64"), folder)
+    if step == "weights":
+        assert load_pretrained(folder).embedding.weight.dtype == torch.float32
+        assert load_pretrained(folder).released == CONFIG | {"rope": False}
+    else:
+        with pytest.raises(CheckpointError, match="there is no such file"):
+            load_pretrained(folder)
+
+
+def test_a_folder_without_room_for_the_configuration_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hymba_lab.atomic.os.fsync", full)
+    monkeypatch.setattr("hymba_lab.checkpoints.hf_checkpoint.write_safetensors", lambda *_: None)
+    with pytest.raises(CheckpointError, match=r"config\.json: cannot be written: No space left"):
+        save_pretrained(load_pretrained(FOLDER), tmp_path)
 
 
 # --- the configuration space

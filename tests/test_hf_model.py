@@ -14,13 +14,22 @@ from test_cache import architectures
 from test_generate_bad_input import FOLDERS
 from test_hf_checkpoint import CONFIG, bits, configurations, random_weights, write_folder
 from test_parity import DATA
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 import hymba_lab
+from hymba_lab.checkpoints.load import load as lab_load
+from hymba_lab.components.fusion import fusions
 from hymba_lab.errors import CheckpointError, UserError
-from hymba_lab.hf import HymbaConfig, HymbaForCausalLM, HymbaLabForCausalLM
+from hymba_lab.hf import (
+    HymbaConfig,
+    HymbaForCausalLM,
+    HymbaLabConfig,
+    HymbaLabForCausalLM,
+    HymbaLabModel,
+    HymbaModel,
+)
 
 TOKENS = torch.randint(0, 97, (2, 20), generator=torch.Generator().manual_seed(0))
 
@@ -134,6 +143,52 @@ def test_a_larger_vocabulary_stays_tied(tmp_path: Path) -> None:
         assert load(tmp_path).lm_head.weight.shape[0] == 100
 
 
+class Toned(nn.Module):
+    """A fusion of somebody's, with a buffer that no file holds."""
+
+    def __init__(self, d_attn: int, d_ssm: int, d_model: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(d_attn, d_model, bias=False)
+        self.tone: Tensor
+        self.register_buffer("tone", torch.linspace(0.5, 1.5, d_attn), persistent=False)
+
+    def forward(self, a: Tensor, s: Tensor) -> Tensor:
+        y: Tensor = self.out(self.tone * (a + s))
+        return y
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("no_plugin_stays")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_buffer_that_no_file_holds_is_as_it_was_made(dtype: torch.dtype, tmp_path: Path) -> None:
+    fusions.register("toned")(Toned)
+    model = lab_model(**HYMBA | {"fusion": {"name": "toned"}}).to(dtype)
+    model.save_pretrained(tmp_path)
+    again, backbone = load(tmp_path), AutoModel.from_pretrained(tmp_path)
+    for net in (again.model.net, backbone.net):
+        for name, buffer in model.model.net.named_buffers():
+            assert torch.equal(net.get_buffer(name), buffer)
+    assert torch.equal(again(TOKENS % 13).logits, model(TOKENS % 13).logits)
+
+
+@torch.no_grad()
+def test_a_class_by_its_name_loads_the_folders_of_its_kind_alone(tmp_path: Path) -> None:
+    model = lab_model(**HYMBA)
+    model.save_pretrained(tmp_path)
+    again = HymbaLabForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(again(TOKENS % 13).logits, model(TOKENS % 13).logits)
+    features = HymbaLabModel.from_pretrained(str(tmp_path))(TOKENS % 13).last_hidden_state
+    assert torch.equal(features, model.model(TOKENS % 13).last_hidden_state)
+    given = HymbaLabForCausalLM.from_pretrained(tmp_path, config=model.config)
+    assert torch.equal(given.lm_head.weight, model.lm_head.weight)
+    for kind in (HymbaLabForCausalLM, HymbaLabModel):
+        with pytest.raises(CheckpointError, match=r"model_type is not 'hymba_lab'.*AutoModel"):
+            kind.from_pretrained(FOLDER)
+    for released in (HymbaForCausalLM, HymbaModel):
+        with pytest.raises(CheckpointError, match="model_type is 'hymba_lab'; this loads 'hymba'"):
+            released.from_pretrained(tmp_path)
+
+
 # --- padded and packed rows
 
 
@@ -193,10 +248,34 @@ def test_packed_rows_of_a_batch_with_padding_behind() -> None:
     torch.testing.assert_close(logits[batch["attention_mask"].bool()], alone)
 
 
-def test_positions_that_are_no_documents() -> None:
-    model = lab_model()
-    with pytest.raises(UserError, match="position_ids holds 7 where token 1 of a document stands"):
-        model(torch.tensor([[1, 2, 3]]), position_ids=torch.tensor([[0, 7, 0]]))
+@torch.no_grad()
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([0, 7, 0], "holds 7 where token 1"),
+        ([0, 7, 1], "holds 7 where token 1"),
+        ([7, 8, 9], "holds 7 where token 0"),
+        ([3, 1, 1], "holds 3 where token 0"),
+        ([0, 1, 3], "holds 3 where token 2"),
+    ],
+)
+def test_positions_that_are_no_documents(given: list[int], said: str, use_cache: bool) -> None:
+    with pytest.raises(UserError, match=f"position_ids {said} of a document stands"):
+        lab_model()(
+            torch.tensor([[1, 2, 3]]), position_ids=torch.tensor([given]), use_cache=use_cache
+        )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_positions_that_say_what_the_mask_says_change_nothing(side: str, use_cache: bool) -> None:
+    """As `generate` makes them: 0 at padding, and rows of one document from their first token."""
+    model, batch = lab_model(**HYMBA), padded(prompts(5), side)
+    places = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    given = model(**batch, position_ids=places, use_cache=use_cache).logits
+    assert torch.equal(given, model(**batch, use_cache=use_cache).logits)
 
 
 @pytest.mark.parametrize(
@@ -247,11 +326,42 @@ def test_a_state_that_lacks_a_tensor_is_an_error() -> None:
         )
 
 
-def test_a_lab_configuration_without_its_architecture() -> None:
-    from hymba_lab.hf import HymbaLabConfig
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_experts": 16, "kq_norm": "rms"},
+        {"vocab_size": -1},
+        {"hidden_size": 48.5},
+        {"max_position_embeddings": 10**400},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_a_configuration_of_values_not_covered(values: dict[str, Any]) -> None:
+    config = AutoConfig.from_pretrained(FOLDER)
+    for key, value in values.items():
+        (config.aside if key in config.aside else vars(config))[key] = value
+    said = ".*".join(f"{key}: {value!r} given; input should" for key, value in values.items())
+    with pytest.raises(CheckpointError, match=rf"(?s)config\.json: not covered:.*{said}"):
+        HymbaForCausalLM(config)
 
+
+@pytest.mark.parametrize("lab", [None, [1], "x"], ids=str)
+def test_a_lab_configuration_without_its_architecture(lab: Any) -> None:
     with pytest.raises(CheckpointError, match="hymba_lab without `lab`"):
-        HymbaLabForCausalLM(HymbaLabConfig())
+        HymbaLabForCausalLM(HymbaLabConfig(lab=lab))
+
+
+@pytest.mark.parametrize("vocab", [True, -3, 0, 10**19, 2.5, "13", None], ids=str)
+def test_a_lab_vocabulary_that_is_none(vocab: Any, tmp_path: Path) -> None:
+    model = lab_model()
+    model.save_pretrained(tmp_path)
+    place = tmp_path / "config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"vocab_size": vocab}))
+    with pytest.raises(CheckpointError, match=rf"config\.json: vocab_size is {vocab!r}; it is the"):
+        lab_load(tmp_path, None, texts=False)
+    model.config.vocab_size = vocab
+    with pytest.raises(CheckpointError, match=f"vocab_size is {vocab!r}; it is the number of"):
+        HymbaLabForCausalLM(model.config)
 
 
 def test_defaults_are_the_released_ones() -> None:

@@ -5,15 +5,18 @@ The aliases stand here and, for the configuration, in `hf_config` and `hf_descri
 
 import json
 from collections.abc import Iterator
+from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hymba_lab.atomic import write_atomically
 from hymba_lab.checkpoints.hf_config import Released, architecture, read_released
 from hymba_lab.checkpoints.hf_describe import describe
 from hymba_lab.checkpoints.tensor_files import SAFETENSORS, Shape, TensorFolder, write_safetensors
-from hymba_lab.errors import CheckpointError
+from hymba_lab.errors import CheckpointError, StoreError
 from hymba_lab.model.language_model import LanguageModel, build_model
 from hymba_lab.model.plan import LayerPlan
 
@@ -47,6 +50,7 @@ IN_PROJ = "mamba.in_proj.weight"  # the rows of several matrices, a consumer's w
 IN_PROJ_PARTS = [f"mixer.{part}.weight" for part in ("attention.q", "attention.k", "attention.v")]
 IN_PROJ_PARTS += [f"mixer.{part}.weight" for part in ("ssm.x", "ssm.z")]
 
+_PRECISION = ("torch_dtype", "dtype")  # an older and a newer name: files hold either, or both
 _LEFTOVER = "rotary_emb.inv_freq"  # a buffer that older versions wrote; it follows from the config
 
 
@@ -76,29 +80,44 @@ def load_pretrained(folder: str | Path, dtype: torch.dtype | str | None = None) 
             part: piece.view(ours[part].shape) for part, piece in zip(parts, rows, strict=True)
         }
     model.load_state_dict(state, assign=True)
-    model.released = content if precision is None else content | {"torch_dtype": str(precision)[6:]}
+    model.released = content
     return model.eval()
 
 
 def save_pretrained(model: LanguageModel, folder: str | Path) -> None:
     """Write `config.json` and `model.safetensors` so that the released code loads them.
 
-    A model that was loaded keeps its configuration file value by value; one of ours gets the values
-    that describe it. Raises `CheckpointError` for an architecture that the released code lacks, and
-    where the folder cannot be written.
+    A model that was loaded keeps its configuration file value by value, but for the precision of
+    its weights; one of ours gets the values that describe it. A save that is cut off leaves the old
+    folder, or one without `config.json`, which nothing loads.
+
+    Raises `CheckpointError` for an architecture that the released code lacks, and where the folder
+    cannot be written.
     """
     folder = Path(folder)
-    weight = model.embedding.weight
-    values = model.released or describe(
-        model.config, weight.shape[0], model.max_tokens, weight.dtype
-    )
+    config, values, ghosts = folder / "config.json", _values(model), released_tensors(model)
+    outdated = partial(config.unlink, missing_ok=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ghosts = released_tensors(model)
-        write_safetensors(folder / SAFETENSORS, ghosts, _joined(model, ghosts))
-        (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+        write_safetensors(folder / SAFETENSORS, ghosts, _joined(model, ghosts), outdated)
+        write_atomically(config, json.dumps(values, indent=2) + "\n")
+    except StoreError as error:
+        raise CheckpointError(str(error)) from error
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error.strerror}.") from error
+
+
+def _values(model: LanguageModel) -> dict[str, Any]:
+    """Return the content of `config.json`; the precision is the widest of the weights.
+
+    transformers loads in the precision that stands there, so a narrower one would round.
+    """
+    dtype = reduce(torch.promote_types, (weight.dtype for weight in model.parameters()))
+    if not model.released:
+        vocab = model.embedding.weight.shape[0]
+        return describe(model.config, vocab, model.max_tokens, dtype)
+    named = [key for key in _PRECISION if key in model.released]
+    return {**model.released, **dict.fromkeys(named, str(dtype).removeprefix("torch."))}
 
 
 def meta_model(released: Released, path: Path) -> LanguageModel:

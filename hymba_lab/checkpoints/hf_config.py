@@ -21,8 +21,8 @@ from hymba_lab.config import ModelConfig
 from hymba_lab.errors import CheckpointError, ConfigError
 from hymba_lab.model.plan import plan_layers
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=2**31)]
+Count = Annotated[int, Field(ge=0, le=2**31)]
 
 
 class Released(BaseModel):
@@ -38,7 +38,7 @@ class Released(BaseModel):
     vocab_size: Positive
     hidden_size: Positive
     intermediate_size: Count
-    num_hidden_layers: Positive
+    num_hidden_layers: Annotated[int, Field(ge=1, le=2_000)]
     num_attention_heads: Positive
     num_key_value_heads: Positive | None
     tie_word_embeddings: bool = False
@@ -88,12 +88,17 @@ def read_released(path: Path) -> tuple[Released, dict[str, Any]]:
     try:
         return Released.model_validate_json(json.dumps(content)), content
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))}: "
-            + ("is missing" if fault["type"] == "missing" else _said(fault))
-            for fault in error.errors()
-        ]
-        raise CheckpointError("\n  ".join([f"{path}: not covered:", *faults])) from None
+        raise not_covered(path, error) from None
+
+
+def not_covered(path: Path, error: ValidationError) -> CheckpointError:
+    """Return one error over all values of a file that `Released` does not take."""
+    faults = [
+        f"{'.'.join(map(str, fault['loc']))}: "
+        + ("is missing" if fault["type"] == "missing" else _said(fault))
+        for fault in error.errors()
+    ]
+    return CheckpointError("\n  ".join([f"{path}: not covered:", *faults]))
 
 
 def architecture(released: Released, path: Path) -> ModelConfig:

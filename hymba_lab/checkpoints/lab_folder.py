@@ -14,6 +14,7 @@ import torch
 from hymba_lab.atomic import json_of
 from hymba_lab.checkpoints.filled import filled
 from hymba_lab.checkpoints.tensor_files import TensorFolder
+from hymba_lab.checkpoints.weights import MOST_IDS, is_vocab
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import LanguageModel, build_model
@@ -37,13 +38,24 @@ def read_lab(folder: Path, plugins: Sequence[Path] = ()) -> tuple[Config, dict[s
     `plugins` are files of code that may run for its components (`config/trust.py`).
     """
     content = json_of(folder / "config.json")
-    if not isinstance(content.get("lab"), dict) or not isinstance(content.get("vocab_size"), int):
+    if not isinstance(content.get("lab"), dict):
         raise CheckpointError(
-            f"{folder / 'config.json'}: no `lab`, the resolved configuration, or no vocab_size; "
-            "save the model again with save_pretrained."
+            f"{folder / 'config.json'}: no `lab`, the resolved configuration; save the model again "
+            "with save_pretrained."
         )
+    checked_vocab(folder / "config.json", content.get("vocab_size"))
     config = from_resolved(content["lab"], plugins=plugins, source=str(folder / "config.json"))
     return config, content
+
+
+def checked_vocab(source: Path | str, given: Any) -> int:
+    """Return a `vocab_size`; raises `CheckpointError` where it is no number of ids."""
+    if is_vocab(given):
+        return given
+    raise CheckpointError(
+        f"{source}: vocab_size is {given!r}; it is the number of the tokens' ids, from 1 to "
+        f"{MOST_IDS}; save the model again with save_pretrained."
+    )
 
 
 def load_lab_folder(

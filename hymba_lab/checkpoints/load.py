@@ -1,5 +1,6 @@
 """A model and its codec from a folder: a run of ours, or a checkpoint in the released format."""
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -75,22 +76,34 @@ def _seq_len(config: Any) -> int | None:
 
 def _tokenizer(path: Path, vocab: int) -> TokenizerFile:
     """Return the tokenizer of a folder; what ends a text is said by either configuration file."""
-    bos = _settings(path).get("bos_token_id")
-    return TokenizerFile(
-        path / "tokenizer.json",
-        [end for end in ends_of(path) if 0 <= end < vocab],
-        bos if isinstance(bos, int) and 0 <= bos < vocab else None,
+    eos, bos = (
+        [i for i in _ids(path, key) if 0 <= i < vocab] for key in ("eos_token_id", "bos_token_id")
     )
+    return TokenizerFile(path / "tokenizer.json", eos, bos[0] if bos else None)
 
 
 def ends_of(path: Path) -> list[int]:
     """Return the ids that end a text, as a folder's files say; [] of a run without its text."""
-    eos = _settings(path).get("eos_token_id") if path.is_dir() else None
-    return [eos] if isinstance(eos, int) else list(eos or [])
+    return _ids(path, "eos_token_id") if path.is_dir() else []
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    return _read_json(path / "config.json") | _read_json(path / "generation_config.json")
+def _ids(folder: Path, key: str) -> list[int]:
+    """Return the ids under a key of `generation_config.json` or, where it has none, `config.json`.
+
+    Raises `CheckpointError` for what is neither an id nor a list of ids nor null.
+    """
+    for file in (folder / "generation_config.json", folder / "config.json"):
+        content = _read_json(file)
+        if key in content:
+            given = content[key]
+            ids = given if isinstance(given, list) else [] if given is None else [given]
+            if all(type(i) is int for i in ids):  # true is an int, too
+                return ids
+            raise CheckpointError(
+                f"{file}: {key} is {json.dumps(given)}; give the id of a token, such as 2, a list "
+                "of ids, or null."
+            )
+    return []
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ mapped into memory, so that a tensor takes memory when it is first used, and onl
 
 import json
 import os
-import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hymba_lab.atomic import json_of
+from hymba_lab.checkpoints.weights import check_readable
 from hymba_lab.errors import CheckpointError
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+_ARCHIVE = b"PK\x03\x04"
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -75,11 +76,17 @@ class TensorFolder:
             raise CheckpointError(f"{self.folder}: {name} cannot be read: {error}.") from error
 
 
-def write_safetensors(path: Path, shapes: Mapping[str, Tensor], tensors: Iterable[Tensor]) -> None:
+def write_safetensors(
+    path: Path,
+    shapes: Mapping[str, Tensor],
+    tensors: Iterable[Tensor],
+    before: Callable[[], None] = lambda: None,
+) -> None:
     """Write tensors in the order of `shapes`, which holds their shapes (meta tensors will do).
 
     One tensor at a time is in memory beside the model. The file is written beside its place and
-    moved in, so that a model may be saved over the file that it is mapped from.
+    moved in, so that a model may be saved over the file that it is mapped from; `before` is called
+    when it is whole, right before the move.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
     end = 0
@@ -102,6 +109,7 @@ def write_safetensors(path: Path, shapes: Mapping[str, Tensor], tensors: Iterabl
                 )
             file.flush()
             os.fsync(file.fileno())
+        before()
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -147,6 +155,7 @@ def _index(path: Path) -> dict[str, str]:
 
 
 def _safetensors(path: Path) -> dict[str, Stored]:
+    check_readable(path)
     try:
         file: Any = safe_open(path, framework="pt")
         found = {}
@@ -173,15 +182,23 @@ def _mapped(path: Path, file: Any, name: str) -> Read:
 
 
 def _pickled(path: Path) -> dict[str, Stored]:
-    """Tensors of a torch file; nothing else in it is unpickled."""
+    """Tensors of a torch file; nothing else in it is unpickled.
+
+    Files of torch before 1.6 are no archives and cannot be mapped: they are read into memory.
+    """
+    check_readable(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        with path.open("rb") as file:
+            is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+    except Exception as error:  # a damaged pickle raises anything
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{path}: not a whole torch file of tensors ({str(error).splitlines()[0]}); copy it "
-            "again."
+            f"{path}: not a whole torch file of tensors ({said}); copy it again."
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    ):
         raise CheckpointError(f"{path}: not a mapping from names to tensors.")
     return {
         name: Stored(

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from pydantic import ValidationError
 from transformers.configuration_utils import PreTrainedConfig
 
-from hymba_lab.checkpoints.hf_config import Released, architecture
+from hymba_lab.checkpoints.hf_config import Released, architecture, not_covered
+from hymba_lab.checkpoints.lab_folder import checked_vocab
 from hymba_lab.config import Config, from_resolved
 from hymba_lab.errors import CheckpointError
 from hymba_lab.model import LanguageModel, build_model
@@ -72,9 +74,12 @@ class HymbaConfig(PreTrainedConfig):
         """
         values = self.to_dict()
         path = Path(self.name_or_path or ".") / "config.json"
-        released = Released.model_validate(
-            {key: value for key, value in values.items() if key in Released.model_fields}
-        )
+        try:
+            released = Released.model_validate(
+                {key: value for key, value in values.items() if key in Released.model_fields}
+            )
+        except ValidationError as error:
+            raise not_covered(path, error) from None
         net = build_model(architecture(released, path), released.vocab_size)
         net.max_tokens = released.max_position_embeddings if released.rope else None
         return net
@@ -110,11 +115,17 @@ class HymbaLabConfig(HymbaConfig):
         )
 
     def build(self) -> LanguageModel:
-        """Return the model; raises `ConfigError` for a component that is not registered."""
-        if self.lab is None:
+        """Return the model.
+
+        Raises `ConfigError` for a component that is not registered, `CheckpointError` without a
+        configuration or a vocabulary.
+        """
+        source = self.name_or_path or "this configuration"
+        if not isinstance(self.lab, dict):
             raise CheckpointError(
-                f"{self.name_or_path or 'this configuration'}: model_type hymba_lab without `lab`, "
-                "the resolved configuration of its experiment; save it with save_pretrained."
+                f"{source}: model_type hymba_lab without `lab`, the resolved configuration of its "
+                "experiment; save it with save_pretrained."
             )
+        vocab = checked_vocab(source, self.vocab_size)
         model = from_resolved(self.lab, source=self.name_or_path or "config.json").model
-        return build_model(model.model_copy(update={"vocab": self.vocab_size}), self.vocab_size)
+        return build_model(model.model_copy(update={"vocab": vocab}), vocab)

@@ -16,7 +16,7 @@ from hymba_lab.hf.blocks import NAMES, recomputable
 from hymba_lab.hf.cache import GenerationCache, new_cache
 from hymba_lab.hf.config import HymbaConfig, HymbaLabConfig
 from hymba_lab.hf.documents import check_positions, needs_care, several, split, starts_of
-from hymba_lab.hf.loading import check_folder, check_loaded
+from hymba_lab.hf.loading import check_folder, check_loaded, fill_buffers
 from hymba_lab.hf.names import accept_released
 from hymba_lab.model import LanguageModel
 from hymba_lab.model.generate import row_products
@@ -47,9 +47,10 @@ class HymbaPreTrainedModel(PreTrainedModel):
         transformers would go on with fresh memory for a missing tensor.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        check_folder(source, kwargs)
+        check_folder(source, cls.config_class, kwargs)
         model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         check_loaded(source, info)
+        fill_buffers(getattr(model, cls.base_model_prefix, model).net, model.config.build)
         return (model, info) if wants_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -106,6 +107,8 @@ class HymbaModel(HymbaPreTrainedModel):
         starts = None
         if cache is None or cache.seen == 0:
             starts = starts_of(position_ids, seq_idx, cu_seq_lens_q, input_ids)
+            if position_ids is not None:
+                check_positions(position_ids, split(input_ids, attention_mask, starts))
         packed = several(attention_mask, starts)
         if cache is None and not (packed and use_cache is None) and self._keeps(use_cache):
             cache = new_cache(self.net, input_ids)
@@ -117,7 +120,7 @@ class HymbaModel(HymbaPreTrainedModel):
                 )
             features = self._continued(input_ids, attention_mask, cache)
         else:
-            features = self._whole(input_ids, attention_mask, starts, position_ids)
+            features = self._whole(input_ids, attention_mask, starts)
         return BaseModelOutputWithPast(last_hidden_state=features, cache=cache)
 
     def _keeps(self, use_cache: bool | None) -> bool:
@@ -127,18 +130,10 @@ class HymbaModel(HymbaPreTrainedModel):
             use_cache = bool(self.config.use_cache) and not torch.is_grad_enabled() and on_one
         return use_cache and not self.training
 
-    def _whole(
-        self,
-        ids: Tensor,
-        mask: Tensor | None,
-        starts: Tensor | None,
-        position_ids: Tensor | None,
-    ) -> Tensor:
+    def _whole(self, ids: Tensor, mask: Tensor | None, starts: Tensor | None) -> Tensor:
         if not needs_care(mask, starts):
             return self.net.features(ids)
         documents = split(ids, mask, starts)
-        if position_ids is not None:
-            check_positions(position_ids, documents)
         return documents.back(self.net.features(documents.tokens))
 
     @torch.no_grad()
