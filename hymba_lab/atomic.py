@@ -175,6 +175,15 @@ def json_of(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     return parsed_json(text_of(path, most_bytes))
 
 
+def facts_of(path: Path) -> dict[str, Any]:
+    """Return the facts that a JSON file holds; {} where there is none, or another content."""
+    try:
+        found = json_of(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def parsed_json(text: str) -> Any:
     """Return the content of a JSON text; one that is nested too deeply is a `ValueError`, too."""
     try:

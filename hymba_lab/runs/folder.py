@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import json_of, make_folder, write_atomically
+from hymba_lab.atomic import facts_of, make_folder, write_atomically
 from hymba_lab.config import Config
 from hymba_lab.errors import StoreError
 from hymba_lab.runs import record as records
@@ -127,11 +127,7 @@ class RunFolder:
     @property
     def endings(self) -> dict[str, int]:
         """How often attempts of this run ended before their time, by reason."""
-        try:
-            found = json_of(self.path / "endings.json")
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return facts_of(self.path / "endings.json")
 
     def report(self, progress: dict[str, Any]) -> None:
         """Say how far the run is; readers see a whole record or none."""

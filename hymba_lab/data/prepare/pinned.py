@@ -2,9 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-from hymba_lab.atomic import json_of
+from hymba_lab.atomic import facts_of, write_atomically
 from hymba_lab.data.index import INDEX
 from hymba_lab.data.prepare.hub import commit_of
 from hymba_lab.data.prepare.schema import TokenizeConfig
@@ -26,9 +25,9 @@ def pinned(config: TokenizeConfig) -> tuple[TokenizeConfig, Pin | None]:
         return config, None
     pin: Pin = {"dataset": hub.dataset, "revision": hub.revision}
     finished = place.out / INDEX
-    noted = _read(finished).get("hub") if finished.exists() else _read(place.pin)
-    if isinstance(noted, dict) and {**noted, "commit": None} == {**pin, "commit": None}:
-        commit = noted.get("commit")
+    before = facts_of(finished).get("hub") if finished.exists() else facts_of(place.pin)
+    if isinstance(before, dict) and {**before, "commit": None} == {**pin, "commit": None}:
+        commit = before.get("commit")
     else:
         commit = None if finished.exists() else commit_of(hub)
     if commit is None:
@@ -40,19 +39,9 @@ def pinned(config: TokenizeConfig) -> tuple[TokenizeConfig, Pin | None]:
 def note(place: Place, pin: Pin) -> None:
     """Keep what is read, before anything is made of it; refuse to go on with another commit."""
     if not place.pin.exists():
-        draft = place.pin.with_suffix(".partial")
-        draft.write_text(json.dumps(pin), "utf-8")
-        draft.replace(place.pin)
-    if _read(place.pin) != pin:
+        write_atomically(place.pin, json.dumps(pin))
+    if facts_of(place.pin) != pin:
         raise DataError(
             f"{place.work}: begun with another commit of {pin['dataset']}; run the same command "
             f"again to go on with that one, or delete the folder {place.out} to start over"
         )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json_of(file)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hymba_lab.atomic import json_of, make_folder, write_atomically, write_bytes
+from hymba_lab.atomic import facts_of, make_folder, write_atomically, write_bytes
 
 LOG = "trial.log"
 
@@ -38,7 +38,7 @@ class Attempt:
     @property
     def said(self) -> dict[str, Any]:
         """What the attempt said at its end; {} when it could not."""
-        return _read(self.note_file)
+        return facts_of(self.note_file)
 
     def last_line(self) -> str:
         """Return the last line of the log, "" where there is none."""
@@ -76,7 +76,7 @@ def write_job(folder: Path, launcher: str, claim: str, job: str, by: Path | None
 
 def read_job(folder: Path) -> dict[str, Any]:
     """Return what `write_job` noted last, {} where nothing was."""
-    return _read(folder / "job.json")
+    return facts_of(folder / "job.json")
 
 
 def is_of_another(noted: dict[str, Any], folder: Path, mine: Path | None) -> bool:
@@ -89,11 +89,3 @@ def is_of_another(noted: dict[str, Any], folder: Path, mine: Path | None) -> boo
     path = Path(os.path.normpath(folder / noted["by"]))
     ours = mine is not None and path.name == mine.name
     return not ours and state_of_one(path) is not None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json_of(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
