@@ -521,6 +521,20 @@ def test_a_terminated_run_saves_its_step_and_says_so(tiny: Path) -> None:
     assert kept.resumed_from in (2, 3)  # a batch may be made one step ahead
 
 
+def test_a_run_that_is_asked_to_leave_in_its_last_step_leaves(tiny: Path) -> None:
+    """A stage that came behind it would be cut off by the end of its job's time."""
+
+    def press(metrics: dict[str, float], step: int) -> None:
+        if step == 10 and "train/loss" in metrics:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as caught:
+        run(tiny, "training.log_every=10", log=press)
+    assert caught.value.code == 143
+    kept = run(tiny, "training.log_every=10")
+    assert (kept.resumed_from, kept.n_steps) == (10, 10)
+
+
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 def test_a_full_disk_is_a_failure_and_keeps_the_last_checkpoint(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, function: str

@@ -32,8 +32,8 @@ class Leaving(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Leave, if that was agreed; a run that ends with this step anyway is let end."""
-        if self.now and not trainer.should_stop and trainer.global_step < trainer.max_steps:
+        """Leave, if that was agreed: after the last step, too, for a stage may come behind it."""
+        if self.now:
             raise SIGTERMException
 
 
