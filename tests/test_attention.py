@@ -179,6 +179,7 @@ def test_blocks_are_taken_only_where_they_save_work() -> None:
     assert not faster(300, 300, 256, 128, torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_tokens", "window"), [(11, 7), (600, 20)])
 def test_compiles_without_a_graph_break(n_tokens: int, window: int) -> None:
     tensors = make(n_tokens, n_tokens, d_value=16)

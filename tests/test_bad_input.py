@@ -103,6 +103,7 @@ def first_run(lab: Lab) -> Path:
     return min(lab.folder.glob("runs/*/result.json")).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -155,6 +156,7 @@ def test_a_file_where_the_runs_belong_is_named(tmp_path: Path) -> None:
     assert_one_message(lab.run(launcher=no_launcher), ["runs/sweeps", "cannot be made", "--root"])
 
 
+@pytest.mark.slow
 def test_a_damaged_study_is_named_and_filled_again(lab: Lab) -> None:
     study = lab.folder / "runs" / "sweeps" / "sweep-tiny" / "optuna.db"
     study.write_text("not a database " * 100)
@@ -167,6 +169,7 @@ def test_a_damaged_study_is_named_and_filled_again(lab: Lab) -> None:
     assert study.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_deleted_experiment_is_named_with_the_way_back(lab: Lab) -> None:
     store = lab.store()
     number = store.experiment("sweep-tiny")
@@ -212,6 +215,7 @@ def full(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     return replace
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_result_fails_the_trial_and_its_training_is_kept(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +240,7 @@ def test_a_full_disk_at_the_table_is_one_message(lab: Lab, monkeypatch: pytest.M
     assert lab.run(launcher=no_launcher).code == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_a_checkpoint_is_the_trials_reason(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +271,7 @@ def zipped(content: Any) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "said"),
     [

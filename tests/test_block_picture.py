@@ -34,6 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     return draw(tmp_path_factory.mktemp("picture") / "new_folder")
 
 
+@pytest.mark.slow
 def test_both_files_are_the_same_each_time(files: tuple[bytes, bytes], tmp_path: Path) -> None:
     assert files[0].startswith(b"<?xml")
     assert files[1].startswith(b"\x89PNG")

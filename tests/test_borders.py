@@ -75,6 +75,7 @@ def test_packed_is_as_separate_rows(kind):
             at += length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_gradients_are_those_of_separate_rows(kind):
     tokens, starts = packed(LENGTHS)
@@ -92,6 +93,7 @@ def test_gradients_are_those_of_separate_rows(kind):
             torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 @settings(deadline=None, max_examples=8)
 @given(st.integers(1, T - 1), st.integers(0, T - 1), st.integers(0, 99))

@@ -74,6 +74,7 @@ def architectures(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(architecture=architectures(), sizes=st.lists(st.integers(1, 9), max_size=3))
 def test_steps_equal_the_whole_forward_pass(architecture: dict[str, Any], sizes: list[int]) -> None:

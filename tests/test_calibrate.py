@@ -36,6 +36,7 @@ def test_the_load_is_said_and_whether_it_is_too_much(
     assert load() == said + (": the speeds of a busy machine." if too_much else ".")
 
 
+@pytest.mark.slow
 def test_the_plan_measures_every_row_and_remembers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

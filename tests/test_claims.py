@@ -355,6 +355,7 @@ def test_the_papers_own_effects_have_the_claimed_sign() -> None:
             assert sign * effect in condition.region, name
 
 
+@pytest.mark.slow
 def test_the_command_loads_no_torch(desk: Desk) -> None:
     desk.export({"hybrid": [0.9, 0.8, 0.9], "mamba": [0.1, 0.1, 0.2]})
     options = ["--claims", str(desk.folder / "claims.yaml"), "--results", "results"]

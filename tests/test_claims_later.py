@@ -13,6 +13,7 @@ from hymba_lab.sweep.question.file import load_sweep
 FILES = tracked("analysis/claims/*.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_rows_of_a_claim_are_rows_of_its_sweep(path: Path) -> None:
     for name, claim in load_claims(path).file.claims.items():

@@ -56,6 +56,7 @@ def test_outputs_and_gradients_equal_the_loop(n_time: int, n_taps: int, continue
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(2, 515, 129, 2), (1, 250, 16, 8), (1, 259, 20, 3), (2, 1030, 130, 4), (3, 40, 33, 9)]
 )

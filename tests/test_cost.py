@@ -161,6 +161,7 @@ EVERYTHING = Shape(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @example(shape=EVERYTHING)
 @example(shape=replace(EVERYTHING, share=3, gated=False, fusion="concat", tied=True, norms=False))

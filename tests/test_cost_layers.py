@@ -83,6 +83,7 @@ def one_by_one(model: ModelConfig, vocab: int) -> dict[str, int]:
         }
 
 
+@pytest.mark.slow
 def test_a_thousand_layers_are_built_as_their_kinds(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_activations_grow_with_the_text_and_shrink_with_the_precision() -> None:
     assert short / 2 < activation_bytes(config, 13, 512, "bf16-mixed") < short
 
 
+@pytest.mark.slow
 def test_a_newcomer_is_counted_in_its_part() -> None:
     """A fusion that says nothing about its costs: two more parameters and products a channel."""
     from hymba_lab.components.fusion import Sum

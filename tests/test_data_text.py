@@ -210,6 +210,7 @@ class TestTokenizers:
         source = build("files", tokenizer="bpe", n_bpe=400, **options)
         assert len(source.train) < 5000 and len(source.val) == 12_001
 
+    @pytest.mark.slow
     def test_large_documents_are_encoded_in_pieces(self, tmp_path):
         text = ("some words and a number 12345\n" * 80_000).encode()  # 2.4 MB: three pieces
         train_bpe([text[:3000]], 300, tmp_path / "tokenizer.json")

@@ -32,6 +32,7 @@ def test_generated_pages_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
         assert stands == text, f"docs/reference/{name} is old: make docs-reference"
 
 
+@pytest.mark.slow
 def test_one_run_and_race_is_what_the_committed_runs_say(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +63,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links {target}"
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     done = subprocess.run(

@@ -90,6 +90,7 @@ def by_hand(model: Any, context: list[int], continuation: list[int]) -> float:
 # --- scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_rows", [1, 5, 32])
 def test_every_score_equals_a_float64_sum(n_rows: int, folder: Path, task_files: Path) -> None:
     """Of three local tasks, as their own requests: choices, letters, whole texts."""
@@ -115,6 +116,7 @@ def test_every_score_equals_a_float64_sum(n_rows: int, folder: Path, task_files:
     assert checked == 18 + 18 + 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [{}, HYMBA, {"order": {"name": "sequential"}}], ids=len)
 @pytest.mark.parametrize("n_rows", [2, 7])
 def test_beginnings_that_are_shared_change_nothing(
@@ -146,6 +148,7 @@ def test_beginnings_that_are_shared_change_nothing(
         assert answer.greedy == bool((log_p.argmax(-1) == wanted).all())
 
 
+@pytest.mark.slow
 def test_the_same_numbers_through_the_harness_own_class(folder: Path, task_files: Path) -> None:
     """`--model hf` on the same folder, batch size 1, as the release evaluates."""
     from lm_eval.evaluator import simple_evaluate

@@ -123,6 +123,7 @@ DRAWN: dict[str, Draw] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_any_label_is_drawn_as_it_is(name: str, tmp_path: Path) -> None:
     """Dollars begin no formula, and a sign that the font lacks is a box without a warning."""
@@ -173,6 +174,7 @@ def test_no_two_texts_overlap_and_none_is_cut_off(name: str, rows: list[str], wi
         assert shared_x < 1.5 or shared_y < 1.5, (text, other_text)  # pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_row_is_named_and_every_axis_has_its_unit(name: str) -> None:
     figure = DRAWN[name](FEW, figures.WIDE)
@@ -184,6 +186,7 @@ def test_every_row_is_named_and_every_axis_has_its_unit(name: str) -> None:
     assert figure.get_figwidth() == figures.WIDE
 
 
+@pytest.mark.slow
 def test_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         figure = DRAWN["trade_off"](FEW, figures.COLUMN)
@@ -194,6 +197,7 @@ def test_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert b"<dc:date>" not in (tmp_path / "one" / "picture.svg").read_bytes()
 
 
+@pytest.mark.slow
 def test_no_torch_and_no_global_figure() -> None:
     code = (
         "import sys; from hymba_lab import figures; "

@@ -13,6 +13,7 @@ from hymba_lab.model import LanguageModel
 from hymba_lab.training.single import train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sink", ["learned", "off_by_one"])
 def test_a_run_with_a_sink_is_loaded_and_answers(sink: str, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"

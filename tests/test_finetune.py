@@ -176,6 +176,7 @@ def test_an_interrupted_stage_ends_with_the_same_bits(
     assert told == [f"{tmp_path / 'cut'}: is there already"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [5, 10], ids=["within an epoch", "at its end"])
 def test_a_stage_cut_behind_its_last_step_makes_no_other(
     steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -198,6 +199,7 @@ def test_a_stage_cut_behind_its_last_step_makes_no_other(
     assert result["metrics"]["train/loss"] == expected["metrics"]["train/loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError(28, "full"), SafetensorError("(os error 28)")])
 def test_a_full_disk_is_said_whoever_meets_it(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -224,6 +226,7 @@ def test_weights_of_the_lab_that_are_cut_short_are_said(tmp_path: Path) -> None:
         Start(tmp_path).load("fp32")
 
 
+@pytest.mark.slow
 def test_another_adapter_of_the_same_name_is_another_merge(tmp_path: Path) -> None:
     for lr in (1e-2, 2e-2):
         stage = stage_of("sft", tmp_path, max_steps=1, lr=lr, **LORA)
@@ -236,6 +239,7 @@ def test_another_adapter_of_the_same_name_is_another_merge(tmp_path: Path) -> No
         merge(tmp_path / "adapter", tmp_path / "merged")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_fits_in_part_is_merged_into_nothing(tmp_path: Path) -> None:
     """peft warns of what is missing, and drops what is too much."""
     tuned(stage_of("sft", tmp_path, max_steps=1, **LORA), tmp_path / "out")
@@ -256,6 +260,7 @@ def test_values_that_are_not_covered_are_said_before_anything_is_read(tmp_path: 
         Start(file.parent)
 
 
+@pytest.mark.slow
 def test_half_a_surrogate_pair_in_a_text_is_a_question_mark(tmp_path: Path) -> None:
     """JSON can spell it, and scraped text does; it ended in a traceback of the tokenizer."""
     rows = []
@@ -269,6 +274,7 @@ def test_half_a_surrogate_pair_in_a_text_is_a_question_mark(tmp_path: Path) -> N
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_folder_is_one_stage_s(tmp_path: Path) -> None:
     stage = stage_of("sft", tmp_path, max_steps=1)
     tuned(stage, tmp_path / "out")
@@ -367,6 +373,7 @@ def test_a_killed_stage_goes_on_to_the_same_bits(kind: str, tmp_path: Path) -> N
     assert json.loads((tmp_path / "out/finetune.json").read_text())["result"]["n_steps"] == 16
 
 
+@pytest.mark.slow
 def test_defaults_that_contradict_each_other_do_not_keep_a_stage_from_its_end(
     tmp_path: Path,
 ) -> None:

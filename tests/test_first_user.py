@@ -279,6 +279,7 @@ EDITED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EDITED.values(), ids=EDITED)
 def test_an_edited_record_is_named_and_not_believed(
     record: tuple[Path, dict[str, Any]], tmp_path: Path, case: tuple[dict[str, Any], str]

@@ -86,6 +86,7 @@ def test_importing_the_package_imports_no_torch() -> None:
     assert python("-c", code).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_function_that_returns_its_verdicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

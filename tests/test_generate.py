@@ -40,6 +40,7 @@ def by_hand(model: LanguageModel, tokens: Tensor, n_new: int) -> Tensor:
     return tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [1, 3, 512])
 @pytest.mark.parametrize("window", [1, 3, 50])
 def test_greedy_equals_the_forward_pass(window: int, chunk_size: int) -> None:
@@ -59,6 +60,7 @@ def prompts_alone() -> list[tuple[Tensor, list[int]]]:
     return [(row, made.tolist()) for row, made in zip(rows, alone, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("chunk_size", [5, 512])
 def test_64_prompts_equal_each_alone(

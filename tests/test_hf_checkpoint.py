@@ -336,6 +336,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("values", OTHERS.values(), ids=OTHERS.keys())
 def test_a_slow_rewriting_of_the_released_code_agrees(
@@ -356,6 +357,7 @@ def test_a_slow_rewriting_of_the_released_code_agrees(
     torch.testing.assert_close(through.double(), expected, **close)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_slow_rewriting_is_the_released_code(weights: Weights, expected: Weights) -> None:
     by_hand = logits_by_hand(CONFIG, weights, expected["input_ids"][0].tolist())

@@ -111,6 +111,7 @@ def test_a_row_that_ended_is_filled_up() -> None:
         assert row == (whole[:end] + [0] * 10)[: len(row)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_loop_of_ones_own() -> None:
     """The cache grows with the text and goes on with several tokens at once."""

@@ -49,6 +49,7 @@ def test_the_tiny_checkpoint(tmp_path: Path) -> None:
     assert saved == (FOLDER / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(config=configurations())
 def test_ten_configurations_there_and_back(
@@ -78,6 +79,7 @@ def test_the_configuration_file_keeps_its_values(tmp_path: Path) -> None:
     assert written["use_cache"] is True, "false would read the whole prefix again at every token"
 
 
+@pytest.mark.slow
 def test_the_published_model_on_the_meta_device() -> None:
     config = AutoConfig.from_pretrained(DATA / "hymba_1p5b_config.json")
     with torch.device("meta"):
@@ -224,6 +226,7 @@ def packed(documents: list[Tensor]) -> dict[str, dict[str, Tensor]]:
     }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("word", ["position_ids", "seq_idx", "cu_seq_lens_q"])
 @pytest.mark.parametrize("part", [{}, {"order": {"name": "interleaved", "pattern": "s"}}], ids=str)

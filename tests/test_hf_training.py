@@ -119,6 +119,7 @@ def test_padded_rows_train_as_they_would_alone() -> None:
 # --- adapters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
 def test_an_adapter_reaches_every_map_and_merges(dora: bool, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")

@@ -45,6 +45,7 @@ def tried(session: Session, fusion: float, head: float, noise: float = 0.0) -> D
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "head"), [(1.0, 0.0), (0.0, 1.0), (1.0, 0.8), (0.5, 1.0)])
 def test_shares_are_those_of_the_variance(session: Session, fusion: float, head: float) -> None:
     done = tried(session, fusion, head)
@@ -56,6 +57,7 @@ def test_shares_are_those_of_the_variance(session: Session, fusion: float, head:
     assert sum(found.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_the_same_trials_give_the_same_words_in_any_process(session: Session) -> None:
     done = tried(session, 1.0, 0.5, noise=0.2)
     (note,) = importance_notes(session.sweep.file, done)

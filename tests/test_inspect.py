@@ -31,6 +31,7 @@ def json_of(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_json_says_what_the_published_model_costs(capsys: pytest.CaptureFixture[str]) -> None:
     data = json_of(capsys, HYMBA)
     assert data["params_total"] == sum(data["params"].values()) == 1_522_797_824
@@ -61,6 +62,7 @@ def test_the_data_gives_the_vocabulary_that_the_model_leaves_open(
     assert data["params_total"] == measure_costs(config.model, VOCAB, 16).params
 
 
+@pytest.mark.slow
 def test_tables_show_plan_parts_and_caches(capsys: pytest.CaptureFixture[str]) -> None:
     assert inspect.main([str(HYMBA)]) == 0
     text = capsys.readouterr().out
@@ -70,6 +72,7 @@ def test_tables_show_plan_parts_and_caches(capsys: pytest.CaptureFixture[str]) -
     assert re.search(r"released code's, 8000 tokens, fp16 \(MB\)\s+81\.879", text)
 
 
+@pytest.mark.slow
 def test_compare_puts_files_and_peers_side_by_side(
     tiny: Path, write: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +87,7 @@ def test_compare_puts_files_and_peers_side_by_side(
     assert [entry["name"] for entry in data] == ["tiny", "other"]
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn_for_every_kind_of_layer(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "maps.png"
     overrides = [

@@ -247,6 +247,7 @@ def test_every_gpu_gets_its_trials_without_being_asked(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_workers_are_stopped_at_any_moment_without_a_word(tmp_path: Path) -> None:
     """`run` refuses any; those that wait for a place do not begin."""
     assert run(ALONE + STOPS, tmp_path, CUDA_VISIBLE_DEVICES="4") == "stopped\n"
@@ -300,6 +301,7 @@ def test_a_worker_of_ray_outlives_its_trials_and_tells_how_they_ended(tmp_path: 
     assert not list(tmp_path.glob("runs/x/attempt.*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", [":", ":1", "1:"])
 def test_killed_helpers_are_started_anew_without_a_word(who: str, tmp_path: Path) -> None:
     """The fork server, Python's resource tracker, both; the new ones, too, are deaf to Ctrl-C."""
@@ -328,6 +330,7 @@ def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ForkServer(Site("test", needs=Needs(devices=2)), trials_per_gpu=2)
 
 
+@pytest.mark.slow
 def test_a_task_is_read_without_what_trains_it() -> None:
     code = (
         "import sys, hymba_lab.sweep.launchers.worker, hymba_lab.sweep.task\n"

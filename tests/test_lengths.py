@@ -43,6 +43,7 @@ def test_a_transformer_grows_with_the_tokens_an_ssm_not_at_all() -> None:
     assert table.loc["no keys"].nunique() == 1
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_numbers_and_their_figure(tmp_path: Path) -> None:
     arguments = [f"Hymba-1.5B={HYMBA}", "--peers", str(PEERS), "--out", str(tmp_path)]
     assert main(arguments) == 0

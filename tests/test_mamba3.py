@@ -89,6 +89,7 @@ def error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_outputs_and_gradients_are_the_recurrences(seed: int) -> None:
     given = inputs(seed)

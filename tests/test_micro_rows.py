@@ -73,6 +73,7 @@ def test_parts_train_the_model_that_whole_batches_train(tmp_path: Path) -> None:
         assert 0 < relative_error(found, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_blocks_computed_again_change_no_bit(tmp_path: Path) -> None:
     expected = trained(tmp_path, "kept")
     found = trained(tmp_path, "again", "training.recompute=true")
@@ -92,6 +93,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     return recorded
 
 
+@pytest.mark.slow
 def test_a_recorded_part_adds_the_gradients_that_it_would_add(
     tmp_path: Path, recorder: list[Callable[[], None]]
 ) -> None:

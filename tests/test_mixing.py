@@ -202,6 +202,7 @@ def test_a_short_convolution_adds_four_numbers_per_channel() -> None:
     assert count(meta_model(conv, VOCAB)) - plain == 2 * 4 * (4 * 6 + 2 * 6 + 2 * 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ssm", SSMS, ids=lambda ssm: "-".join(map(str, ssm.values())))
 def test_a_model_in_float64_is_computed_in_float64(ssm: dict[str, Any]) -> None:
     """Decays, too: else a difference quotient of small steps sees their rounding."""

@@ -17,6 +17,7 @@ from hymba_lab.sweep.export import FILES
 __all__ = ["trained"]  # a fixture
 
 
+@pytest.mark.slow
 def test_probes_of_an_export_stand_in_it(
     trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

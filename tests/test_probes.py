@@ -371,6 +371,7 @@ def sweep_folder(root: Path, run: Path, rows: list[str], **changes: str) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_a_sweep_becomes_tidy_files_that_repeat(trained: tuple[Path, Path], tmp_path: Path) -> None:
     root, run = trained
     folder = sweep_folder(root, run, ["none", "7"])

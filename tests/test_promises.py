@@ -129,6 +129,7 @@ def prose(page: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_nothing_uses_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep with its stores, from the file to the table: no name is looked up, nobody called."""
     asked: list[Any] = []

@@ -438,6 +438,7 @@ LANDSCAPES: list[list[float]] = [  # log times of four rates over the best's; 9:
 UNLIKE: list[list[float]] = [[0, 9, 9, 9], [0, 0, 0, 9], [0, 0.15, 0.25, 0.7], [0, 0.3, 0.3, 9]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sd", [0.15, 0.28])  # least and most of a row that solves, at nano
 @pytest.mark.parametrize("landscape", LANDSCAPES[2:4])
 def test_equal_rows_are_rarely_told_apart_after_a_race(landscape: list[float], sd: float) -> None:

@@ -49,12 +49,14 @@ def test_there_are_committed_results() -> None:
     assert COMMITTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_the_committed_tables_come_out_byte_for_byte(folder: Path) -> None:
     for name, text in documents(read_export(folder))[1].items():
         assert (folder / name).read_bytes() == text.encode(), f"{folder / name} is stale"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_the_committed_figures_are_those_of_the_export(folder: Path) -> None:
     export = read_export(folder)
@@ -66,6 +68,7 @@ def test_the_committed_figures_are_those_of_the_export(folder: Path) -> None:
         assert {path.suffix for path in (folder / "figures").glob(f"{name}.*")} == ENDS
 
 
+@pytest.mark.slow
 def test_the_committed_readme_lists_every_sweep() -> None:
     exports = [read_export(folder) for folder in COMMITTED]
     assert readme_table(entries_of(exports, RESULTS)) in (RESULTS / "README.md").read_text()
@@ -88,6 +91,7 @@ def test_a_second_report_gives_the_same_bytes_without_torch(made: Path) -> None:
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_every_file_is_written(made: Path) -> None:
     folder = made / "fusion-tiny"
     assert {path.name for path in folder.iterdir()} >= {
@@ -350,6 +354,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return lab
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_reported_from_its_export(trained: Lab) -> None:
     folder = trained.folder / "results" / "sweep-tiny"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

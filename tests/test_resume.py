@@ -57,6 +57,7 @@ def dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "build_model", noisy)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dropout")
 @pytest.mark.parametrize("stop_at", [6, 12, 18])
 def test_a_stopped_run_continues_to_the_same_bits(tiny: Path, stop_at: int) -> None:
@@ -70,6 +71,7 @@ def test_a_stopped_run_continues_to_the_same_bits(tiny: Path, stop_at: int) -> N
     assert_same_run(tiny, whole, second)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dropout")
 def test_a_run_that_broke_between_validations_continues_to_the_same_bits(tiny: Path) -> None:
     every = "training.log_every=1"
@@ -148,6 +150,7 @@ def flip(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [lambda data: b"", lambda data: data[:100], lambda data: data[:-10], flip, lambda data: b"no"],
@@ -174,6 +177,7 @@ def test_a_checkpoint_cannot_run_code(tiny: Path, saved: Path, tmp_path: Path) -
     assert not (tmp_path / "boom").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["format", "digest", "seed", "data"])
 def test_a_checkpoint_of_another_run_is_refused(tiny: Path, saved: Path, key: str) -> None:
     checkpoint = torch.load(saved, weights_only=True)

@@ -319,6 +319,7 @@ def test_states_are_kept_only_for_a_backward() -> None:
         assert not saved
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kernel")
 def test_compiles_without_a_graph_break() -> None:
     inputs = make_inputs(2, 40, 20, 4)

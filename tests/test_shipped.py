@@ -29,6 +29,7 @@ def test_every_experiment_loads_plans_and_pays_for_a_step(path: Path) -> None:
     assert config.n_steps >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_plans_rows_of_equal_budget(path: Path, tmp_path: Path) -> None:
     plan(path, tmp_path)

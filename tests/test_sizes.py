@@ -134,6 +134,7 @@ def test_a_table_says_how_often_attempts_ended_and_why(lab: Lab) -> None:
     assert "; and 2 runs more" in note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", [False, True], ids=["before", "now"])
 def test_a_sweep_asks_its_store_as_often_as_a_small_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: bool
@@ -166,6 +167,7 @@ def test_a_sweep_asks_its_store_as_often_as_a_small_one(
     assert len(n_calls) == 2 and len(set(n_calls.values())) == 1
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_is_not_asked_run_by_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

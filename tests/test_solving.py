@@ -126,6 +126,7 @@ def test_open_ends_are_told_as_bounds() -> None:
     assert ratio_estimate(math.nan, 0.0, math.inf) == "—"
 
 
+@pytest.mark.slow
 def test_no_committed_verdict_compares_a_level_with_a_run_that_was_stopped() -> None:
     for folder in sorted({path.parent for path in tracked("results/*-nano/export.json")}):
         export = read_export(folder)
@@ -149,6 +150,7 @@ def test_where_times_are_called_equivalent_it_is_told_how(name: str, told: int) 
     assert (table.frame["verdict"] == "equivalent within 1.2 times").any() == bool(told)
 
 
+@pytest.mark.slow
 def test_claims_about_runs_that_were_stopped_or_learned_nothing_are_not_judged() -> None:
     files = load_all(ROOT / "analysis" / "claims")
     results = Results(ROOT / "results", "nano")

@@ -389,6 +389,7 @@ def test_rates_of_a_stage_race_over_the_compared_seeds(tmp_path: Path) -> None:
     assert len(pretrained) == 4, "a row's rates go on from one pretraining a seed"
 
 
+@pytest.mark.slow
 def test_a_failed_stage_is_a_failed_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any, **__: Any) -> Any:
         raise TrialFailed("nan", "the loss is nan")
@@ -421,6 +422,7 @@ def test_ranks_of_torchrun_are_told_that_stages_have_one_process(
     assert not (lab.folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_train_goes_through_every_stage(tmp_path: Path) -> None:
     lab = staged_lab(tmp_path)
     found = train(lab.folder / "tiny.yaml", 3, root=lab.folder)

@@ -49,6 +49,7 @@ def test_a_run_begins_with_the_weights_of_another(second: Path) -> None:
     assert not torch.equal(weights(second.parent / "fresh")["norm.weight"], first["norm.weight"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_second_phase_goes_on_from_its_own_weights(second: Path) -> None:
     whole = run(second, "whole")
     config = load_config(second)
@@ -63,6 +64,7 @@ def test_an_interrupted_second_phase_goes_on_from_its_own_weights(second: Path) 
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_is_told_apart_by_what_it_starts_from_and_not_by_where_that_is(
     second: Path, tmp_path: Path
 ) -> None:
@@ -84,6 +86,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_what_it_cannot_start_from_is_one_message(
     case: str, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

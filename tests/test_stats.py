@@ -49,6 +49,7 @@ def test_two_rows_are_welchs_freedom_and_the_common_error() -> None:
     assert (found.mean_low, found.mean_high) == pytest.approx((own.low, own.high))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_correction_and_intervals_are_holms_of_the_moderated_tests(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -205,6 +206,7 @@ def test_verdict_and_interval_never_disagree(
         assert math.isnan(c.low) or c.low <= c.effect <= c.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_seeds", "n_rows"), [(3, 1), (3, 5), (5, 3), (8, 7)])
 def test_same_configuration_under_many_labels_is_seldom_called_different(
     n_seeds: int, n_rows: int
@@ -295,6 +297,7 @@ def test_pareto_front_agrees_with_the_definition(points: list[tuple[int, int]]) 
     assert pareto_front(points, ["maximize", "minimize"]) == expected
 
 
+@pytest.mark.slow
 def test_statistics_and_tables_load_no_training_code() -> None:
     code = (
         "import sys, hymba_lab.tables.result\n"

@@ -24,6 +24,7 @@ def within(rows: np.ndarray, margin: float, alpha: float = 0.05) -> list[Compari
     return compare(table(rows), "0", goal="maximize", alpha=alpha, margin=margin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_it_is_tost_with_the_moderated_error_and_holms(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -97,6 +98,7 @@ def test_a_margin_is_a_positive_number(margin: float) -> None:
         within(np.ones((2, 3)), margin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_seeds", "n_rows"), [(3, 1), (3, 5), (6, 4)])
 @pytest.mark.parametrize("noise", [0.2, 1.0])
 def test_a_row_at_the_margin_is_seldom_called_equivalent(

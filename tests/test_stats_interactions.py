@@ -47,6 +47,7 @@ def judged(cells: Cells, base: dict[str, str] = BASE) -> list[Interaction]:
     return interactions(cells, base, goal="maximize")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_contrasts_are_one_sample_t_tests_with_holm(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -59,6 +59,7 @@ def test_a_limit_without_a_second_look_is_refused() -> None:
         plan_looks([0, 1, 2], 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_rows", "limit"), [(1, 6), (4, 12), (1, 96)])
 def test_looking_again_and_again_seldom_makes_a_difference_of_none(n_rows: int, limit: int) -> None:
     looks = plan_looks([0, 1, 2], limit)
@@ -103,6 +104,7 @@ def test_intervals_hold_together_wherever_the_looking_ended() -> None:
     assert broken <= reference.binom.ppf(0.999, sweeps, 0.05)
 
 
+@pytest.mark.slow
 def test_seeds_go_where_they_are_needed() -> None:
     rng = np.random.default_rng(0)
     seeds, found = [], 0

@@ -56,6 +56,7 @@ def by_cell(jobs: list[Job], stage: str) -> dict[str, list[Job]]:
 # --- purity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_the_order_of_results_changes_nothing(lab: Lab, sampler: str) -> None:
     lab.edit(trials_per_cell=7, sampler={"name": sampler, "n_startup_trials": 2, "lag": 2})

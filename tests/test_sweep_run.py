@@ -182,6 +182,7 @@ def test_the_plan_reads_finished_runs_and_trains_nothing(done: tuple[Lab, Ended]
     assert "Warning: 2 seeds give no verdict; plan at least 3." in plan.out
 
 
+@pytest.mark.slow
 def test_lost_stores_are_filled_from_the_folders(done: tuple[Lab, Ended]) -> None:
     lab, _ = done
     answer = lab.report("table.csv")
@@ -204,6 +205,7 @@ def other_store(lab: Lab) -> str:
 # --- sharing
 
 
+@pytest.mark.slow
 def test_sweeps_that_share_cells_share_their_runs(lab: Lab) -> None:
     assert lab.run("--set", "seeds=[0]").code == 0
     before = lab.results()
@@ -220,6 +222,7 @@ def test_sweeps_that_share_cells_share_their_runs(lab: Lab) -> None:
     assert shared == {**first, "sum, seed 0": None}
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_runs_others_have_trained_knows_that_it_is_done(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +236,7 @@ def test_a_sweep_whose_runs_others_have_trained_knows_that_it_is_done(
     assert "the same sweep command writes its table anew" in said
 
 
+@pytest.mark.slow
 def test_an_axis_may_grow(lab: Lab) -> None:
     """Optuna refuses other choices in one study; the study is a record and is made anew."""
     assert lab.run("--set", "seeds=[0]").code == 0
@@ -327,6 +331,7 @@ def test_a_pruned_trial_is_marked_and_never_compared(lab: Lab) -> None:
 LEARNING_RATES = {"calm": {"optimizer.lr": 3e-3}, "wild": {"optimizer.lr": 1e30}}
 
 
+@pytest.mark.slow
 def test_a_diverged_row_stays_in_the_table_and_is_not_tried_again(lab: Lab) -> None:
     lab.edit(axes={"rate": LEARNING_RATES}, seeds=[0])
     ended = lab.run()
@@ -349,6 +354,7 @@ def test_a_diverged_row_stays_in_the_table_and_is_not_tried_again(lab: Lab) -> N
     assert sum(map(len, statuses(lab).values())) == 2
 
 
+@pytest.mark.slow
 def test_a_row_whose_tuning_failed_is_reported(lab: Lab) -> None:
     lab.edit(
         axes={"rate": {"calm": {"optimizer.eps": 1e-8}, "other": {"optimizer.eps": 1e-6}}},
@@ -410,18 +416,21 @@ def test_a_crash_is_retried_and_costs_one_trial(
     assert not failure.exists()
 
 
+@pytest.mark.slow
 def test_one_crash_within_the_retries_leaves_no_trace(lab: Lab) -> None:
     ended = lab.run("--set", "seeds=[0]", launcher=dying(1, killed))
     assert (ended.code, ended.err) == (0, "")
     assert statuses(lab) == {"mean, seed 0": ["FINISHED"], "gate, seed 0": ["FINISHED"]}
 
 
+@pytest.mark.slow
 def test_retries_are_counted(lab: Lab) -> None:
     three = dying(99, killed)
     assert lab.run("--set", "seeds=[0]", "--set", "retries=3", launcher=three).code == 1
     assert three.asked == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_has_taken_is_left_to_it_and_is_no_failure(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,6 +486,7 @@ class Greedy(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_component_that_runs_out_of_memory_fails_its_row_alone(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,6 +504,7 @@ def test_a_component_that_runs_out_of_memory_fails_its_row_alone(
     assert "greedy, seed 0: failed (out_of_memory): 512 GB wanted; try fewer rows" in ended.out
 
 
+@pytest.mark.slow
 def test_data_that_vanished_is_a_reason_and_mending_it_is_enough(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -518,6 +529,7 @@ def test_data_that_vanished_is_a_reason_and_mending_it_is_enough(
     assert (mended.code, mended.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_closes_what_is_open_and_the_same_command_goes_on(lab: Lab) -> None:
     class Interrupted(Inline):
         def submit(self, function: Callable[[Any], str], task: Any) -> "Future[str]":
@@ -563,6 +575,7 @@ def test_a_search_ends_with_the_front_it_found(lab: Lab) -> None:
     assert {len(trial.values) for trial in trials(lab)} == {2}
 
 
+@pytest.mark.slow
 def test_a_search_in_which_everything_failed_has_an_empty_table(lab: Lab) -> None:
     ended = searching(lab, 1e30)
     assert (ended.code, ended.err) == (1, "")
@@ -601,6 +614,7 @@ def test_a_plan_needs_neither_lightning_nor_mlflow(tmp_path: Path) -> None:
     assert not found & {"lightning", "mlflow"}
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_during_training_is_filled_afterwards(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

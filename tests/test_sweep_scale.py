@@ -141,6 +141,7 @@ def test_what_a_guess_reaches_is_known_and_no_row_is_tuned_by_one_run(scale: str
     assert not sweep.file.tuned_by_one_run and not sweep.file.metric.name.endswith("_auc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", LARGE)
 def test_every_row_of_every_sweep_is_a_model_at_every_scale(scale: str) -> None:
     """Only the plan in integers: building 1.5B parameters for every row would take minutes."""

@@ -162,6 +162,7 @@ def test_shards_end_at_their_size(tmp_path):
     assert Counter(texts_of(tmp_path / "out", "train"))[TEXTS[0]] in (0, 200)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=20),
@@ -411,6 +412,7 @@ class TestBadInput:
         with pytest.raises(DataError, match=message):
             make(config(tmp_path, file))
 
+    @pytest.mark.slow
     def test_error_in_a_worker_is_the_same(self, tmp_path):
         file = jsonl(tmp_path / "a.jsonl", TEXTS[:100])
         with file.open("a") as stream:
@@ -536,6 +538,7 @@ class TestIndex:
         with pytest.raises(DataError, match=r"val-00000\.bin|index\.json"):
             read_index(folder)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("value", [-5, "many", 10**20, None, [], {}, 1.5, True])
     @pytest.mark.parametrize(
         "key",

@@ -224,6 +224,7 @@ def test_tables_are_made_once_and_a_copy_is_a_store_of_its_own(
         assert tables_in(root / "mlflow.db") == tables_in(kept) == made[0]
 
 
+@pytest.mark.slow
 def test_a_store_needs_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("HYMBA_LAB_CACHE", str(tmp_path / "file" / "cache"))

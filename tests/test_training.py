@@ -135,6 +135,7 @@ def test_adamw_shrinks_matrices_and_nothing_else(full_model: LanguageModel) -> N
         torch.testing.assert_close(p, before[name] * (1 - 0.1 * 0.5 if name in decayed else 1))
 
 
+@pytest.mark.slow
 def test_the_schema_needs_no_lightning() -> None:
     code = (
         "import sys, hymba_lab.optim.optimizers, hymba_lab.optim.schedules;"
@@ -369,6 +370,7 @@ def test_the_weights_written_are_those_that_were_measured(tiny: Path) -> None:
     assert evaluate(model.eval(), mixture, torch.device("cpu")) == result.history[-1][1]
 
 
+@pytest.mark.slow
 def test_learns_to_copy(tiny: Path) -> None:
     data = "data={copy: {name: selective_copying, rows: 16, n_data: [1], vocab: 6, n_val: 64}}"
     result = run(
@@ -535,6 +537,7 @@ def test_a_run_that_is_asked_to_leave_in_its_last_step_leaves(tiny: Path) -> Non
     assert (kept.resumed_from, kept.n_steps) == (10, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 def test_a_full_disk_is_a_failure_and_keeps_the_last_checkpoint(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, function: str
@@ -598,6 +601,7 @@ def test_silent_by_default(tiny: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert logger.level == level  # another program's Trainer may talk again
 
 
+@pytest.mark.slow
 def test_the_checkpoint_stays_until_the_result_stands(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

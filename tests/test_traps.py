@@ -239,6 +239,7 @@ CALLED = [  # how many rows are called better, and how many worse
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "n_better", "n_worse"), CALLED)
 def test_a_rate_that_one_run_chose_is_said_first(folder: str, n_better: int, n_worse: int) -> None:
     """What two ways of tuning call better and worse, of one question by the same seeds."""

@@ -77,6 +77,7 @@ def steps(session: Session, outcomes: Outcomes) -> int:
     return sum(outcomes[job.identity].record["n_steps"] for job in jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widen", [False, True])
 def test_who_is_overtaken_could_not_have_won(lab: Lab, widen: bool) -> None:
     """The same winner as with every trial trained to its end, for less, in whatever order."""
@@ -196,6 +197,7 @@ def test_widening_goes_on_until_the_winner_is_inside_and_not_for_ever(lab: Lab) 
     assert set(tried) <= set(reachable(span).choices or [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("widen", "span", "sides"),
     [
