@@ -33,13 +33,14 @@ def test_generated_pages_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_one_run_and_race_is_what_the_committed_runs_say(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("page", ["one_run_and_race", "noise_of_the_scale"])
+def test_a_page_about_the_committed_runs_is_what_they_say(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    runpy.run_path(str(ROOT / "analysis" / "one_run_and_race.py"), run_name="__main__")
-    stands = (DOCS / "one_run_and_race.md").read_text(encoding="utf-8")
-    assert stands == capsys.readouterr().out, "python analysis/one_run_and_race.py > docs/..."
+    runpy.run_path(str(ROOT / "analysis" / f"{page}.py"), run_name="__main__")
+    stands = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    assert stands == capsys.readouterr().out, f"python analysis/{page}.py > docs/{page}.md"
 
 
 @pytest.mark.parametrize("model", [SweepFile, *reference._models(SweepFile)])
