@@ -113,6 +113,9 @@ def test_trials_that_lost_their_coordinator_are_ended(
     write_job(run, "slurm", "claim", "55", mine)
     slurm_stub.jobs |= dict.fromkeys(("51", "53", "54", "55"), "RUNNING")
     slurm_stub.jobs |= {"50": "PENDING", "52": "COMPLETED"}
+    status.main(["fusion", "--root", str(tmp_path)])
+    told = capsys.readouterr().out
+    assert "may run without a coordinator: Slurm job 52, 51, 50; the same sweep command" in told
     out = stopped(tmp_path, capsys, "--wait", "0")[1]
     assert "2 jobs of its trials are ended; they had lost their coordinator" in out
     assert {"50", "51"} <= slurm_stub.cancelled()

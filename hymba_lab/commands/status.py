@@ -56,6 +56,7 @@ def sweep_folder(root: Path, given: str) -> Path:
 def state_of(root: Path, folder: Path) -> dict[str, Any]:
     """Return running, failed and finished runs, and the time left [s] where it is known."""
     from hymba_lab.sweep.detach import queued
+    from hymba_lab.sweep.launchers.slurm_leaving import left_behind
     from hymba_lab.sweep.observers.state import coordinators, last_state
 
     alive = coordinators(folder)
@@ -73,6 +74,7 @@ def state_of(root: Path, folder: Path) -> dict[str, Any]:
             for one in alive
         ],
         "queued": None if alive else queued(folder),
+        "left_behind": left_behind(root, folder, {one["file"] for one in alive}),
         "done": done, "total": total, "left": left,
         "running": [run for run in running.values() if run["step"] is not None],
         "waiting": [run for run in running.values() if run["step"] is None],
@@ -104,6 +106,11 @@ def told(name: str, state: dict[str, Any]) -> str:
     if state["seconds_left"]:
         head += f", about {cli.span(state['seconds_left'])} left"
     lines = [head, *lines]
+    if state["left_behind"]:
+        lines.append(
+            f"may run without a coordinator: Slurm job {', '.join(state['left_behind'])}; the same "
+            "sweep command finds them again, hymba-lab stop ends them"
+        )
     for run in state["running"]:
         lines.append(f"running: {run['name']}: step {run['step']}/{run['n_steps']}")
     if state["waiting"]:
