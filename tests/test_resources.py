@@ -52,6 +52,22 @@ def test_a_row_goes_before_its_scale_and_that_before_the_defaults(
     assert load_resources(None, None).spec.name == "local"
 
 
+def test_null_takes_back_what_stands_below(write: Callable[[str, str], Path]) -> None:
+    """The coordinator was to wait for a node of the GPUs' kind, and no word let it off."""
+    text = (
+        "defaults: {cpus: 2, gpus: 2, constraint: a100, setup: [module load x]}\n"
+        "rows: {mean: {gpus: null, cpus: null, setup: null}}\n"
+        "coordinator: {constraint: null, cpus: 1}\n"
+    )
+    resources = load_resources(write("cluster.yaml", text), "slurm")
+    assert resources.coordinator == Needs(cpus=1, setup=("module load x",))
+    assert resources.needs("nano", "mean") == Needs(constraint="a100")
+    with pytest.raises(ConfigError, match=r"^mean: .* no GPU is asked for"):
+        resources.needs("nano", "mean", 2)
+    with pytest.raises(ConfigError, match=r"yaml:1:\d+: gpus: 2, but .* is 3"):
+        resources.needs("nano", "gate", 3)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -7,7 +7,8 @@
     rows:
       Transformer: {memory_gb: 32}
 
-What a row says goes before what its scale says, and that before the defaults.
+What a row says goes before what its scale says, and that before the defaults; null takes back what
+stands below, e.g. `coordinator: {constraint: null}`.
 """
 
 import os
@@ -121,8 +122,9 @@ class Resources:
     def _place(self, scale: str, row: str) -> str:
         """Return the line that says how many GPUs a row's trials get, "" where none does."""
         for path, level in self._levels(scale, row):
-            if level.gpus is not None:
-                return self.document.where([*path, "gpus"]) if self.document else "resources"
+            if "gpus" in level.model_fields_set:
+                place = self.document.where([*path, "gpus"]) if self.document else "resources"
+                return "" if level.gpus is None else place
         return ""
 
     def check(self, labels: Collection[str], sweep: Sweep) -> None:
@@ -185,5 +187,6 @@ def _listed(document: Document) -> list[str]:
 def _needs(*levels: Asked) -> Needs:
     said: dict[str, Any] = {}
     for level in levels:
-        said |= {key: value for key, value in level.model_dump().items() if value is not None}
+        said |= level.model_dump(exclude_unset=True)
+    said = {key: value for key, value in said.items() if value is not None}
     return Needs(**{**said, "setup": tuple(said.get("setup", ()))})
