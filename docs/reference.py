@@ -11,7 +11,8 @@ import sys
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -55,8 +56,11 @@ def pages() -> dict[str, str]:
     """Return every generated page by its file name."""
     return {
         "sweep_file.md": sweep_file(),
+        "experiment_file.md": experiment_file(),
         "components.md": components(),
+        "sweeps.md": sweeps(),
         "commands.md": commands(),
+        "python.md": python(),
     }
 
 
@@ -80,6 +84,89 @@ def sweep_file() -> str:
     return "".join(parts)
 
 
+def experiment_file() -> str:
+    """Every key of an experiment, but for the options of its components."""
+    from hymba_lab.config import schema
+
+    parts = [
+        "# The experiment file\n\n"
+        "One YAML file is one run, seeds apart. Paths in it are relative to it. `extends:` takes "
+        "another file as its start, beside it or `hymba_lab:NAME`. A `Spec` is `{name: ..., "
+        "options}`: [Components](components.md) has the names and options of every slot; what may "
+        "stand in `stages:` is told in [Fine-tuning](../fine_tuning.md). This page is made from "
+        "the schema (`python docs/reference.py`).\n\n",
+        _keys(schema.Config),
+    ]
+    sections: dict[str, type[BaseModel]] = {
+        "`model`": schema.ModelConfig,
+        "`training`": schema.TrainingConfig,
+        "An entry of `model.layers`": schema.Layers,
+    }
+    for title, model in sections.items():
+        parts.append(f"\n## {title}\n\n{inspect.getdoc(model)}\n\n{_keys(model)}")
+    return "".join(parts)
+
+
+def sweeps() -> str:
+    """Every sweep that comes with the package: what it asks, and at which scales."""
+    from hymba_lab.config.yaml_file import read_yaml
+
+    folder = Path(__file__).parents[1] / "sweeps"
+    scales = ", ".join(sorted(path.stem for path in (folder / "scales").glob("*.yaml")))
+    lines = [
+        "# The sweeps that come with it\n\n"
+        "`hymba-lab sweep NAME`, in a checkout or not. Those that have a scale are asked at "
+        f"another with `--scale`: {scales}. Made from the files.\n\n"
+        "| name | question | rows | scale | source |\n|---|---|---:|---|---|\n"
+    ]
+    for path in sorted(folder.glob("*.yaml")):
+        given: Any = read_yaml(path).data
+        n_rows = sum(map(len, given["axes"].values()))
+        cells = [
+            f"`{path.stem}`", given["question"], str(n_rows), given.get("scale", "its own"),
+            given.get("source", ""),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(map(_cell, cells)) + " |\n")
+    return "".join(lines)
+
+
+def python() -> str:
+    """What `import hymba_lab` gives."""
+    import hymba_lab
+
+    parts = [
+        f"# From Python\n\n```text\n{inspect.getdoc(hymba_lab)}\n```\n\nMade from the docstrings.\n"
+    ]
+    for name in hymba_lab.__all__:
+        if name != "__version__":
+            parts.append(f"\n## {name}\n\n```text\n{name}{_called(name)}\n```\n")
+    return "".join(parts)
+
+
+def _called(name: str) -> str:
+    """Return how a name of the package is called, a parameter a line, and its docstring."""
+    import hymba_lab
+
+    module, inside = PACKAGES.get(name) or (hymba_lab._ROOM[name], name)
+    function = getattr(import_module(module), inside)
+    lines: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        star = (
+            "*, " if parameter.kind is parameter.KEYWORD_ONLY and "*" not in "".join(lines) else ""
+        )
+        default = parameter.default
+        said = "..." if callable(default) else repr(default).replace("PosixPath", "Path")
+        given = "" if default is parameter.empty else f" = {said}"
+        lines.append(f"    {star}{parameter.name}: {_type(parameter.annotation)}{given},\n")
+    return f"(\n{''.join(lines)})\n\n{inspect.getdoc(function)}"
+
+
+PACKAGES = {  # that are called by their own name
+    "report": ("hymba_lab.report.all", "report"),
+    "sweep": ("hymba_lab.sweep.run", "run_sweep"),
+}
+
+
 def components() -> str:
     """Every component by the slot it fills, with its options."""
     from hymba_lab.config import all_registries
@@ -94,12 +181,15 @@ def components() -> str:
         for name in registry:
             entry = registry.entry(name)
             said = (inspect.getdoc(entry) or "").split("\n\n", 1)[0].replace("\n", " ")
+            fields = registry.spec_type(name).model_fields
             options = [
-                f"`{parameter.name}`"
+                f"`{parameter.name}: {_type(fields[parameter.name].annotation)}`"
                 + ("" if parameter.default is parameter.empty else f" = `{parameter.default!r}`")
                 for parameter in inspect.signature(entry).parameters.values()
                 if parameter.kind is parameter.KEYWORD_ONLY
             ]
+            if path == "optimizer" and name == "adamw":
+                said += " `lr: {rule: olmo, factor: 1.0}` reads the peak off the model's size."
             parts.append(
                 f"- **{name}**: {said}"
                 + (f" Options: {', '.join(options)}." if options else "")
@@ -151,7 +241,8 @@ def _keys(model: type[BaseModel], examples: dict[str, str] = {}) -> str:
     head = "| key | type | default | what it is |\n|---|---|---|---|\n"
     lines = []
     for name, info in model.model_fields.items():
-        default = "required" if info.is_required() else f"`{_plain(info.default)}`"
+        missing = info.get_default(call_default_factory=True)
+        default = "required" if info.is_required() else f"`{_plain(missing)}`"
         example = f"<br>`{examples[name]}`" if examples else ""
         cells = [f"`{name}`", f"`{_type(info.annotation)}`", default, said[name] + example]
         lines.append("| " + " | ".join(map(_cell, cells)) + " |\n")
@@ -177,14 +268,18 @@ def _plain(value: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
-    text = (
-        annotation.__name__
-        if isinstance(annotation, type) and not hasattr(annotation, "__origin__")
-        else str(annotation)
-    )
-    text = re.sub(r"typing\.|hymba_lab(\.\w+)*\.", "", text)
-    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", text)
-    return re.sub(r"Annotated\[(\w+), [^\]]*\]\)?\]?", r"\1", text).replace("NoneType", "None")
+    """Return a type as a reader would write it: bounds left out, choices in full."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(inside[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, inside))
+    if origin is Literal:
+        return " | ".join(map(repr, inside))
+    name = getattr(origin or annotation, "__name__", str(annotation)).replace("NoneType", "None")
+    if origin is None or name == "Callable":
+        return "..." if annotation is Ellipsis else name
+    return f"{name}[{', '.join(map(_type, inside))}]"
 
 
 def comments(model: type[BaseModel]) -> dict[str, str]:

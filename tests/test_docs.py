@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from hymba_lab.config.schema import Config, Layers, ModelConfig, TrainingConfig
 from hymba_lab.config.yaml_file import parse_yaml
 from hymba_lab.sweep.question.file import SweepFile
 
@@ -43,7 +44,10 @@ def test_a_page_about_the_committed_runs_is_what_they_say(
     assert stands == capsys.readouterr().out, f"python analysis/{page}.py > docs/{page}.md"
 
 
-@pytest.mark.parametrize("model", [SweepFile, *reference._models(SweepFile)])
+@pytest.mark.parametrize(
+    "model",
+    [SweepFile, *reference._models(SweepFile), Config, ModelConfig, Layers, TrainingConfig],
+)
 def test_every_key_says_what_it_is(model: type[BaseModel]) -> None:
     silent = [name for name, said in reference.comments(model).items() if not said]
     assert not silent, f"{model.__name__}: say behind it what {silent} is"

@@ -148,7 +148,7 @@ def test_the_blocks_of_an_experiment_are_taken(
 
 
 NOT_RUN = {
-    "hymba-lab sweep sweep.yaml": "ten times the line below it, which is run",
+    "hymba-lab sweep sweep.yaml": "ten times the line above it, which is run",
 }
 
 

@@ -1,11 +1,13 @@
 """What pages say of files, rows and laws is so: the cluster's file, data sources, laws, recipes."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, tracked
 
+from hymba_lab.commands import verdict
 from hymba_lab.config import load_config, load_document
 from hymba_lab.data.source import datasets
 from hymba_lab.sweep.question.designs import design_choices
@@ -68,3 +70,18 @@ def test_a_recipe_reads_what_the_corpora_files_write(recipe: Path) -> None:
     config = load_config(recipe)
     folders = [Path(one.folder) for one in config.data["text"].options()["corpora"].values()]
     assert folders and {folder.resolve() for folder in folders} <= made
+
+
+def test_judged_runs_are_judged_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (DOCS / "judge_runs.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    tables = re.findall(r"`(\w+\.csv)`:\n\n```csv\n(.*?)```", page, re.S)
+    asked = re.findall(r"```sh\nhymba-lab verdict (.*?)\n```\n\n```text\n(.*?)```", page, re.S)
+    assert len(tables) == len(asked) == 2
+    for name, text in tables:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for words, said in asked:
+        assert verdict.main(shlex.split(words)) == 0
+        assert capsys.readouterr().out.split() == said.split()

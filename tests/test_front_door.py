@@ -1,6 +1,7 @@
 """One door to every command, functions behind it, and shipped files by name."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,5 +136,10 @@ def test_the_starter_plans_as_it_stands(
     assert main(["sweep", "sweep.yaml", "--plan"]) == 0
     said = "About 12 runs: in each of 2 rows 2 values race over 3 seeds, 0 finished."
     assert said in capsys.readouterr().out
+    next_ = (folder / "NEXT.md").read_text()
+    metric, stop = re.findall(r"`((?:metric|stop): \{.*\})`", next_)
+    text = re.sub("metric: .*", metric, (folder / "sweep.yaml").read_text())
+    (folder / "solve.yaml").write_text(re.sub("behind: .*", stop, text))
+    assert main(["sweep", "solve.yaml", "--plan"]) == 0  # as NEXT.md says it
     with pytest.raises(UserError, match="is not empty"):
         main(["init", str(folder)])

@@ -65,15 +65,15 @@ itself, and says how large a difference it could have missed.
 NEXT = """\
 # What to do next
 
-    hymba-lab sweep sweep.yaml --plan    # rows, parameters, time, what three seeds can detect
-    hymba-lab sweep sweep.yaml           # train what is missing, then the table; again to go on
+    hymba-lab sweep sweep.yaml --plan --calibrate    # rows, parameters, time, what seeds can detect
+    hymba-lab sweep sweep.yaml    # train what is missing, then the table; again to go on
     mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1    # curves, grouped by row
 
 - The question stands in `sweep.yaml`: change the axes, the metric, the seeds.
 - A loss is compared at the end. How soon a task is solved is compared with
-  `metric: {name: val/recall_accuracy, goal: maximize}`, `behind: 0.6`,
-  `stop: {metric: val/recall_accuracy, at: 0.95}` and some millions of tokens: the first row has to
-  solve it.
+  `metric: {name: val/recall_accuracy, goal: maximize}`,
+  `stop: {metric: val/recall_accuracy, at: 0.95}` in place of the line `behind:`, and some millions
+  of tokens: the first row has to solve it.
 - Your text stands in `text/`, your component in `my_fusion.py`.
 - `hymba-lab` lists every command; shipped sweeps run without a path: `hymba-lab sweep meta_tokens`.
 - Results are in `runs/sweeps/sweep-nano/`: `table.md`, `runs.csv`; runs are never trained twice.

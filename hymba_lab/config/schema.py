@@ -42,36 +42,40 @@ COSMETIC = (
 class Layers(Section):
     """What is different in some layers: every part given replaces the model's own there."""
 
-    at: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    heads: Spec | None = None
-    attention: Spec | None = None
-    ssm: Spec | None = None
-    fusion: Spec | None = None
-    mlp: Spec | None = None
+    at: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]  # which, from 0
+    heads: Spec | None = None  # in place of the model's
+    attention: Spec | None = None  # likewise
+    ssm: Spec | None = None  # likewise
+    fusion: Spec | None = None  # likewise
+    mlp: Spec | None = None  # likewise
 
 
 class ModelConfig(Section):
     """The architecture: one slot per axis, and the shape they share."""
 
-    d_model: Annotated[int, Field(ge=1, le=2**20)]
-    n_layers: Annotated[int, Field(ge=1, le=2_000)]
-    vocab: Positive | None = None  # None = what the data needs
-    tie_embeddings: bool = True
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
-    init_std: Annotated[float, Field(gt=0)] = 0.02
+    d_model: Annotated[int, Field(ge=1, le=2**20)]  # width of the residual stream [channels]
+    n_layers: Annotated[int, Field(ge=1, le=2_000)]  # blocks
+    vocab: Positive | None = None  # ids; None = what the data needs
+    tie_embeddings: bool = True  # the head is the embedding
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6  # of every RMSNorm
+    init_std: Annotated[float, Field(gt=0)] = 0.02  # of the weights of linear maps
     embedding_std: Annotated[float, Field(gt=0)] | None = None  # None = init_std
-    heads: Spec
-    order: Spec
-    fusion: Spec
-    meta_tokens: Spec
-    placement: Spec
-    kv_sharing: Spec
-    attention: Spec
-    ssm: Spec
-    mlp: Spec
-    short_conv: Annotated[Spec, LATER] = Field(default_factory=partial(absent, "short_conv"))
-    topology: Annotated[Spec, LATER] = Field(default_factory=partial(absent, "topology"))
-    layers: Annotated[tuple[Layers, ...], LATER] = ()
+    heads: Spec  # branches and their widths
+    order: Spec  # which layer has which branches
+    fusion: Spec  # how two branches become one
+    meta_tokens: Spec  # learned tokens in front
+    placement: Spec  # which layers see everything, which a window
+    kv_sharing: Spec  # which layers read another one's keys and values
+    attention: Spec  # the attention branch
+    ssm: Spec  # the recurrent branch
+    mlp: Spec  # behind the mixer
+    short_conv: Annotated[Spec, LATER] = Field(  # over a few tokens, before mixer or MLP
+        default_factory=partial(absent, "short_conv")
+    )
+    topology: Annotated[Spec, LATER] = Field(  # mixer and MLP in turn, or side by side
+        default_factory=partial(absent, "topology")
+    )
+    layers: Annotated[tuple[Layers, ...], LATER] = ()  # what some layers have of their own
 
     def at(self, layer: int) -> "ModelConfig":
         """Return the configuration of one layer: this one, with what `layers` replaces there."""
@@ -92,19 +96,19 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """The budget and what is done along the way; intervals are in steps."""
 
-    seq_len: Annotated[int, Field(ge=1, le=2**24)]
-    tokens: Annotated[int, Field(ge=1, le=10**15)]
-    precision: Literal["fp32", "bf16-mixed", "bf16-true"] = "fp32"
-    grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
-    val_every: Positive
-    log_every: Positive = 10
-    checkpoint_every: Positive = 200
+    seq_len: Annotated[int, Field(ge=1, le=2**24)]  # tokens of a row, meta tokens not counted
+    tokens: Annotated[int, Field(ge=1, le=10**15)]  # of the whole training, all sources
+    precision: Literal["fp32", "bf16-mixed", "bf16-true"] = "fp32"  # bf16-true keeps fp32 masters
+    grad_clip: Annotated[float, Field(gt=0)] | None = 1.0  # norm of all gradients; null = none
+    val_every: Positive  # validation, and the curve's points
+    log_every: Positive = 10  # training loss and gradient norm
+    checkpoint_every: Positive = 200  # what a kill costs at most
     # How the machine computes a step; the batch and what is learned stay what they are.
     micro_rows: Positive | Literal["auto"] | None = None  # rows at a time; None = all
     recompute: bool = False  # blocks once more in the backward, to keep less of them
     compile: bool = False  # blocks by torch.compile
     cuda_graph: Annotated[bool, LATER] = False  # on one GPU a part's kernels at one start
-    devices: Positive = 1
+    devices: Positive = 1  # processes that share a batch, a GPU each where there are any
     shard: bool = False  # weights and optimizer over the devices (FSDP2), not a copy on each
     shard_checkpoints: bool = False  # every device writes its part
 
@@ -112,19 +116,19 @@ class TrainingConfig(Section):
 class Config(Section):
     """One experiment, every default filled in. Seeds are given beside it, not in it."""
 
-    name: str
-    description: str = ""
-    scale: str
-    plugins: list[str] = []
+    name: str  # no part of an identity
+    description: str = ""  # likewise
+    scale: str  # a word; the name of the sweep's folder ends with it
+    plugins: list[str] = []  # Python files of your own components, relative to this one
     tokenizer: Annotated[str | None, LATER] = None  # of every source of text that names none
     paths_from: Annotated[dict[str, str], LATER] = {}  # by place in `data`; filled in, not given
     start_from: Annotated[str | None, LATER] = None  # runs/<id> or a checkpoint: its weights
     start_weights: Annotated[str | None, LATER] = None  # sha256 they must have; else filled in
-    model: ModelConfig
-    data: Annotated[dict[str, Spec], Field(min_length=1)]
-    optimizer: Spec
-    schedule: Spec
-    training: TrainingConfig
+    model: ModelConfig  # see `model`
+    data: Annotated[dict[str, Spec], Field(min_length=1)]  # label -> source; rows add up to a step
+    optimizer: Spec  # its `lr` is the peak
+    schedule: Spec  # of the learning rate
+    training: TrainingConfig  # see `training`
     stages: Annotated[Stages, LATER] = {}  # what follows: tuning, evaluation
 
     _plugin_hashes: list[str] = PrivateAttr(default_factory=list)

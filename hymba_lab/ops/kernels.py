@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_BUILD = "`pip install .` (or `python setup.py build_ext --inplace` in a checkout)"
+_BUILD = "`python setup.py build_ext --inplace` (in a clone; else `pip install` it anew)"
 _LAYOUTS: dict[str, int] = {}  # function of the library -> the number that it must return
 
 
@@ -36,7 +36,7 @@ def missing() -> str | None:
 def _missing(name: str) -> str | None:
     path = _path(name)
     if not path.exists():
-        return f"{path.name} was not built; install g++ or clang (C++17), then run {_BUILD} again"
+        return f"{path.name} was not built; install g++ or clang (C++17), then run {_BUILD}"
     try:
         built = library(name)
         found = {function: _number(built, function) for function in _LAYOUTS}
@@ -44,7 +44,7 @@ def _missing(name: str) -> str | None:
     except (OSError, AttributeError) as error:
         return f"{path.name} does not load ({error}); run {_BUILD} on this machine"
     if found != _LAYOUTS:
-        return f"{path.name} belongs to another version of the code; run {_BUILD} again"
+        return f"{path.name} belongs to another version of the code; run {_BUILD}"
     return None
 
 

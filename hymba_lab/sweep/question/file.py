@@ -31,7 +31,7 @@ Design = Literal["one_factor", "factorial", "cumulative", "leave_one_out", "sear
 class Metric(Section):
     """What is better: a metric of the runs (`val/...`) or a cost (`cost/cache_bytes`)."""
 
-    name: str  # `val/...` of the runs, or `cost/...`
+    name: str  # `val/...` of the runs; among `objectives` also `cost/...`
     goal: Goal  # which way is better
 
 
