@@ -122,7 +122,7 @@ class Config(Section):
     plugins: list[str] = []  # Python files of your own components, relative to this one
     tokenizer: Annotated[str | None, LATER] = None  # of every source of text that names none
     paths_from: Annotated[dict[str, str], LATER] = {}  # by place in `data`; filled in, not given
-    start_from: Annotated[str | None, LATER] = None  # runs/<id> or a checkpoint: its weights
+    start_from: Annotated[str | None, LATER] = None  # `runs/<id>` or a checkpoint: its weights
     start_weights: Annotated[str | None, LATER] = None  # sha256 they must have; else filled in
     model: ModelConfig  # see `model`
     data: Annotated[dict[str, Spec], Field(min_length=1)]  # label -> source; rows add up to a step
