@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hymba_lab.ops import attention
+from hymba_lab.ops.attention import ATTENTION
 from hymba_lab.ops.attention_blocks import blocks_are_faster, windowed_attention
 from hymba_lab.ops.attention_flex import fits, flex_attention
 from hymba_lab.ops.flops import visible_pairs
+from hymba_lab.ops.masks import attention_mask
 
 
 def sees(query: int, key: int, window: int | None, n_meta: int) -> bool:
@@ -136,9 +138,12 @@ def test_decoding_token_by_token_equals_the_whole(window: int | None, n_meta: in
         torch.testing.assert_close(one[:, :, 0], whole[:, :, i], rtol=1e-5, atol=2e-6)
 
 
-def test_a_mask_made_for_inference_serves_training_too() -> None:
+def test_a_mask_made_for_inference_serves_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was made as an inference tensor cannot be kept for a backward pass."""
+    monkeypatch.setenv(ATTENTION.variable, "sdpa")
     q, k, v = make(11, 11)
     with torch.inference_mode():
+        assert not attention_mask(q, 11, 7, 1, 0).is_inference()
         attention(q, k, v, window=7, n_meta=1)
     q.requires_grad_()
     attention(q, k, v, window=7, n_meta=1).sum().backward()
@@ -153,13 +158,17 @@ def test_bfloat16_stays_bfloat16() -> None:
     torch.testing.assert_close(out.double(), expected, rtol=0.02, atol=0.02)
 
 
-def test_long_windows_go_through_blocks_and_equal_the_mask() -> None:
+def test_long_windows_go_through_blocks_and_equal_the_mask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     q, k, v = make(600, 600, d_value=16)
     assert blocks_are_faster(q, 600, 20, 5)
-    whole = attention(q, k, v, window=20, n_meta=5)
-    # queries of a later call stand at the same positions but do not take blocks
-    late = attention(q[:, :, 1:], k, v, window=20, n_meta=5, q_start=1)
-    torch.testing.assert_close(whole[:, :, 1:], late, rtol=1e-5, atol=2e-6)
+    found = []
+    for form in ("blocks", "sdpa"):  # the C++ kernel would be taken before either
+        monkeypatch.setenv(ATTENTION.variable, form)
+        assert ATTENTION.choose(q, k, v, 20, 5, 0) == form
+        found.append(attention(q, k, v, window=20, n_meta=5))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=2e-6)
 
 
 def test_blocks_are_taken_only_where_they_save_work() -> None:

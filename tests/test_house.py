@@ -45,7 +45,9 @@ def imports() -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for name, path in known.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hymba_lab"):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                found[name].add("a relative import, of which nobody sees the floor")
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hymba_lab"):
                 whole = [f"{node.module}.{alias.name}" for alias in node.names]
                 found[name] |= {full if full in known else str(node.module) for full in whole}
             elif isinstance(node, ast.Import):

@@ -1,6 +1,5 @@
 """Exported runs keep their identity: an option added since then is left out of digests."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from pydantic import Field
 from hymba_lab.config import load_config, resolve
 from hymba_lab.cost.many import Meter
 from hymba_lab.registry import LATER, Registry, Section
+from hymba_lab.runs import record
 from hymba_lab.sweep.cells import make_cells
 from hymba_lab.sweep.match import match_budgets
 from hymba_lab.sweep.question.file import load_sweep
@@ -24,7 +24,9 @@ SLOW = ("meta_tokens", "same_recipe", "head_ratio", "kv_sharing")
     "name",
     ["fusion-nano", *(pytest.param(f"{name}-nano", marks=pytest.mark.slow) for name in SLOW)],
 )
-def test_an_exported_run_has_the_identity_of_its_sweep_today(name: str, tmp_path: Path) -> None:
+def test_an_exported_run_has_the_identity_of_its_sweep_today(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exported = json.loads((EXPORTS / name / "sweep.resolved.json").read_text())
     (tmp_path / "base.yaml").write_text(json.dumps(exported["base"]))
     sweep_file = {k: v for k, v in exported["sweep"].items() if k not in ("scale", "paper")}
@@ -38,8 +40,8 @@ def test_an_exported_run_has_the_identity_of_its_sweep_today(name: str, tmp_path
         document = cells[run["row"]].document
         document = document.patched("optimizer.lr", float(run["optimizer.lr"]), "runs.csv")
         digest = resolve(document).digest
-        parts = [digest, run["seed"], run["data_fingerprint"], run["code_version"]]
-        found = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        monkeypatch.setattr(record, "CODE_VERSION", run["code_version"])
+        found = record.identity_of(digest, run["seed"], run["data_fingerprint"])
         assert found == run["identity"], (name, run["row"])
 
 

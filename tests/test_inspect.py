@@ -213,7 +213,18 @@ def test_bench_does_not_start_what_a_cpu_has_no_memory_for(
     assert asked[1] == 2 * asked[2] > 4 * row
 
 
-@pytest.mark.parametrize("wrong", [["--batch", "0"], ["--seq-len", "-1"], ["--device", "moon"]])
-def test_bench_refuses_what_cannot_be(wrong: list[str], tiny: Path) -> None:
-    with pytest.raises((SystemExit, UserError)):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--batch", "0"], "'0' is no whole number from 1"),
+        (["--seq-len", "-1"], "--seq-len: '-1' is no whole number from 1"),
+        (["--device", "moon"], "moon"),
+    ],
+)
+def test_bench_refuses_what_cannot_be(
+    wrong: list[str], said: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((SystemExit, UserError)) as refused:
         bench.main([str(tiny), *BENCH, *wrong])
+    told = str(refused.value) if isinstance(refused.value, UserError) else capsys.readouterr().err
+    assert said in told and getattr(refused.value, "code", 2) == 2

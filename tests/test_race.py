@@ -473,6 +473,9 @@ def test_every_rate_of_error() -> None:
         )
         print(f"{tuned.__name__}, sd {sd}, tables of four rows: rows of unlike landscapes told ")
         print(f"  apart {wrong / n:.3f}, intervals hold {held / n:.3f}; 1.3 times {found / n:.3f}")
+        if tuned is raced:
+            assert wrong / n <= 0.055 + 2.3 * math.sqrt(0.055 * 0.945 / n)
+            assert held / n >= 0.94 - 2.3 * math.sqrt(0.06 * 0.94 / n)
 
 
 @pytest.mark.campaign

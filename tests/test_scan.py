@@ -1,5 +1,6 @@
 """The selective scan: every implementation against a loop in float64, and the laws it must obey."""
 
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -26,6 +27,14 @@ BUILDS = ["v4", "v3", "plain"]  # a processor that runs one runs those after it
 NAMES = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "h0")
 OPTIONAL = ("z", "dt_bias", "h0")
 Inputs = dict[str, Tensor]
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler here"
+)
+def test_what_a_compiler_could_build_was_built() -> None:
+    """A build that fails is a warning of the installation, and every test of a kernel a skip."""
+    assert kernels.missing() is None
 
 
 def loop(

@@ -571,8 +571,16 @@ def searching(lab: Lab, rate: float) -> Ended:
 def test_a_search_ends_with_the_front_it_found(lab: Lab) -> None:
     ended = searching(lab, 3e-3)
     assert (ended.code, ended.err) == (0, "")
+    found = {tuple(trial.values) for trial in trials(lab)}
+    assert {len(values) for values in found} == {2}
+    front = [one for one in found if not any(dominates(other, one) for other in found)]
+    assert len(table(lab)) == len(front) > 0
     assert set(table(lab)) <= {"full lr=0.003", "window lr=0.003"}
-    assert {len(trial.values) for trial in trials(lab)} == {2}
+
+
+def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether one is better in something and in nothing worse; less is better in all of it."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ TRAPS = [
     ("two seeds", lambda: judged_({"base": [0.5, 0.51], "x": [0.9, 0.91]}), "too_few_seeds"),
     ("one seed", lambda: judged_({"base": [0.5], "x": [0.9]}), "too_few_seeds"),
     ("missing values are not zeros",
-     lambda: judged_({"base": [0.5, 0.52, 0.48, 0.5], "x": [0.51, nan, 0.49, 0.5]}), "undecided"),
+     lambda: judged_({"base": [0.50, 0.51, 0.49, 0.50], "x": [0.90, nan, 0.91, 0.89]}), "better"),
     ("all but two runs missing",
      lambda: judged_({"base": [0.5, 0.52, 0.48], "x": [0.9, nan, 0.91]}), "too_few_seeds"),
     ("a loss is better when it is smaller",
