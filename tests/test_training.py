@@ -33,7 +33,8 @@ from hymba_lab.runs.lease import Lease
 from hymba_lab.runs.tracking import Store
 from hymba_lab.training import module, progress, validation
 from hymba_lab.training.fit import FitResult, fit
-from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss, scored_features
+from hymba_lab.training.parts import TrainParts
+from hymba_lab.training.scoring import Scored, batch_loss, scored_features
 from hymba_lab.training.single import train
 from hymba_lab.training.validation import evaluate
 
@@ -169,8 +170,8 @@ def test_loss_and_gradients_equal_those_of_the_full_logits(
 ) -> None:
     model, mixture = two_labels
     gradients = []
-    scored, counts = next(iter(TrainBatches(mixture, 3, range(5, 6))))
-    loss, _ = batch_loss(model, scored, counts)
+    (part,), whole = next(iter(TrainParts(mixture, 3, range(5, 6))))
+    loss, _ = batch_loss(model, *part, whole)
     expected = direct_loss(model, mixture, mixture.train_batch(3, 5))
     for value in (loss, expected):
         model.zero_grad()
@@ -184,10 +185,11 @@ def test_labels_weigh_the_same_however_much_of_them_is_scored(
     two_labels: tuple[LanguageModel, Mixture],
 ) -> None:
     model, mixture = two_labels
-    scored, counts = next(iter(TrainBatches(mixture, 0, range(1))))
-    assert counts == [2 * 1 + 2 * 2, 3 * 3]  # one or two pairs a row; three data tokens a row
+    ((scored, counts),), whole = next(iter(TrainParts(mixture, 0, range(1))))
+    # one or two pairs a row; three data tokens a row
+    assert counts == whole == [2 * 1 + 2 * 2, 3 * 3]
     assert len(scored.at) == sum(counts)
-    _, each = batch_loss(model, scored, counts)
+    _, each = batch_loss(model, scored, counts, whole)
     alone = F.cross_entropy(model(scored.tokens).flatten(0, 1)[scored.at[6:]], scored.targets[6:])
     torch.testing.assert_close(each[1], alone)
 
@@ -196,7 +198,7 @@ def test_a_batch_without_anything_scored_is_a_data_error(tiny: Path) -> None:
     batch = random_batch(2, 0.0, 1, seed=0)
     mixture = Mixture({"empty": Dictated([batch])})
     with pytest.raises(DataError, match=r"data\.empty: nothing is scored in the batch of step 4"):
-        next(iter(TrainBatches(mixture, 0, range(4, 5))))
+        next(iter(TrainParts(mixture, 0, range(4, 5))))
 
 
 # --- validation
