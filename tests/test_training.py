@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import Config, load_config
@@ -348,15 +349,40 @@ def test_steps_are_made_with_the_scheduled_rate(tiny: Path) -> None:
     assert rates == pytest.approx([3e-3 * factor(step) for step in range(10)], rel=1e-12)
 
 
-def test_clipping_changes_the_run_and_not_the_reported_norm(tiny: Path) -> None:
-    logs = [Recorder(), Recorder()]
-    for log, clip in zip(logs, ("null", "0.01"), strict=True):
-        run(
-            tiny, "training.log_every=1", f"training.grad_clip={clip}", "optimizer.eps=1.0", log=log
-        )
-    (_, free), (_, clipped) = logs[0][0], logs[1][0]
-    assert free == clipped  # the first step: same weights, same batch, norm before clipping
-    assert logs[0][3] != logs[1][3]
+def gradient(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """All gradients that a step is made with, as one vector."""
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    return torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
+
+
+@pytest.mark.parametrize("bound", [None, 0.01, 100.0])
+def test_a_step_is_made_with_clipped_gradients(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, bound: float | None
+) -> None:
+    """Shorter where they were longer than the bound, never turned; reported is the norm before."""
+    before: list[torch.Tensor] = []
+    after: list[torch.Tensor] = []
+    clip = module.LitLanguageModel.configure_gradient_clipping
+
+    def spy(lit: Any, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        before.append(gradient(optimizer))
+        clip(lit, optimizer, **options)
+
+    def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        after.append(gradient(optimizer))
+
+    monkeypatch.setattr(module.LitLanguageModel, "configure_gradient_clipping", spy)
+    log = Recorder()
+    asked = "null" if bound is None else bound
+    with register_optimizer_step_post_hook(after_step):
+        run(tiny, "training.log_every=1", f"training.grad_clip={asked}", log=log)
+    norms = [float(given.norm()) for given in before]
+    assert len(norms) == 10 and min(norms) > 0.1 and max(norms) < 100
+    for given, used, norm in zip(before, after, norms, strict=True):
+        shorter = 1.0 if bound is None else min(1.0, bound / norm)
+        torch.testing.assert_close(used, shorter * given, rtol=1e-4, atol=0.0)
+    reported = [metrics["train/grad_norm"] for _, metrics in log if "train/grad_norm" in metrics]
+    assert reported == pytest.approx(norms)
 
 
 def test_the_weights_written_are_those_that_were_measured(tiny: Path) -> None:
