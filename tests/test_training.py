@@ -442,13 +442,32 @@ def test_the_model_is_validated_in_evaluation_mode(
     assert modes == [False, False]
 
 
+def histories(tiny: Path, *seeds: int, sources: Mixture | None = None) -> list[Any]:
+    config, folders = load_config(tiny), (tiny.parent / f"run {n}" for n in range(len(seeds)))
+    return [
+        fit(config, seed=seed, folder=folder, mixture=sources).history
+        for seed, folder in zip(seeds, folders, strict=True)
+    ]
+
+
 def test_a_seed_is_a_run(tiny: Path) -> None:
-    config, root = load_config(tiny), tiny.parent
-    first, again, other = (
-        fit(config, seed=seed, folder=root / name).history
-        for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    )
+    first, again = histories(tiny, 1, 1)
     assert first == again
+
+
+def test_a_seed_draws_the_weights(tiny: Path) -> None:
+    """Of batches that are the same for every seed: nothing but the weights makes the difference."""
+    given = Dictated([random_batch(2, 0.5, 1, seed=0)])
+    first, other = histories(tiny, 1, 2, sources=Mixture({"given": given}))
+    assert first != other
+
+
+def test_a_seed_draws_the_batches(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weights that are the same for every seed: nothing but the batches makes the difference."""
+    monkeypatch.setattr(
+        "hymba_lab.training.fit.build_model", lambda _, vocab: model_of(load_config(tiny), vocab)
+    )
+    first, other = histories(tiny, 1, 2)
     assert first != other
 
 
