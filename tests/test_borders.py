@@ -158,7 +158,7 @@ def test_two_ranks_compute_their_own_documents(way):
         assert process.returncode == 0, errors
 
 
-def test_training_sees_the_borders():
+def test_the_loss_sees_the_borders():
     model = model_of("both").float()
     tokens, starts = packed(LENGTHS)
     batch = Batch(tokens, tokens.roll(-1, 1), torch.zeros(3, dtype=torch.long), starts)

@@ -1,20 +1,22 @@
 """Several corpora of one vocabulary: what each step reads, and what never changes."""
 
 import json
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hymba_lab.data.corpora import Corpora
 from hymba_lab.data.index import Shard, TokenIndex, write_index
 from hymba_lab.data.shard_file import ShardWriter
 from hymba_lab.data.source import Mixture, build_sources, datasets
 from hymba_lab.errors import ConfigError, DataError
+from hymba_lab.model import LanguageModel
+from hymba_lab.training import validation
+from hymba_lab.training.parts import TrainParts
 
 T, END, VOCAB = 8, 0, 5000
 
@@ -79,30 +81,22 @@ class TestOrder:
             assert len(ids.unique()) == len(ids) > 0.98 * 900  # no token twice, all but a tail
         assert not torch.equal(targets[:n_windows], targets[n_windows : 2 * n_windows])
 
-    @settings(deadline=None, max_examples=25)
-    @given(st.integers(0, 9), st.integers(0, 60), st.integers(2, 6), st.integers(1, 5))
-    def test_parts_of_a_batch_are_rows_of_it(self, seed, step, n_ranks, micro):
-        """Ranks partition a batch; micro-batches and the number of ranks change no row."""
-        made = self.cached
-        batch = made.train_batch(seed, step)
-        again = torch.empty_like(batch.tokens)
-        for rank in range(n_ranks):  # each builds the batch by itself, and takes its rows
-            again[rank::n_ranks] = made.train_batch(seed, step).tokens[rank::n_ranks]
-        assert torch.equal(again, batch.tokens)
-        assert torch.equal(
-            torch.cat(made.train_batch(seed, step).tokens.split(micro)), batch.tokens
-        )
-
-    @pytest.fixture(autouse=True)
-    def cache(self, folders):
-        type(self).cached = source(folders, weights=(1.0, 2.5), rows=7)
-
     def test_a_step_needs_no_step_before_it(self, folders):
         one, two = source(folders), source(folders)
         for step in (41, 3, 17, 0):
             one.train_batch(0, step)
         assert torch.equal(one.train_batch(0, 5).tokens, two.train_batch(0, 5).tokens)
         assert not torch.equal(one.train_batch(1, 5).tokens, two.train_batch(0, 5).tokens)
+
+    @pytest.mark.parametrize("replacement", [False, True])
+    def test_steps_seeds_and_corpora_are_read_apart(self, folders, replacement):
+        """Two corpora of one text: in an order that forgets the label both read the same rows."""
+        twice = {"a": folders["b"], "b": folders["b"]}
+        made = source(twice, replacement=replacement, rows=200)
+        batches = [made.train_batch(0, 0), made.train_batch(0, 1), made.train_batch(1, 0)]
+        rows = [batch.tokens[batch.group == group] for batch in batches for group in (0, 1)]
+        for one, other in combinations(rows, 2):
+            assert (one == other).all(dim=1).float().mean() < 0.1
 
     def test_windows_are_runs_of_the_text(self, folders):
         for replacement in (False, True):
@@ -214,6 +208,44 @@ class TestFacts:
         assert torch.equal(mixed.starts[:6], batch.starts) and not mixed.starts[6:].any()
 
 
+class TestBorders:
+    """Rows that lose their borders on the way to the model see other documents, and no one says."""
+
+    @pytest.fixture
+    def mixture(self, folders):
+        recall = datasets.build(datasets.spec("mqar", rows=3, vocab=64, n_pairs=[2]), T)
+        return Mixture({"text": source(folders, borders=True, rows=5), "recall": recall})
+
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_parts_of_a_step_have_those_of_their_rows(self, mixture, rank):
+        """A rank has every other row of each source, and as many parts as the other rank."""
+        batch = mixture.train_batch(3, 4)
+        steps = TrainParts(mixture, 3, range(4, 5), rank=rank, n_ranks=2, micro_rows=2)
+        parts, _ = next(iter(steps))
+        rows = [[[0, 2], [4, 5], [7]], [[1], [3], [6]]][rank]
+        assert [part.scored.tokens.tolist() for part in parts] == [
+            batch.tokens[each].tolist() for each in rows
+        ]
+        assert [part.scored.starts.tolist() for part in parts] == [
+            batch.starts[each].tolist() for each in rows
+        ]
+        assert any(part.scored.starts.any() for part in parts)
+
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_parts_of_a_validation_have_those_of_their_rows(self, mixture, rank, monkeypatch):
+        monkeypatch.setattr(validation, "world", lambda: SimpleNamespace(rank=rank, n_ranks=2))
+        _, batch = next(iter(mixture.val_batches()))
+        parts = list(validation._of_this_rank(batch, 2))
+        rows = [[[0, 2], [4]], [[1, 3], [0]]][rank]  # row 0 once more, for one that waits
+        assert [part.tokens.tolist() for part in parts] == [
+            batch.tokens[each].tolist() for each in rows
+        ]
+        assert [part.starts.tolist() for part in parts] == [
+            batch.starts[each].tolist() for each in rows
+        ]
+        assert any(part.starts.any() for part in parts)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -306,6 +338,22 @@ class TestTraining:
         for corpus, n_bytes in zip("ab", source.group_bytes_per_token, strict=True):
             bits = m[f"val/text_loss/{corpus}"] / np.log(2) / n_bytes
             assert m[f"val/text_bits_per_byte/{corpus}"] == pytest.approx(bits)
+
+    def test_the_model_sees_the_borders_of_every_row(self, file, tmp_path, monkeypatch):
+        from hymba_lab.config import load_config
+        from hymba_lab.training.fit import fit
+
+        seen, features = {True: [], False: []}, LanguageModel.features
+
+        def spy(model, tokens, *, starts=None):
+            seen[model.training].append((tokens, starts))
+            return features(model, tokens, starts=starts)
+
+        monkeypatch.setattr(LanguageModel, "features", spy)
+        fit(load_config(file, self.OVERRIDES), seed=0, folder=tmp_path / "run")
+        for calls in seen.values():
+            assert len(calls) > 3
+            assert all(torch.equal(starts, tokens == END) for tokens, starts in calls)
 
     def test_plan_says_how_often_each_corpus_is_read(self, file, tmp_path, capsys):
         from hymba_lab.sweep.__main__ import main

@@ -1,13 +1,16 @@
 """A batch in parts: which rows of it are computed where, and that their gradients add up."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils import checkpoint
 
 from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import load_config
@@ -78,6 +81,38 @@ def test_blocks_computed_again_change_no_bit(tmp_path: Path) -> None:
     expected = trained(tmp_path, "kept")
     found = trained(tmp_path, "again", "training.recompute=true")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_compiled", "n_again"),
+    [
+        ((), 0, 0),
+        (("recompute",), 0, 8),
+        (("compile",), 8, 0),
+        (("recompute", "compile"), 16, 8),  # the backward goes through what was compiled again
+    ],
+)
+def test_four_blocks_of_two_steps_are_computed_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], n_compiled: int,
+    n_again: int,
+) -> None:  # fmt: skip
+    """A setting that is lost on the way changes no weight, only memory and time."""
+    calls: Counter[str] = Counter()
+
+    def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*args: Any, **options: Any) -> Any:
+            calls[name] += torch.is_grad_enabled()  # not those of a validation
+            return call(*args, **options)
+
+        return counting
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: counted("compiled", forward))
+    monkeypatch.setattr(checkpoint, "checkpoint", counted("again", checkpoint.checkpoint))
+    file = tmp_path / "parts.yaml"
+    file.write_text(MODEL)
+    changes = ["training.tokens=288", *(f"training.{name}=true" for name in asked)]
+    assert fit(load_config(file, changes), seed=0, folder=tmp_path / "run").n_steps == 2
+    assert (calls["compiled"], calls["again"]) == (n_compiled, n_again)
 
 
 @pytest.fixture

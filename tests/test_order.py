@@ -27,6 +27,12 @@ def test_a_row_does_not_depend_on_what_is_asked_beside_it(seed, n, numbers):
     assert together.tolist() == alone
 
 
+def assert_apart(rows):
+    """Of 500 places two orders share one by chance; those of one key would share all."""
+    for one, other in itertools.combinations(rows, 2):
+        assert (one == other).mean() < 0.02
+
+
 def test_epochs_seeds_and_domains_are_shuffled_apart():
     n = 500
     rows = [
@@ -35,10 +41,7 @@ def test_epochs_seeds_and_domains_are_shuffled_apart():
         shuffled("a", 1, n, np.arange(n)),
         shuffled("b", 0, n, np.arange(n)),
     ]
-    for i, one in enumerate(rows):
-        assert (one == np.arange(n)).mean() < 0.02
-        for other in rows[:i]:
-            assert (one == other).mean() < 0.02
+    assert_apart([np.arange(n), *rows])
 
 
 def test_every_place_is_as_likely_as_any_other():
@@ -64,6 +67,16 @@ def test_a_permutation_of_a_trillion_windows_needs_no_memory():
 def test_with_replacement_every_place_can_come(seed, n):
     places = drawn("a", seed, n, np.arange(50))
     assert places.min() >= 0 and places.max() < n
+
+
+def test_rows_seeds_and_domains_are_drawn_apart():
+    n = 500
+    assert_apart([
+        drawn("a", 0, n, np.arange(n)),
+        drawn("a", 0, n, np.arange(n, 2 * n)),
+        drawn("a", 1, n, np.arange(n)),
+        drawn("b", 0, n, np.arange(n)),
+    ])  # fmt: skip
 
 
 def test_with_replacement_is_uniform():

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hymba_lab.checkpoints.weights import load_weights
 from hymba_lab.config import Config, load_config
@@ -33,7 +34,8 @@ from hymba_lab.runs.lease import Lease
 from hymba_lab.runs.tracking import Store
 from hymba_lab.training import module, progress, validation
 from hymba_lab.training.fit import FitResult, fit
-from hymba_lab.training.scoring import Scored, TrainBatches, batch_loss, scored_features
+from hymba_lab.training.parts import TrainParts
+from hymba_lab.training.scoring import Scored, batch_loss, scored_features
 from hymba_lab.training.single import train
 from hymba_lab.training.validation import evaluate
 
@@ -169,8 +171,8 @@ def test_loss_and_gradients_equal_those_of_the_full_logits(
 ) -> None:
     model, mixture = two_labels
     gradients = []
-    scored, counts = next(iter(TrainBatches(mixture, 3, range(5, 6))))
-    loss, _ = batch_loss(model, scored, counts)
+    (part,), whole = next(iter(TrainParts(mixture, 3, range(5, 6))))
+    loss, _ = batch_loss(model, *part, whole)
     expected = direct_loss(model, mixture, mixture.train_batch(3, 5))
     for value in (loss, expected):
         model.zero_grad()
@@ -184,10 +186,11 @@ def test_labels_weigh_the_same_however_much_of_them_is_scored(
     two_labels: tuple[LanguageModel, Mixture],
 ) -> None:
     model, mixture = two_labels
-    scored, counts = next(iter(TrainBatches(mixture, 0, range(1))))
-    assert counts == [2 * 1 + 2 * 2, 3 * 3]  # one or two pairs a row; three data tokens a row
+    ((scored, counts),), whole = next(iter(TrainParts(mixture, 0, range(1))))
+    # one or two pairs a row; three data tokens a row
+    assert counts == whole == [2 * 1 + 2 * 2, 3 * 3]
     assert len(scored.at) == sum(counts)
-    _, each = batch_loss(model, scored, counts)
+    _, each = batch_loss(model, scored, counts, whole)
     alone = F.cross_entropy(model(scored.tokens).flatten(0, 1)[scored.at[6:]], scored.targets[6:])
     torch.testing.assert_close(each[1], alone)
 
@@ -196,7 +199,7 @@ def test_a_batch_without_anything_scored_is_a_data_error(tiny: Path) -> None:
     batch = random_batch(2, 0.0, 1, seed=0)
     mixture = Mixture({"empty": Dictated([batch])})
     with pytest.raises(DataError, match=r"data\.empty: nothing is scored in the batch of step 4"):
-        next(iter(TrainBatches(mixture, 0, range(4, 5))))
+        next(iter(TrainParts(mixture, 0, range(4, 5))))
 
 
 # --- validation
@@ -346,15 +349,40 @@ def test_steps_are_made_with_the_scheduled_rate(tiny: Path) -> None:
     assert rates == pytest.approx([3e-3 * factor(step) for step in range(10)], rel=1e-12)
 
 
-def test_clipping_changes_the_run_and_not_the_reported_norm(tiny: Path) -> None:
-    logs = [Recorder(), Recorder()]
-    for log, clip in zip(logs, ("null", "0.01"), strict=True):
-        run(
-            tiny, "training.log_every=1", f"training.grad_clip={clip}", "optimizer.eps=1.0", log=log
-        )
-    (_, free), (_, clipped) = logs[0][0], logs[1][0]
-    assert free == clipped  # the first step: same weights, same batch, norm before clipping
-    assert logs[0][3] != logs[1][3]
+def gradient(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """All gradients that a step is made with, as one vector."""
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    return torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
+
+
+@pytest.mark.parametrize("bound", [None, 0.01, 100.0])
+def test_a_step_is_made_with_clipped_gradients(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, bound: float | None
+) -> None:
+    """Shorter where they were longer than the bound, never turned; reported is the norm before."""
+    before: list[torch.Tensor] = []
+    after: list[torch.Tensor] = []
+    clip = module.LitLanguageModel.configure_gradient_clipping
+
+    def spy(lit: Any, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        before.append(gradient(optimizer))
+        clip(lit, optimizer, **options)
+
+    def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        after.append(gradient(optimizer))
+
+    monkeypatch.setattr(module.LitLanguageModel, "configure_gradient_clipping", spy)
+    log = Recorder()
+    asked = "null" if bound is None else bound
+    with register_optimizer_step_post_hook(after_step):
+        run(tiny, "training.log_every=1", f"training.grad_clip={asked}", log=log)
+    norms = [float(given.norm()) for given in before]
+    assert len(norms) == 10 and min(norms) > 0.1 and max(norms) < 100
+    for given, used, norm in zip(before, after, norms, strict=True):
+        shorter = 1.0 if bound is None else min(1.0, bound / norm)
+        torch.testing.assert_close(used, shorter * given, rtol=1e-4, atol=0.0)
+    reported = [metrics["train/grad_norm"] for _, metrics in log if "train/grad_norm" in metrics]
+    assert reported == pytest.approx(norms)
 
 
 def test_the_weights_written_are_those_that_were_measured(tiny: Path) -> None:
@@ -414,13 +442,32 @@ def test_the_model_is_validated_in_evaluation_mode(
     assert modes == [False, False]
 
 
+def histories(tiny: Path, *seeds: int, sources: Mixture | None = None) -> list[Any]:
+    config, folders = load_config(tiny), (tiny.parent / f"run {n}" for n in range(len(seeds)))
+    return [
+        fit(config, seed=seed, folder=folder, mixture=sources).history
+        for seed, folder in zip(seeds, folders, strict=True)
+    ]
+
+
 def test_a_seed_is_a_run(tiny: Path) -> None:
-    config, root = load_config(tiny), tiny.parent
-    first, again, other = (
-        fit(config, seed=seed, folder=root / name).history
-        for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    )
+    first, again = histories(tiny, 1, 1)
     assert first == again
+
+
+def test_a_seed_draws_the_weights(tiny: Path) -> None:
+    """Of batches that are the same for every seed: nothing but the weights makes the difference."""
+    given = Dictated([random_batch(2, 0.5, 1, seed=0)])
+    first, other = histories(tiny, 1, 2, sources=Mixture({"given": given}))
+    assert first != other
+
+
+def test_a_seed_draws_the_batches(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weights that are the same for every seed: nothing but the batches makes the difference."""
+    monkeypatch.setattr(
+        "hymba_lab.training.fit.build_model", lambda _, vocab: model_of(load_config(tiny), vocab)
+    )
+    first, other = histories(tiny, 1, 2)
     assert first != other
 
 

@@ -1,13 +1,11 @@
 """From a batch to losses: only the positions that are scored cost logits."""
 
-from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from hymba_lab.data.source import IGNORED, Batch, Mixture
-from hymba_lab.errors import DataError
+from hymba_lab.data.source import IGNORED, Batch
 from hymba_lab.model import LanguageModel
 from hymba_lab.ops.cross_entropy import linear_cross_entropy
 
@@ -86,26 +84,3 @@ def by_label(each: Tensor, counts: list[int], whole: list[int]) -> Tensor:
     """Return the part's share of every label's mean loss (n_labels,), from losses (S,)."""
     parts = zip(torch.split(each, counts), whole, strict=True)
     return torch.stack([part.sum() / all_of_it for part, all_of_it in parts])
-
-
-class TrainBatches(Iterable[tuple[Scored, list[int]]]):
-    """The batches of some steps with the counts per label; holds no state but the steps."""
-
-    def __init__(self, mixture: Mixture, seed: int, steps: range) -> None:
-        self.mixture, self.seed, self.steps = mixture, seed, steps
-
-    def __iter__(self) -> Iterator[tuple[Scored, list[int]]]:
-        for step in self.steps:
-            batch = self.mixture.train_batch(self.seed, step)
-            counts = [int((batch.targets[rows] != IGNORED).sum()) for rows in self._rows]
-            if 0 in counts:
-                label = list(self.mixture.parts)[counts.index(0)]
-                raise DataError(
-                    f"data.{label}: nothing is scored in the batch of step {step}, seed "
-                    f"{self.seed}; a source must score at least one position of every batch."
-                )
-            yield pick(batch), counts
-
-    @property
-    def _rows(self) -> Iterable[slice]:
-        return self.mixture.parts.values()
