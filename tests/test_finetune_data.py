@@ -166,7 +166,7 @@ def parts(stage: Sft | Dpo, place: Path) -> tuple[Any, Plan, Prepared, Any]:
     return model, planned, data, trainer
 
 
-def kept_by_a_step(stage: Sft, place: Path) -> tuple[int, int, int]:
+def kept_by_a_step(stage: Sft | Dpo, place: Path) -> tuple[int, int, int]:
     """Bytes of activations as planned and as autograd keeps them, and the number of blocks."""
     model, planned, data, trainer = parts(stage, place)
     if stage.recompute:

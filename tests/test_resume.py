@@ -124,9 +124,12 @@ def test_who_decides_about_stopping_is_told_the_validations_before_the_resume(ti
 @pytest.mark.slow
 def test_a_stop_that_was_decided_and_not_obeyed_is_decided_again(tiny: Path) -> None:
     """A run killed behind the checkpoint of its last validation makes no step more."""
-    stops = {"stop": lambda step, metrics: step == 12, "keep_checkpoint": True}
-    first = run(tiny, "run", **stops)
-    again = run(tiny, "run", **stops)
+
+    def at_twelve(step: int, metrics: dict[str, float]) -> bool:
+        return step == 12
+
+    first = run(tiny, "run", keep_checkpoint=True, stop=at_twelve)
+    again = run(tiny, "run", keep_checkpoint=True, stop=at_twelve)
     assert (again.resumed_from, again.n_steps, again.stopped) == (12, 12, True)
     assert again.history == first.history
 
