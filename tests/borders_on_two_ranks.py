@@ -35,15 +35,19 @@ def main() -> None:
     expected = alone.features(tokens, starts=starts)
     (expected * weights).sum().backward()
     torch.testing.assert_close(found, expected[own])
+    n_compared = 0
     for (name, one), other in zip(model.named_parameters(), alone.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), f"{name}: a gradient was lost"
         if one.grad is None or other.grad is None:
-            continue
+            continue  # no part of the features
+        n_compared += 1
         if shard:
             grad = one.grad.full_tensor() * 2  # FSDP takes the mean over ranks
         else:
             grad = one.grad.clone()
             dist.all_reduce(grad)
         torch.testing.assert_close(grad, other.grad, msg=name)
+    assert n_compared > 0
     if not shard:  # a rank pays for the padding of its own rows only
         assert sum(rows * width for rows, width in computed) < 2 * T, computed
     print(f"rank {rank}: {len(computed)} calls")

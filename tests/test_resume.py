@@ -93,6 +93,48 @@ def test_a_run_that_broke_between_validations_continues_to_the_same_bits(tiny: P
 
 
 @pytest.mark.slow
+def test_who_decides_about_stopping_is_told_the_validations_before_the_resume(tiny: Path) -> None:
+    """Its decision rests on the whole curve, as that of the uninterrupted run does."""
+    every = "training.log_every=1"
+
+    class ThirdOne:
+        """Ends a run at the third validation that it is told."""
+
+        def __init__(self) -> None:
+            self.told: list[tuple[int, dict[str, float]]] = []
+
+        def __call__(self, step: int, metrics: dict[str, float]) -> bool:
+            self.told.append((step, metrics))
+            return len(self.told) == 3
+
+    def trip(metrics: dict[str, float], step: int) -> None:
+        if step == 14:
+            raise ZeroDivisionError
+
+    before, after = ThirdOne(), ThirdOne()
+    whole = run(tiny, "whole", every, stop=before)
+    with pytest.raises(ZeroDivisionError):
+        run(tiny, "pieces", every, log=trip, stop=ThirdOne())
+    pieces = run(tiny, "pieces", every, stop=after)
+    assert (pieces.resumed_from, pieces.n_steps, pieces.stopped) == (12, 18, True)
+    assert pieces.history == whole.history
+    assert after.told == before.told and [step for step, _ in after.told] == [6, 12, 18]
+
+
+@pytest.mark.slow
+def test_a_stop_that_was_decided_and_not_obeyed_is_decided_again(tiny: Path) -> None:
+    """A run killed behind the checkpoint of its last validation makes no step more."""
+
+    def at_twelve(step: int, metrics: dict[str, float]) -> bool:
+        return step == 12
+
+    first = run(tiny, "run", keep_checkpoint=True, stop=at_twelve)
+    again = run(tiny, "run", keep_checkpoint=True, stop=at_twelve)
+    assert (again.resumed_from, again.n_steps, again.stopped) == (12, 12, True)
+    assert again.history == first.history
+
+
+@pytest.mark.slow
 def test_a_run_killed_while_it_writes_a_checkpoint_continues_to_the_same_bits(tiny: Path) -> None:
     code = f"""
 import os, pathlib, signal, torch

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -430,19 +431,28 @@ def test_train_goes_through_every_stage(tmp_path: Path) -> None:
     assert len(lab.results()) == 3
 
 
+def kill_once_there(lab: Lab, sign: str) -> None:
+    """Start the command, and kill all its processes at work once a file of a run is there."""
+    with (lab.folder / "errors").open("w+") as errors:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "hymba_lab.sweep", *lab.argv("--workers", "1")],
+            cwd=lab.folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
+        )  # fmt: skip
+        while not list((lab.folder / "runs").glob(f"*/{sign}")):
+            assert command.poll() is None, f"{sign}: {(lab.folder / 'errors').read_text()}"
+            time.sleep(0.01)
+        os.killpg(command.pid, signal.SIGKILL)
+        assert command.wait() == -signal.SIGKILL, "it had ended before it was hit"
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_the_table_is_the_same(done: Lab, tmp_path: Path) -> None:
+    """In the pretraining, before the tuning, in it, and behind the evaluation of one chain."""
     lab = staged_lab(tmp_path)
-    for seconds in (9, 14, 20):
-        command = subprocess.Popen(
-            ["python", "-m", "hymba_lab.sweep", *lab.argv("--workers", "1")], cwd=lab.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        time.sleep(seconds)
-        if command.poll() is None:
-            os.killpg(command.pid, signal.SIGKILL)
-            command.wait()
+    for sign in ("lease.*.json", "start", "model/checkpoints/checkpoint-*", "evaluation/*.json"):
+        kill_once_there(lab, sign)
+    assert len(lab.results()) < len(done.results())
     ended = lab.run()
     assert ended.code == 0, ended.err
     assert numbers(lab) == numbers(done)
