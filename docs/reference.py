@@ -109,7 +109,8 @@ def experiment_file() -> str:
 
 def sweeps() -> str:
     """Every sweep that comes with the package: what it asks, and at which scales."""
-    from hymba_lab.config.yaml_file import read_yaml
+    from hymba_lab.sweep.question.designs import design_choices
+    from hymba_lab.sweep.question.file import load_sweep
 
     folder = Path(__file__).parents[1] / "sweeps"
     scales = ", ".join(sorted(path.stem for path in (folder / "scales").glob("*.yaml")))
@@ -120,11 +121,10 @@ def sweeps() -> str:
         "| name | question | rows | scale | source |\n|---|---|---:|---|---|\n"
     ]
     for path in sorted(folder.glob("*.yaml")):
-        given: Any = read_yaml(path).data
-        n_rows = sum(map(len, given["axes"].values()))
+        file = load_sweep(path).file
+        n_rows = len(design_choices(file))
         cells = [
-            f"`{path.stem}`", given["question"], str(n_rows), given.get("scale", "its own"),
-            given.get("source", ""),
+            f"`{path.stem}`", file.question, str(n_rows), file.scale or "its own", file.source,
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(_cell, cells)) + " |\n")
     return "".join(lines)
@@ -188,8 +188,6 @@ def components() -> str:
                 for parameter in inspect.signature(entry).parameters.values()
                 if parameter.kind is parameter.KEYWORD_ONLY
             ]
-            if path == "optimizer" and name == "adamw":
-                said += " `lr: {rule: olmo, factor: 1.0}` reads the peak off the model's size."
             parts.append(
                 f"- **{name}**: {said}"
                 + (f" Options: {', '.join(options)}." if options else "")

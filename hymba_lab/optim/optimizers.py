@@ -23,10 +23,10 @@ def adamw(
     eps: Annotated[float, Field(gt=0)] = 1e-8,
     weight_decay: Annotated[float, Field(ge=0)] = 0.1,
 ) -> torch.optim.AdamW:
-    """Adam with decoupled decay: w <- w - lr (m / (sqrt(v) + eps) + weight_decay w).
+    """Adam with decoupled decay: w <- w - lr (m / (sqrt(v) + eps) + weight_decay w). `lr`, the peak
+    that the schedule scales, is a number, or `{rule: olmo, factor: 1.0}`, read off the model's size.
 
-    `lr` is the peak that the schedule scales, a number or `{rule: olmo}`. Only matrices decay (see
-    `matrices`). Source: arXiv:1711.05101.
+    Only matrices decay (see `matrices`). Source: arXiv:1711.05101.
     """
     groups = parameter_groups(model, weight_decay)
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())  # 4x on a CPU
