@@ -24,7 +24,7 @@ def adamw(
     weight_decay: Annotated[float, Field(ge=0)] = 0.1,
 ) -> torch.optim.AdamW:
     """Adam with decoupled decay: w <- w - lr (m / (sqrt(v) + eps) + weight_decay w). `lr`, the peak
-    that the schedule scales, is a number, or `{rule: olmo, factor: 1.0}`, read off the model's size.
+    that the schedule scales, is a number, or `{rule: olmo, factor: 1.0}`, read off the size.
 
     Only matrices decay (see `matrices`). Source: arXiv:1711.05101.
     """
