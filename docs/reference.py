@@ -3,18 +3,15 @@
 `python docs/reference.py` writes them; a test compares them with what stands there.
 """
 
-import html
 import inspect
 import io
-import re
 import sys
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from schema_table import cell, keys, models_below, type_of
 
 FOLDER = Path(__file__).parent / "reference"
 
@@ -73,13 +70,13 @@ def sweep_file() -> str:
         "# The sweep file\n\n"
         "One YAML file is one question and one table. Paths in it are relative to it. This page is "
         "made from the schema (`python docs/reference.py`).\n\n",
-        _keys(file.SweepFile, EXAMPLES),
+        keys(file.SweepFile, EXAMPLES),
     ]
-    for model in _models(file.SweepFile):
-        parts.append(f"\n## {model.__name__}\n\n{inspect.getdoc(model)}\n\n{_keys(model)}")
+    for model in models_below(file.SweepFile):
+        parts.append(f"\n## {model.__name__}\n\n{inspect.getdoc(model)}\n\n{keys(model)}")
     parts.append(
         "\n## A scale file\n\nA sweep that writes `scale: nano` in place of `base:` reads "
-        f"`scales/nano.yaml` beside it.\n\n{_keys(ScaleFile)}"
+        f"`scales/nano.yaml` beside it.\n\n{keys(ScaleFile)}"
     )
     return "".join(parts)
 
@@ -95,7 +92,7 @@ def experiment_file() -> str:
         "options}`: [Components](components.md) has the names and options of every slot; what may "
         "stand in `stages:` is told in [Fine-tuning](../fine_tuning.md). This page is made from "
         "the schema (`python docs/reference.py`).\n\n",
-        _keys(schema.Config),
+        keys(schema.Config),
     ]
     sections: dict[str, type[BaseModel]] = {
         "`model`": schema.ModelConfig,
@@ -103,7 +100,7 @@ def experiment_file() -> str:
         "An entry of `model.layers`": schema.Layers,
     }
     for title, model in sections.items():
-        parts.append(f"\n## {title}\n\n{inspect.getdoc(model)}\n\n{_keys(model)}")
+        parts.append(f"\n## {title}\n\n{inspect.getdoc(model)}\n\n{keys(model)}")
     return "".join(parts)
 
 
@@ -126,7 +123,7 @@ def sweeps() -> str:
         cells = [
             f"`{path.stem}`", file.question, str(n_rows), file.scale or "its own", file.source,
         ]  # fmt: skip
-        lines.append("| " + " | ".join(map(_cell, cells)) + " |\n")
+        lines.append("| " + " | ".join(map(cell, cells)) + " |\n")
     return "".join(lines)
 
 
@@ -157,7 +154,7 @@ def _called(name: str) -> str:
         default = parameter.default
         said = "..." if callable(default) else repr(default).replace("PosixPath", "Path")
         given = "" if default is parameter.empty else f" = {said}"
-        lines.append(f"    {star}{parameter.name}: {_type(parameter.annotation)}{given},\n")
+        lines.append(f"    {star}{parameter.name}: {type_of(parameter.annotation)}{given},\n")
     return f"(\n{''.join(lines)})\n\n{inspect.getdoc(function)}"
 
 
@@ -183,7 +180,7 @@ def components() -> str:
             said = (inspect.getdoc(entry) or "").split("\n\n", 1)[0].replace("\n", " ")
             fields = registry.spec_type(name).model_fields
             options = [
-                f"`{parameter.name}: {_type(fields[parameter.name].annotation)}`"
+                f"`{parameter.name}: {type_of(fields[parameter.name].annotation)}`"
                 + ("" if parameter.default is parameter.empty else f" = `{parameter.default!r}`")
                 for parameter in inspect.signature(entry).parameters.values()
                 if parameter.kind is parameter.KEYWORD_ONLY
@@ -217,77 +214,6 @@ def _help(module: str) -> str:
     with redirect_stdout(text), suppress(SystemExit):
         import_module(module).main(["--help"])
     return text.getvalue()
-
-
-def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """Return the sections that stand below a model, each once, in the order of its keys."""
-    found: list[type[BaseModel]] = []
-    for info in model.model_fields.values():
-        for inner in _sections(info.annotation):
-            found += [one for one in [inner, *_models(inner)] if one not in found]
-    return found
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [one for inner in getattr(annotation, "__args__", ()) for one in _sections(inner)]
-
-
-def _keys(model: type[BaseModel], examples: dict[str, str] = {}) -> str:
-    said = comments(model)
-    head = "| key | type | default | what it is |\n|---|---|---|---|\n"
-    lines = []
-    for name, info in model.model_fields.items():
-        missing = info.get_default(call_default_factory=True)
-        default = "required" if info.is_required() else f"`{_plain(missing)}`"
-        example = f"<br>`{examples[name]}`" if examples else ""
-        cells = [f"`{name}`", f"`{_type(info.annotation)}`", default, said[name] + example]
-        lines.append("| " + " | ".join(map(_cell, cells)) + " |\n")
-    return head + "".join(lines)
-
-
-def _cell(text: str) -> str:
-    """Return `text` with its bars as entities: a backslash would be shown inside code."""
-    parts = text.split("`")
-    parts[1::2] = [
-        f"<code>{html.escape(code).replace('|', '&#124;')}</code>" if "|" in code else f"`{code}`"
-        for code in parts[1::2]
-    ]
-    return "".join(parts).replace("|", "&#124;")
-
-
-def _plain(value: Any) -> str:
-    return (
-        "{" + ", ".join(f"{k}: {v}" for k, v in value.model_dump().items()) + "}"
-        if isinstance(value, BaseModel)
-        else repr(value)
-    )
-
-
-def _type(annotation: Any) -> str:
-    """Return a type as a reader would write it: bounds left out, choices in full."""
-    origin, inside = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type(inside[0])
-    if origin in (Union, UnionType):
-        return " | ".join(map(_type, inside))
-    if origin is Literal:
-        return " | ".join(map(repr, inside))
-    name = getattr(origin or annotation, "__name__", str(annotation)).replace("NoneType", "None")
-    if origin is None or name == "Callable":
-        return "..." if annotation is Ellipsis else name
-    return f"{name}[{', '.join(map(_type, inside))}]"
-
-
-def comments(model: type[BaseModel]) -> dict[str, str]:
-    """Return the comment behind every key of a model's source: its meaning."""
-    said = dict.fromkeys(model.model_fields, "")
-    for line in inspect.getsource(model).splitlines():
-        found = re.match(r"    (\w+): .*?  # (.+)$", line)
-        if found and found[1] in said:
-            said[found[1]] = found[2]
-    return said
 
 
 def main() -> int:

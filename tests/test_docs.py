@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 import reference  # noqa: E402
+import schema_table  # noqa: E402
 
 PAGES = sorted(DOCS.rglob("*.md"))
 WHOLE = {
@@ -46,10 +47,10 @@ def test_a_page_about_the_committed_runs_is_what_they_say(
 
 @pytest.mark.parametrize(
     "model",
-    [SweepFile, *reference._models(SweepFile), Config, ModelConfig, Layers, TrainingConfig],
+    [SweepFile, *schema_table.models_below(SweepFile), Config, ModelConfig, Layers, TrainingConfig],
 )
 def test_every_key_says_what_it_is(model: type[BaseModel]) -> None:
-    silent = [name for name, said in reference.comments(model).items() if not said]
+    silent = [name for name, said in schema_table.comments(model).items() if not said]
     assert not silent, f"{model.__name__}: say behind it what {silent} is"
 
 
